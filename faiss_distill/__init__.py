@@ -1,0 +1,20 @@
+"""Fine-tune an existing faiss index by ranking distillation: more recall from the same bytes."""
+
+from faiss_distill.api import distill
+from faiss_distill.config import DistillConfig
+from faiss_distill.errors import DistillError, InputError, MissingDependencyError, UnsupportedIndexError
+from faiss_distill.report import DistillReport
+from faiss_distill.trainer import DistillTrainer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DistillConfig",
+    "DistillError",
+    "DistillReport",
+    "DistillTrainer",
+    "InputError",
+    "MissingDependencyError",
+    "UnsupportedIndexError",
+    "distill",
+]

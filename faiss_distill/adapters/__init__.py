@@ -1,0 +1,39 @@
+"""faiss indexes as plain arrays and back. One index family a file; faiss's objects stay in here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import faiss
+
+from faiss_distill.adapters.containers import unwrap
+from faiss_distill.adapters.ivfpq import IVFPQAdapter
+from faiss_distill.errors import InputError, UnsupportedIndexError
+
+ADAPTERS = {faiss.IndexIVFPQ: IVFPQAdapter}
+
+__all__ = ["ADAPTERS", "IVFPQAdapter", "open_index"]
+
+
+def open_index(index: Any) -> IVFPQAdapter:
+    """The adapter of an index, with everything checked that tuning relies on; the index is not touched.
+
+    Raises:
+        UnsupportedIndexError: the index's class, or a part of it, can't be tuned.
+        InputError: the index is untrained, empty or inconsistent, or ``index`` is not one at all.
+    """
+    if not isinstance(index, faiss.Index):
+        raise InputError(
+            f"index: expected a faiss.Index, got {type(index).__name__}; "
+            f"read a file with faiss.read_index, and take the faiss index out of a wrapper"
+        )
+    wrapped = unwrap(index)
+    family = ADAPTERS.get(type(wrapped.core))
+    if family is None:
+        known = ", ".join(sorted(c.__name__ for c in ADAPTERS))
+        raise UnsupportedIndexError(
+            f"index: expected {known} (inside any of IndexPreTransform, IndexIDMap, IndexIDMap2, IndexRefineFlat), "
+            f"got {type(wrapped.core).__name__}; build one with e.g. "
+            f"faiss.index_factory(d, 'OPQ16,IVF1024,PQ16', metric)"
+        )
+    return family(wrapped)

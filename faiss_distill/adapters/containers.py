@@ -1,0 +1,104 @@
+"""The containers around an index: transforms, id maps, refinement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import faiss
+import numpy as np
+
+from faiss_distill.errors import InputError, UnsupportedIndexError
+from faiss_distill.state import Float32, Int64
+
+TRANSFORMS = (faiss.LinearTransform, faiss.NormalizationTransform, faiss.CenteringTransform, faiss.RemapDimensionsTransform)
+
+
+@dataclass(frozen=True)
+class Wrapped:
+    """An index taken out of its containers.
+
+    Attributes:
+        outer: the object the user passed.
+        core: the innermost index, of its real class.
+        transforms: the vector transforms in the order in which a query meets them.
+        id_map: outer id of each inner id, int64, or None.
+        names: classes of the containers, outermost first.
+    """
+
+    outer: Any
+    core: Any
+    transforms: tuple[Any, ...]
+    id_map: Int64 | None
+    names: tuple[str, ...]
+
+    @property
+    def normalizes(self) -> bool:
+        """Whether the transforms bring vectors to unit norm, so that the exact score is one of unit vectors."""
+        return any(isinstance(t, faiss.NormalizationTransform) for t in self.transforms)
+
+    def transform(self, x: Float32) -> Float32:
+        """``x (n, d_in)`` as the core index sees it: float32 ``(n, d)``."""
+        for t in self.transforms:
+            x = t.apply(x)
+        return x
+
+
+def unwrap(index: Any) -> Wrapped:
+    """Take ``index`` out of its containers.
+
+    Raises:
+        UnsupportedIndexError: a transform or a refinement that is not supported, or more than one id map.
+        InputError: a container is not trained, or an id map has more or fewer ids than its index has vectors.
+    """
+    core, transforms, id_map, names = faiss.downcast_index(index), [], None, []
+    while True:
+        if isinstance(core, faiss.IndexPreTransform):
+            chain = [faiss.downcast_VectorTransform(core.chain.at(i)) for i in range(core.chain.size())]
+            for t in chain:
+                _check_transform(t)
+            transforms += chain
+            inner = core.index
+        elif isinstance(core, faiss.IndexIDMap):  # IndexIDMap2 is one too
+            if id_map is not None:
+                raise UnsupportedIndexError("index: expected at most one IndexIDMap, got one inside another")
+            id_map = faiss.vector_to_array(core.id_map)
+            if len(id_map) != core.index.ntotal:
+                raise InputError(
+                    f"index: expected as many ids in its {type(core).__name__} as vectors in the index inside, "
+                    f"got {len(id_map)} and {core.index.ntotal}; rebuild the index"
+                )
+            inner = core.index
+        elif isinstance(core, faiss.IndexRefineFlat):
+            inner = core.base_index
+        else:
+            return Wrapped(index, core, tuple(transforms), id_map, tuple(names))
+        names.append(type(core).__name__)
+        core = faiss.downcast_index(inner)
+
+
+def _check_transform(transform: Any) -> None:
+    name = type(transform).__name__
+    if not isinstance(transform, TRANSFORMS):
+        known = ", ".join(t.__name__ for t in TRANSFORMS)
+        raise UnsupportedIndexError(f"index: expected transforms of {known}, got {name}")
+    if not transform.is_trained:
+        raise InputError(f"index: expected a trained index, its {name} is not; call index.train")
+    if isinstance(transform, faiss.NormalizationTransform) and transform.norm != 2.0:
+        raise UnsupportedIndexError(f"index: expected NormalizationTransform with norm 2, got {transform.norm}")
+
+
+def outer_ids(wrapped: Wrapped, ids: Int64) -> Int64:
+    """The ids that a search returns for the ids stored in the core index.
+
+    Raises:
+        InputError: an id points past the id map: faiss's ``IndexIDMap.remove_ids`` leaves an IVF index inside so.
+    """
+    if wrapped.id_map is None:
+        return ids
+    if len(ids) and (ids.min() < 0 or ids.max() >= len(wrapped.id_map)):
+        raise InputError(
+            f"index: expected ids below {len(wrapped.id_map)} inside its IndexIDMap, got {ids.max()}: the index "
+            f"returns wrong ids, as after remove_ids on an IndexIDMap around an IVF index; rebuild it"
+        )
+    return np.ascontiguousarray(wrapped.id_map[ids])

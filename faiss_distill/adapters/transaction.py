@@ -1,0 +1,119 @@
+"""Write-back as a transaction: all of it, or the index bitwise as it was."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+import faiss
+import numpy as np
+
+from faiss_distill.adapters import quantizers
+from faiss_distill.state import Codes, Float32, Int64
+
+
+class WriteBack:
+    """Puts new parameters and lists into an ``IndexIVFPQ``.
+
+    Used as a context manager. Entering it applies the change, so that the changed index can be searched and judged;
+    leaving it without :meth:`commit`, by an exception or otherwise, undoes everything. The old lists stay in memory
+    until then. The caller must keep other threads from using the index meanwhile.
+
+    Args:
+        ivf: the index to change.
+        quantizer: a coarse quantizer of the same class as the index's, holding the new centroids.
+        codebooks: float32 ``(M, ksub, dsub)``.
+        assignment: int64 ``(n,)``.
+        ids: int64 ``(n,)``.
+        packed: uint8 ``(n, code_size)``.
+    """
+
+    def __init__(
+        self, ivf: Any, quantizer: Any, codebooks: Float32, assignment: Int64, ids: Int64, packed: Codes
+    ) -> None:
+        """Build the new lists off to the side and copy what would be overwritten."""
+        self._ivf, self._quantizer, self._codebooks = ivf, quantizer, codebooks
+        self._live_quantizer = faiss.downcast_index(ivf.quantizer)
+        self._lists = _build_lists(ivf, assignment, ids, packed)
+        self._old_quantizer = faiss.clone_index(ivf.quantizer)
+        self._old_codebooks = faiss.vector_to_array(ivf.pq.centroids)
+        self._old_lists, self._owned = ivf.invlists, ivf.own_invlists
+        # A hash table rebuilt after removals is laid out differently, so the map is copied, not rebuilt, on undo.
+        self._old_map = faiss.IndexIVFFlat(faiss.IndexFlatL2(1), 1, 1)  # only to hold it: DirectMap has no copy
+        self._old_map.direct_map = ivf.direct_map
+        self._committed = False
+
+    def __enter__(self) -> WriteBack:
+        """Apply the change."""
+        try:
+            self._write_lists()
+            self._write_centroids()
+            self._write_codebooks()
+            self._refresh_caches()
+            self._rebuild_direct_map()
+        except BaseException:
+            self._undo()
+            raise
+        return self
+
+    def commit(self) -> None:
+        """Keep the change."""
+        self._committed = True
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Keep the change if it was committed and nothing was raised, else undo it."""
+        if not self._committed or kind is not None:
+            self._undo()
+            return
+        # C++ owns the new lists from here on; Python frees the old ones, unless they were a caller's own.
+        self._lists.this.disown()
+        self._ivf.own_invlists = True
+        if self._owned:
+            self._old_lists.this.own(True)
+
+    def _write_lists(self) -> None:
+        self._ivf.own_invlists = False  # or replace_invlists would delete the old ones
+        self._ivf.replace_invlists(self._lists, False)
+
+    def _write_centroids(self) -> None:
+        quantizers.overwrite(self._live_quantizer, self._quantizer)
+
+    def _write_codebooks(self) -> None:
+        faiss.copy_array_to_vector(np.ascontiguousarray(self._codebooks).ravel(), self._ivf.pq.centroids)
+
+    def _refresh_caches(self) -> None:
+        """Everything in the index that faiss derives from centroids or codebooks."""
+        pq = self._ivf.pq
+        if pq.transposed_centroids.size():
+            pq.sync_transposed_centroids()
+        if pq.sdc_table.size():
+            pq.compute_sdc_table()
+        if self._ivf.use_precomputed_table > 0:
+            self._ivf.precompute_table()
+
+    def _rebuild_direct_map(self) -> None:
+        kind = self._ivf.direct_map.type
+        self._ivf.set_direct_map_type(faiss.DirectMap.NoMap)  # setting the type it already has would do nothing
+        self._ivf.set_direct_map_type(kind)
+
+    def _undo(self) -> None:
+        self._ivf.own_invlists = False  # whichever lists it holds now, replace_invlists must not delete them
+        self._ivf.replace_invlists(self._old_lists, self._owned)
+        quantizers.overwrite(self._live_quantizer, self._old_quantizer)
+        faiss.copy_array_to_vector(self._old_codebooks, self._ivf.pq.centroids)
+        self._refresh_caches()
+        self._ivf.direct_map = self._old_map.direct_map
+
+
+def _build_lists(ivf: Any, assignment: Int64, ids: Int64, packed: Codes) -> Any:
+    lists = faiss.ArrayInvertedLists(ivf.nlist, ivf.code_size)
+    order = np.argsort(assignment, kind="stable")
+    ends = np.searchsorted(assignment[order], np.arange(ivf.nlist + 1))
+    for number in range(ivf.nlist):
+        members = order[ends[number] : ends[number + 1]]
+        if len(members):
+            list_ids, list_codes = ids[members], packed[members]
+            lists.add_entries(number, len(members), faiss.swig_ptr(list_ids), faiss.swig_ptr(list_codes))
+    return lists

@@ -1,0 +1,137 @@
+"""What a real faiss search finds, and what it costs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+
+from faiss_distill.adapters import IVFPQAdapter
+from faiss_distill.metrics import all_but, hits, recall, reciprocal_rank
+from faiss_distill.state import Float32, Int64
+
+NPROBES = (1, 4, 16, 64)
+
+
+@dataclass(frozen=True)
+class QuerySet:
+    """Queries with what an exact search finds for them.
+
+    Attributes:
+        vectors: as the outer index takes them, float32 ``(nq, d_in)``.
+        truth: ids of the exact Top-K, best first, int64 ``(nq, K)`` with ``K >= 10``.
+        exclude: an id that query ``i`` must not find (itself, where documents stand in), int64 ``(nq,)``, or None.
+        relevant: ids of the relevant documents, -1 as padding, int64 ``(nq, r)``, or None.
+    """
+
+    vectors: Float32
+    truth: Int64
+    exclude: Int64 | None = None
+    relevant: Int64 | None = None
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """One nprobe: what is found and what it costs, averaged over queries.
+
+    Attributes:
+        nprobe: lists probed.
+        overlap_at_10: share of the exact top 10 in the first 10 returned.
+        nearest_in_10: share of queries whose exact nearest is in the first 10 returned.
+        recall_at_k: share of the exact top 10 in the first K returned, with K as in :class:`Evaluation`.
+        codes_scanned: codes compared, a query.
+        latency_ms: wall-clock milliseconds a query, searched as one batch. Noisy on shared machines.
+        mrr_at_10: reciprocal rank of the first relevant document in the first 10, or None without labels.
+        label_recall_at_10: share of the relevant documents in the first 10, or None.
+        label_recall_at_k: share of the relevant documents in the first K, or None.
+    """
+
+    nprobe: int
+    overlap_at_10: float
+    nearest_in_10: float
+    recall_at_k: float
+    codes_scanned: float
+    latency_ms: float
+    mrr_at_10: float | None = None
+    label_recall_at_10: float | None = None
+    label_recall_at_k: float | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """An index at several nprobe.
+
+    Attributes:
+        k: depth of the searches.
+        own_nprobe: the nprobe it is judged at.
+        points: one operating point for each nprobe, ascending.
+        overlap: overlap@10 of each query at ``own_nprobe``, float32 ``(nq,)``.
+        imbalance: faiss's imbalance factor of the lists: 1 if all are of one length.
+        bytes_per_vector: bytes of a code.
+    """
+
+    k: int
+    own_nprobe: int
+    points: tuple[OperatingPoint, ...]
+    overlap: Float32
+    imbalance: float
+    bytes_per_vector: int
+
+    @property
+    def own(self) -> OperatingPoint:
+        """The operating point at ``own_nprobe``."""
+        return next(p for p in self.points if p.nprobe == self.own_nprobe)
+
+
+def evaluate(
+    adapter: IVFPQAdapter, queries: QuerySet, own_nprobe: int, nprobes: Iterable[int] = NPROBES
+) -> Evaluation:
+    """Search the index at several nprobe and compare with the exact results.
+
+    Args:
+        adapter: the index; only its ``nprobe`` is changed, and put back.
+        queries: with ``truth`` of depth K, which is also the depth of the searches.
+        own_nprobe: the nprobe to judge at; always measured.
+        nprobes: others to measure; those above ``nlist`` are left out.
+    """
+    nlist = adapter.ivf.nlist
+    wanted = sorted({own_nprobe, *(p for p in nprobes if p <= nlist)})
+    points, own_overlap = [], np.empty(0, dtype=np.float32)
+    for nprobe in wanted:
+        found, codes_scanned, seconds = _search(adapter, queries, nprobe)
+        overlap = hits(found[:, :10], queries.truth[:, :10]).astype(np.float32) / 10
+        if nprobe == own_nprobe:
+            own_overlap = overlap
+        labels = queries.relevant
+        point = OperatingPoint(
+            nprobe=nprobe,
+            overlap_at_10=float(overlap.mean()),
+            nearest_in_10=float(hits(found[:, :10], queries.truth[:, :1]).mean()),
+            recall_at_k=float(recall(found, queries.truth[:, :10]).mean()),
+            codes_scanned=codes_scanned,
+            latency_ms=1000 * seconds / len(found),
+            mrr_at_10=None if labels is None else float(reciprocal_rank(found[:, :10], labels).mean()),
+            label_recall_at_10=None if labels is None else float(recall(found[:, :10], labels).mean()),
+            label_recall_at_k=None if labels is None else float(recall(found, labels).mean()),
+        )
+        points.append(point)
+    depth = queries.truth.shape[1]
+    return Evaluation(depth, own_nprobe, tuple(points), own_overlap, adapter.imbalance, adapter.bytes_per_vector)
+
+
+def _search(adapter: IVFPQAdapter, queries: QuerySet, nprobe: int) -> tuple[Int64, float, float]:
+    """Ids found ``(nq, K)``, codes scanned a query, seconds in all."""
+    k = queries.truth.shape[1] + (queries.exclude is not None)
+    stats = faiss.cvar.indexIVF_stats
+    with adapter.probing(nprobe):
+        stats.reset()
+        start = time.perf_counter()
+        _, found = adapter.index.search(queries.vectors, k)
+        seconds = time.perf_counter() - start
+        codes_scanned = stats.ndis / len(found)
+    if queries.exclude is not None:
+        found = found[all_but(found, queries.exclude)].reshape(-1, k - 1)
+    return found, codes_scanned, seconds

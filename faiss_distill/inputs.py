@@ -1,0 +1,128 @@
+"""What a user passes, checked and lined up with the index, before anything is touched."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from faiss_distill.adapters import IVFPQAdapter
+from faiss_distill.errors import InputError
+from faiss_distill.readers import Vectors, open_vectors
+from faiss_distill.state import Int64, IVFPQState
+
+SAMPLE = 2_000
+"""Stored vectors compared with the embeddings passed."""
+
+
+def open_corpus(adapter: IVFPQAdapter, embeddings: Any, labels: Int64, ids: Any) -> Vectors:
+    """The embeddings in the order of ``labels``.
+
+    Args:
+        adapter: the index.
+        embeddings: see :func:`faiss_distill.readers.open_vectors`.
+        labels: outer ids of the stored vectors, distinct, int64 ``(n,)``.
+        ids: id of each embedding, or None if row ``i`` belongs to id ``i``.
+
+    Raises:
+        InputError: wrong dimension, or embeddings and stored ids are not one to one.
+    """
+    corpus = open_vectors(embeddings, "embeddings")
+    if corpus.d != adapter.index.d:
+        raise InputError(f"embeddings: expected dimension {adapter.index.d} as the index has, got {corpus.d}")
+    rows = _rows_of(labels, corpus.n, ids)
+    return corpus if np.array_equal(rows, np.arange(corpus.n)) else corpus.select(rows)
+
+
+def _rows_of(labels: Int64, n_embeddings: int, ids: Any) -> Int64:
+    """Row of the embeddings for each of ``labels``."""
+    n = len(labels)
+    if ids is None:
+        if labels.min() < 0 or labels.max() >= n_embeddings:
+            raise InputError(
+                f"embeddings: expected row i to belong to id i for ids {labels.min()}..{labels.max()}, got "
+                f"{n_embeddings} rows; pass ids= with the id of each row"
+            )
+        if n_embeddings > n and labels.max() == n - 1:  # distinct, so exactly 0..n-1: nothing was ever removed
+            raise InputError(f"embeddings: expected {n} rows, one for each stored vector, got {n_embeddings}")
+        return labels
+    ids = np.asarray(ids)
+    if ids.shape != (n_embeddings,) or ids.dtype.kind not in "iu":
+        raise InputError(f"ids: expected {n_embeddings} integers, one a row, got {ids.dtype} of shape {ids.shape}")
+    ids = ids.astype(np.int64)
+    order = np.argsort(ids, kind="stable")
+    ordered = ids[order]
+    doubles = ordered[1:][ordered[1:] == ordered[:-1]]
+    if len(doubles):
+        raise InputError(f"ids: expected distinct ids, got {len(doubles)} repeated ({_examples(doubles)})")
+    missing = np.setdiff1d(labels, ordered)
+    if len(missing):
+        raise InputError(f"ids: expected the ids of all {n} stored vectors, got none of {_examples(missing)}")
+    if n_embeddings > n:
+        extra = np.setdiff1d(ordered, labels)
+        raise InputError(f"ids: expected only ids that the index holds, got {len(extra)} others ({_examples(extra)})")
+    return order[np.searchsorted(ordered, labels)]
+
+
+def _examples(values: Int64) -> str:
+    return ", ".join(map(str, values[:5].tolist())) + (", ..." if len(values) > 5 else "")
+
+
+def check_corpus(adapter: IVFPQAdapter, state: IVFPQState, corpus: Vectors, rng: np.random.Generator) -> None:
+    """Refuse embeddings that are plainly not the ones behind the index.
+
+    Compares decoded stored vectors with their embeddings, and with those of other vectors. Codes that belong decode
+    much nearer to their own; here they must be at least a tenth nearer (in mean squared distance).
+
+    Raises:
+        InputError: they are not.
+    """
+    rows = np.sort(rng.choice(state.n, min(state.n, SAMPLE), replace=False)).astype(np.int64)
+    vectors, decoded = adapter.transform(corpus.take(rows)), state.reconstruct(rows)
+    own = float(np.square(vectors - decoded).sum(axis=1).mean())
+    other = float(np.square(vectors - np.roll(decoded, 1, axis=0)).sum(axis=1).mean())
+    if own > 0.9 * other and own > 1e-6 * float(np.square(vectors).sum(axis=1).mean()):
+        raise InputError(
+            f"embeddings: expected the vectors behind the index, got ones {own:.3g} away from the stored codes (mean "
+            f"squared) where other vectors' codes are {other:.3g} away; check the file, its order and ids="
+        )
+
+
+def open_queries(adapter: IVFPQAdapter, queries: Any, name: str, block_rows: int) -> Vectors:
+    """Queries, checked in full.
+
+    Raises:
+        InputError: wrong dimension, none at all, or not finite.
+    """
+    vectors = open_vectors(queries, name)
+    if vectors.d != adapter.index.d:
+        raise InputError(f"{name}: expected dimension {adapter.index.d} as the index has, got {vectors.d}")
+    if vectors.n == 0:
+        raise InputError(f"{name}: expected at least one query, got none; leave it out to use documents instead")
+    vectors.check_finite(block_rows)
+    return vectors
+
+
+def open_relevant(relevant: Any, n_queries: int, labels: Int64, name: str) -> Int64:
+    """Relevant ids as int64 ``(n_queries, r)``, -1 as padding.
+
+    Args:
+        relevant: integers ``(n_queries,)`` or ``(n_queries, r)``, -1 where there is none.
+        n_queries: rows expected.
+        labels: ids that the index holds.
+        name: what to call it in errors.
+
+    Raises:
+        InputError: wrong shape or dtype, or ids that the index does not hold.
+    """
+    out = np.asarray(relevant)
+    if out.dtype.kind not in "iu" or out.ndim not in (1, 2) or len(out) != n_queries:
+        raise InputError(
+            f"{name}: expected integers ({n_queries},) or ({n_queries}, r), one row a query, "
+            f"got {out.dtype} of shape {out.shape}"
+        )
+    out = out.reshape(n_queries, -1).astype(np.int64)
+    unknown = np.setdiff1d(out[out >= 0], labels)
+    if len(unknown):
+        raise InputError(f"{name}: expected ids that the index holds, got {len(unknown)} others ({_examples(unknown)})")
+    return out

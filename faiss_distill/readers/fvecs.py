@@ -1,0 +1,27 @@
+"""``.fvecs``: for each vector its dimension as int32, then that many float32 (the TEXMEX corpora's format)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from faiss_distill.errors import InputError
+
+
+def open_fvecs(path: Path, name: str) -> Any:
+    """Memory-map ``path`` as float32 ``(n, d)``.
+
+    Raises:
+        InputError: truncated, or not of this format.
+    """
+    size = path.stat().st_size
+    d = int(np.fromfile(path, dtype="<i4", count=1)[0]) if size >= 4 else 0
+    row = 4 * (d + 1)
+    if d <= 0 or size % row:
+        raise InputError(f"{name}: {str(path)!r} is not a complete .fvecs file: {size} bytes, first dimension {d}")
+    raw = np.memmap(path, dtype="<i4", mode="r", shape=(size // row, d + 1))
+    if raw[-1, 0] != d:
+        raise InputError(f"{name}: {str(path)!r} is not an .fvecs file: its vectors differ in dimension")
+    return raw.view("<f4")[:, 1:]

@@ -1,0 +1,84 @@
+"""A float matrix that is read in blocks and need not fit in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from faiss_distill.errors import InputError
+from faiss_distill.state import Float32, Int64
+
+
+class Vectors:
+    """Rows of a matrix as float32, C-contiguous blocks.
+
+    Args:
+        array: numpy array, memmap or torch tensor of a floating dtype, ``(n, d)``.
+        name: what to call it in errors.
+        rows: if given, row ``i`` of this object is row ``rows[i]`` of ``array``; int64 ``(n,)``.
+
+    Attributes:
+        n: number of rows.
+        d: number of columns.
+    """
+
+    def __init__(self, array: Any, name: str, rows: Int64 | None = None) -> None:
+        """Check shape and dtype, touching no data."""
+        if array.ndim != 2:
+            raise InputError(f"{name}: expected a matrix (n, d), got shape {tuple(array.shape)}")
+        is_float = array.is_floating_point() if isinstance(array, torch.Tensor) else array.dtype.kind == "f"
+        if not is_float:
+            raise InputError(
+                f"{name}: expected a floating dtype, got {array.dtype}; if these are embeddings, "
+                f"convert them, e.g. with .astype('float32')"
+            )
+        self._array, self._rows, self.name = array, rows, name
+        self.n: int = len(array) if rows is None else len(rows)
+        self.d: int = int(array.shape[1])
+
+    def select(self, rows: Int64) -> Vectors:
+        """The same matrix seen through ``rows``."""
+        return Vectors(self._array, self.name, rows if self._rows is None else self._rows[rows])
+
+    def block(self, start: int, stop: int) -> Float32:
+        """Rows ``start..stop``: float32 ``(stop - start, d)``."""
+        return self._read(slice(start, stop) if self._rows is None else self._rows[start:stop])
+
+    def take(self, rows: Int64) -> Float32:
+        """The given rows: float32 ``(len(rows), d)``."""
+        return self._read(rows if self._rows is None else self._rows[rows])
+
+    def blocks(self, size: int) -> Iterator[tuple[int, Float32]]:
+        """All rows, ``size`` at a time, each with the number of its first."""
+        for start in range(0, self.n, size):
+            yield start, self.block(start, min(start + size, self.n))
+
+    def check_finite(self, size: int, progress: bool = False) -> None:
+        """Read everything once.
+
+        Raises:
+            InputError: a row has NaN or infinite values, or does not fit float32.
+        """
+        bad: list[int] = []
+        with tqdm(total=self.n, desc=f"check {self.name}", disable=None if progress else True) as bar:
+            for start, block in self.blocks(size):
+                bad += (np.flatnonzero(~np.isfinite(block).all(axis=1)) + start).tolist()
+                bar.update(len(block))
+        if bad:
+            shown = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
+            raise InputError(
+                f"{self.name}: expected finite float32 values, got NaN or infinity in {len(bad)} of {self.n} rows "
+                f"({shown}); repair or drop these rows"
+            )
+
+    def _read(self, rows: slice | Int64) -> Float32:
+        if isinstance(self._array, torch.Tensor):
+            index = rows if isinstance(rows, slice) else torch.from_numpy(rows).to(self._array.device)
+            part = self._array.detach()[index].to(device="cpu", dtype=torch.float32).numpy()
+        else:
+            part = self._array[rows]
+        return np.ascontiguousarray(part, dtype=np.float32)

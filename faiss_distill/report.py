@@ -1,0 +1,151 @@
+"""Before and after, as a table, JSON and a plot."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from faiss_distill.config import DistillConfig
+from faiss_distill.errors import MissingDependencyError
+from faiss_distill.evaluation import Evaluation, OperatingPoint
+
+
+def table(before: Evaluation, after: Evaluation) -> str:
+    """A text table of two evaluations of the same queries; the nprobe they are judged at is starred."""
+    columns: list[tuple[str, str, str]] = [
+        ("overlap@10", "overlap_at_10", ".3f"),
+        ("nearest in 10", "nearest_in_10", ".3f"),
+        (f"recall@{before.k}", "recall_at_k", ".3f"),
+        ("codes scanned", "codes_scanned", ".0f"),
+        ("ms/query", "latency_ms", ".2f"),
+    ]
+    if before.own.mrr_at_10 is not None:
+        columns += [
+            ("MRR@10 (labels)", "mrr_at_10", ".3f"),
+            ("R@10 (labels)", "label_recall_at_10", ".3f"),
+            (f"R@{before.k} (labels)", "label_recall_at_k", ".3f"),
+        ]
+    rows = [["nprobe", *(title for title, _, _ in columns)]]
+    for old, new in zip(before.points, after.points, strict=True):
+        star = "*" if old.nprobe == before.own_nprobe else " "
+        pairs = [f"{getattr(old, field):{f}} → {getattr(new, field):{f}}" for _, field, f in columns]
+        rows.append([f"{old.nprobe}{star}", *pairs])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows)
+
+
+def plot(before: Evaluation, after: Evaluation, path: str | Path, title: str = "") -> None:
+    """Draw overlap@10 and nearest-in-10 against codes scanned into ``path`` (its suffix sets the format).
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingDependencyError("plot: needs matplotlib; pip install 'faiss-distill[plot]'") from error
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, 2)
+    panels = [("overlap_at_10", "overlap@10 with the exact top 10"), ("nearest_in_10", "exact nearest in the first 10")]
+    for ax, (field, label) in zip(axes, panels, strict=True):
+        for evaluation, name, style in ((before, "before", "o--"), (after, "after", "o-")):
+            points = evaluation.points
+            x, y = [p.codes_scanned for p in points], [getattr(p, field) for p in points]
+            (line,) = ax.plot(x, y, style, label=name, color="0.45" if name == "before" else "#c0392b")
+            for p, px, py in zip(points, x, y, strict=True):
+                offset = (0, 7) if name == "after" else (0, -14)
+                text = {"ha": "center", "fontsize": 7, "color": line.get_color()}
+                ax.annotate(f"{p.nprobe}", (px, py), offset, textcoords="offset points", **text)
+        ax.set(xscale="log", xlabel="codes scanned per query (labels: nprobe)", ylabel=label)
+        ax.margins(y=0.12)
+        ax.grid(alpha=0.3)
+    axes[0].legend(loc="lower right", frameon=False)
+    figure.suptitle(title or f"{before.bytes_per_vector} bytes per vector, before and after", fontsize=11)
+    figure.savefig(path, dpi=150)
+
+
+@dataclass(frozen=True)
+class DistillReport:
+    """The outcome of a tuning run. ``print(report)`` shows it as a table.
+
+    Attributes:
+        kept: whether the tuned state is in the index. If not, the index is exactly as it was.
+        reason: why, in a sentence.
+        index: the index's classes from the outside in.
+        metric: ``"inner_product"`` or ``"l2"``.
+        n: vectors in the index.
+        query_source: ``"queries"``, or ``"documents"`` where documents stood in for them.
+        n_train: queries trained on.
+        n_validation: queries before and after are measured on, none of which chose anything else.
+        before: the index as it was.
+        after: the tuned index; if not kept, what it would have been.
+        gain: mean difference of overlap@10 at the judged nprobe, after minus before.
+        interval: its paired bootstrap interval at ``config.confidence``.
+        temperature: the calibrated softmax temperature.
+        history: for each epoch (0 is the start) its training loss and the overlap@10 of the selection queries.
+        seconds: wall-clock seconds by phase.
+        config: the options.
+    """
+
+    kept: bool
+    reason: str
+    index: str
+    metric: str
+    n: int
+    query_source: str
+    n_train: int
+    n_validation: int
+    before: Evaluation
+    after: Evaluation
+    gain: float
+    interval: tuple[float, float]
+    temperature: float
+    history: tuple[dict[str, float | None], ...]
+    seconds: dict[str, float]
+    config: DistillConfig
+
+    def __str__(self) -> str:
+        """The table, with what a reader needs to judge it."""
+        own: OperatingPoint = self.before.own
+        share = " (documents stood in for queries: the gain on real queries may differ)"
+        lines = [
+            f"{self.index}, {self.metric}, {self.n} vectors of {self.before.bytes_per_vector} bytes",
+            f"{'Kept' if self.kept else 'NOT kept, the index is as it was'}: {self.reason}",
+            f"trained on {self.n_train} {self.query_source}, measured on {self.n_validation} others"
+            + (share if self.query_source == "documents" else ""),
+            "",
+            table(self.before, self.after),
+            f"* judged here, nprobe {own.nprobe}",
+            "",
+            f"list imbalance {self.before.imbalance:.2f} → {self.after.imbalance:.2f}, bytes per vector "
+            f"{self.before.bytes_per_vector} → {self.after.bytes_per_vector}",
+            "seconds: " + ", ".join(f"{k} {v:.1f}" for k, v in self.seconds.items()),
+        ]
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain Python numbers, strings, lists and dicts, without the per-query arrays."""
+        out = asdict(self)
+        for side in ("before", "after"):
+            del out[side]["overlap"]
+        out["config"]["encoding"] = self.config.encoding.value
+        return out
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """:meth:`to_dict` as JSON text, also written to ``path`` if one is given."""
+        text = json.dumps(self.to_dict(), indent=2)
+        if path is not None:
+            Path(path).write_text(text + "\n", encoding="utf-8")
+        return text
+
+    def plot(self, path: str | Path) -> None:
+        """Draw recall against codes scanned, before and after, into ``path``.
+
+        Raises:
+            MissingDependencyError: matplotlib is not installed.
+        """
+        plot(self.before, self.after, path)

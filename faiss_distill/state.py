@@ -1,0 +1,71 @@
+"""Plain arrays that stand between faiss and torch.
+
+Axes, everywhere in this package: ``n`` stored vectors, ``nlist`` inverted lists, ``M`` sub-quantizers of
+``ksub`` codewords with ``dsub`` dimensions each, ``d = M * dsub`` dimensions *behind* the index's transforms.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+Int64 = NDArray[np.int64]
+Codes = NDArray[np.uint8] | NDArray[np.uint16]
+
+
+class Metric(enum.Enum):
+    """How vectors are compared. Inside this package a higher score is better, so L2 is ``-||q - x||^2``."""
+
+    INNER_PRODUCT = "inner_product"
+    L2 = "l2"
+
+
+@dataclass(frozen=True)
+class IVFPQState:
+    """Everything of an ``IndexIVFPQ`` that decides its scores (Distill-VQ Eq. 2-3).
+
+    The reconstruction of vector ``i`` is ``sum_m codebooks[m, codes[i, m]]`` (segments side by side), plus
+    ``centroids[assignment[i]]`` when ``by_residual``. Vectors are ordered by the id stored in the lists.
+
+    Attributes:
+        metric: the index's metric.
+        by_residual: whether codes hold ``x - centroid`` or ``x`` itself.
+        centroids: coarse centroids as the quantizer reconstructs them, float32 ``(nlist, d)``.
+        codebooks: PQ codewords, float32 ``(M, ksub, dsub)``.
+        assignment: list of each vector, int64 ``(n,)``.
+        codes: codeword numbers, uint8 (``ksub <= 256``) or uint16, ``(n, M)``.
+        ids: ids as stored in the inverted lists, ascending, int64 ``(n,)``.
+    """
+
+    metric: Metric
+    by_residual: bool
+    centroids: Float32
+    codebooks: Float32
+    assignment: Int64
+    codes: Codes
+    ids: Int64
+
+    @property
+    def n(self) -> int:
+        """Number of stored vectors."""
+        return len(self.ids)
+
+    @property
+    def d(self) -> int:
+        """Dimension behind the transforms."""
+        return int(self.centroids.shape[1])
+
+    def reconstruct(self, rows: Int64) -> Float32:
+        """Decode the vectors ``rows``: float32 ``(len(rows), d)``."""
+        m = np.arange(self.codebooks.shape[0])
+        decoded = self.codebooks[m, self.codes[rows]].reshape(len(rows), self.d)
+        return decoded + self.centroids[self.assignment[rows]] if self.by_residual else decoded
+
+
+def code_dtype(ksub: int) -> type[np.uint8] | type[np.uint16]:
+    """The narrowest dtype that holds codeword numbers below ``ksub``."""
+    return np.uint8 if ksub <= 256 else np.uint16

@@ -1,0 +1,88 @@
+"""The IVFPQ score as a torch module.
+
+Axes: ``nq`` queries, ``k`` candidate documents shared by them, ``d`` dimensions; ``nlist``, ``M``, ``ksub`` and
+``dsub`` as in :mod:`faiss_distill.state`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from faiss_distill.state import IVFPQState, Metric
+
+
+def similarity(queries: Tensor, vectors: Tensor, metric: Metric) -> Tensor:
+    """Scores ``(nq, k)`` of ``queries (nq, d)`` against ``vectors (k, d)``: inner product, or minus squared L2."""
+    dots = queries @ vectors.T
+    if metric is Metric.INNER_PRODUCT:
+        return dots
+    return 2 * dots - queries.square().sum(1, keepdim=True) - vectors.square().sum(1)
+
+
+def nearest_codes(residuals: Tensor, codebooks: Tensor) -> Tensor:
+    """The nearest codeword of each segment: ``residuals (n, d)``, ``codebooks (M, ksub, dsub)`` to int64 ``(n, M)``."""
+    n_segments, _, dsub = codebooks.shape
+    norms = codebooks.square().sum(2)
+    codes = torch.empty(len(residuals), n_segments, dtype=torch.int64, device=residuals.device)
+    for m in range(n_segments):
+        segment = residuals[:, m * dsub : (m + 1) * dsub]
+        codes[:, m] = torch.addmm(norms[m], segment, codebooks[m].T, alpha=-2).argmin(1)
+    return codes
+
+
+def decode(codes: Tensor, codebooks: Tensor) -> Tensor:
+    """Codewords side by side: ``codes (n, M)`` to ``(n, d)``."""
+    n_segments, ksub, dsub = codebooks.shape
+    flat = codes + torch.arange(n_segments, device=codes.device) * ksub
+    return F.embedding(flat, codebooks.reshape(-1, dsub)).flatten(1)
+
+
+class IVFPQStudent(nn.Module):
+    """Coarse centroids and PQ codebooks as parameters, scored as faiss scores them.
+
+    Args:
+        state: where to start from.
+
+    Attributes:
+        centroids: ``(nlist, d)``.
+        codebooks: ``(M, ksub, dsub)``.
+    """
+
+    def __init__(self, state: IVFPQState) -> None:
+        """Copy the state's arrays into parameters."""
+        super().__init__()
+        self.metric = state.metric
+        self.by_residual = state.by_residual
+        self.centroids = nn.Parameter(torch.tensor(state.centroids))
+        self.codebooks = nn.Parameter(torch.tensor(state.codebooks))
+
+    def residuals(self, vectors: Tensor, assignment: Tensor) -> Tensor:
+        """What the codes stand for: ``vectors (n, d)``, less their centroid if the index is residual."""
+        return vectors - self.centroids[assignment] if self.by_residual else vectors
+
+    @torch.no_grad()
+    def encode(self, vectors: Tensor, assignment: Tensor) -> Tensor:
+        """Nearest codewords of ``vectors (n, d)`` in the lists ``assignment (n,)``: int64 ``(n, M)``."""
+        return nearest_codes(self.residuals(vectors, assignment), self.codebooks)
+
+    def reconstruct(self, assignment: Tensor, codes: Tensor) -> Tensor:
+        """Distill-VQ Eq. 2-3: ``(n, d)`` from lists ``(n,)`` and codes ``(n, M)``."""
+        decoded = decode(codes, self.codebooks)
+        return decoded + F.embedding(assignment, self.centroids) if self.by_residual else decoded
+
+    def forward(self, queries: Tensor, assignment: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """Distill-VQ Eq. 5: coarse and full scores of every query with every candidate.
+
+        Args:
+            queries: ``(nq, d)``, behind the index's transforms.
+            assignment: lists of the candidates, int64 ``(k,)``.
+            codes: their codes, int64 ``(k, M)``; gradients reach the chosen codewords only.
+
+        Returns:
+            ``s_ivf`` and ``s_pq``, each ``(nq, k)``.
+        """
+        coarse = similarity(queries, self.centroids, self.metric).index_select(1, assignment)
+        full = similarity(queries, self.reconstruct(assignment, codes), self.metric)
+        return coarse, full
