@@ -1,4 +1,4 @@
-"""Make the sample in ``faiss_distill/datasets`` from the full Debian set: ``python -m benchmarks.make_sample --data DIR``.
+"""Make the packaged sample from the full Debian set: ``python -m benchmarks.make_sample --data DIR``.
 
 Draws documents at random, then queries whose relevant document is among them: the sample's training, validation and
 test queries come from the full set's training, validation and test queries. Stored as int8 with one scale a row.

@@ -1,8 +1,9 @@
 """Fine-tune an existing faiss index by ranking distillation: more recall from the same bytes."""
 
-from faiss_distill.api import distill
+from faiss_distill.api import distill, evaluate
 from faiss_distill.config import DistillConfig
 from faiss_distill.errors import DistillError, InputError, MissingDependencyError, UnsupportedIndexError
+from faiss_distill.evaluation import Evaluation
 from faiss_distill.report import DistillReport
 from faiss_distill.trainer import DistillTrainer
 
@@ -13,8 +14,10 @@ __all__ = [
     "DistillError",
     "DistillReport",
     "DistillTrainer",
+    "Evaluation",
     "InputError",
     "MissingDependencyError",
     "UnsupportedIndexError",
     "distill",
+    "evaluate",
 ]

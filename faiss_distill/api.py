@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
+from faiss_distill import inputs
+from faiss_distill.adapters import open_index
 from faiss_distill.config import DistillConfig
+from faiss_distill.errors import InputError
+from faiss_distill.evaluation import NPROBES, Evaluation, QuerySet, measure
 from faiss_distill.report import DistillReport
+from faiss_distill.teacher import Teacher
 from faiss_distill.trainer import DistillTrainer
+
+BLOCK_ROWS = DistillConfig.block_rows
 
 
 def distill(
@@ -65,8 +76,6 @@ def distill(
         >>> report.kept, index.ntotal
         (True, 4000)
     """
-    from dataclasses import replace
-
     try:
         config = replace(config or DistillConfig(), **options)
     except TypeError as error:
@@ -82,3 +91,53 @@ def distill(
         config=config,
     )
     return trainer.train()
+
+
+def evaluate(
+    index: Any,
+    embeddings: Any,
+    queries: Any,
+    *,
+    ids: Any = None,
+    relevant: Any = None,
+    nprobe: Sequence[int] | None = None,
+    top_k: int = 100,
+    progress: bool = True,
+) -> Evaluation:
+    """Measure an index against exact search, for instance on test queries that no tuning has seen.
+
+    Args:
+        index: as for :func:`distill`; unchanged.
+        embeddings: as for :func:`distill`.
+        queries: as for :func:`distill`, but needed.
+        ids: as for :func:`distill`.
+        relevant: as for :func:`distill`.
+        nprobe: lists to probe; by default 1, 4, 16 and 64. The index's own is always measured too.
+        top_k: depth of the searches, at least 10.
+        progress: show progress bars, when the standard error is a terminal.
+
+    Returns:
+        One operating point for each nprobe; ``print`` it.
+
+    Raises:
+        UnsupportedIndexError: the index is not one that this package knows.
+        InputError: something else about the arguments is wrong.
+    """
+    if top_k < 10:
+        raise InputError(f"top_k: expected at least 10, got {top_k}")
+    adapter = open_index(index)
+    state = adapter.extract()
+    labels = adapter.outer_ids(state.ids)
+    if top_k > state.n:
+        raise InputError(f"top_k: expected at most the {state.n} vectors stored, got {top_k}")
+    wanted = NPROBES if nprobe is None else tuple(nprobe)
+    if not all(isinstance(p, int) and p >= 1 for p in wanted):
+        raise InputError(f"nprobe: expected integers of at least 1, got {list(wanted)}")
+    corpus = inputs.open_corpus(adapter, embeddings, labels, ids)
+    opened = inputs.open_queries(adapter, queries, "queries", BLOCK_ROWS)
+    known = None if relevant is None else inputs.open_relevant(relevant, opened.n, labels, "relevant")
+    corpus.check_finite(BLOCK_ROWS, progress)
+    inputs.check_corpus(adapter, state, corpus, np.random.default_rng(0))
+    vectors = opened.block(0, opened.n)
+    top, _ = Teacher(adapter.metric, adapter.normalizes, BLOCK_ROWS, progress=progress).top_k(corpus, vectors, top_k)
+    return measure(adapter, QuerySet(vectors, labels[top], None, known), adapter.nprobe, wanted)

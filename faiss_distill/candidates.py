@@ -21,7 +21,8 @@ def in_batch_candidates(top: Tensor, sampled: int, generator: torch.Generator) -
         The distinct drawn documents, ascending, int64 ``(k,)`` with ``k <= nq * sampled``.
     """
     drawn = torch.rand(top.shape, generator=generator).topk(sampled, dim=1).indices
-    return torch.unique(top.gather(1, drawn))
+    candidates: Tensor = torch.unique(top.gather(1, drawn))
+    return candidates
 
 
 class LocalQueries:
@@ -47,7 +48,7 @@ class LocalQueries:
         self._limit = limit
 
     def of(self, start: int, stop: int) -> Int64:
-        """Queries of the documents ``start..stop``: int64 ``(stop - start, limit)``, best first, -1 where there is none."""
+        """Queries of the documents ``start..stop``: int64 ``(stop - start, limit)``, best first, -1 for none."""
         low, high = np.searchsorted(self._documents, [start, stop])
         out = np.full((stop - start, self._limit), -1, dtype=np.int64)
         out[self._documents[low:high] - start, self._rank[low:high]] = self._queries[low:high]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import faiss
 import numpy as np
@@ -85,10 +87,48 @@ class Evaluation:
         """The operating point at ``own_nprobe``."""
         return next(p for p in self.points if p.nprobe == self.own_nprobe)
 
+    def __str__(self) -> str:
+        """A text table; the nprobe it is judged at is starred."""
+        return table(self)
 
-def evaluate(
-    adapter: IVFPQAdapter, queries: QuerySet, own_nprobe: int, nprobes: Iterable[int] = NPROBES
-) -> Evaluation:
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain Python numbers, lists and dicts, without the per-query array."""
+        out = asdict(self)
+        del out["overlap"]
+        return out
+
+    def to_json(self) -> str:
+        """:meth:`to_dict` as JSON text."""
+        return json.dumps(self.to_dict(), indent=2)
+
+
+def table(before: Evaluation, after: Evaluation | None = None) -> str:
+    """One evaluation, or two of the same queries, as a text table; the nprobe they are judged at is starred."""
+    columns: list[tuple[str, str, str]] = [
+        ("overlap@10", "overlap_at_10", ".3f"),
+        ("nearest in 10", "nearest_in_10", ".3f"),
+        (f"recall@{before.k}", "recall_at_k", ".3f"),
+        ("codes scanned", "codes_scanned", ".0f"),
+        ("ms/query", "latency_ms", ".2f"),
+    ]
+    if before.own.mrr_at_10 is not None:
+        columns += [
+            ("MRR@10 (labels)", "mrr_at_10", ".3f"),
+            ("R@10 (labels)", "label_recall_at_10", ".3f"),
+            (f"R@{before.k} (labels)", "label_recall_at_k", ".3f"),
+        ]
+    rows = [["nprobe", *(title for title, _, _ in columns)]]
+    for old, new in zip(before.points, after.points if after else before.points, strict=True):
+        star = "*" if old.nprobe == before.own_nprobe else " "
+        points = [old, new] if after else [old]
+        rows.append(
+            [f"{old.nprobe}{star}", *(" → ".join(f"{getattr(p, a):{f}}" for p in points) for _, a, f in columns)]
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows)
+
+
+def measure(adapter: IVFPQAdapter, queries: QuerySet, own_nprobe: int, nprobes: Iterable[int] = NPROBES) -> Evaluation:
     """Search the index at several nprobe and compare with the exact results.
 
     Args:
@@ -99,10 +139,11 @@ def evaluate(
     """
     nlist = adapter.ivf.nlist
     wanted = sorted({own_nprobe, *(p for p in nprobes if p <= nlist)})
-    points, own_overlap = [], np.empty(0, dtype=np.float32)
+    points: list[OperatingPoint] = []
+    own_overlap: Float32 = np.empty(0, dtype=np.float32)
     for nprobe in wanted:
         found, codes_scanned, seconds = _search(adapter, queries, nprobe)
-        overlap = hits(found[:, :10], queries.truth[:, :10]).astype(np.float32) / 10
+        overlap = recall(found[:, :10], queries.truth[:, :10])
         if nprobe == own_nprobe:
             own_overlap = overlap
         labels = queries.relevant
@@ -125,7 +166,7 @@ def evaluate(
 def _search(adapter: IVFPQAdapter, queries: QuerySet, nprobe: int) -> tuple[Int64, float, float]:
     """Ids found ``(nq, K)``, codes scanned a query, seconds in all."""
     k = queries.truth.shape[1] + (queries.exclude is not None)
-    stats = faiss.cvar.indexIVF_stats
+    stats: Any = faiss.cvar.indexIVF_stats  # type: ignore[attr-defined]
     with adapter.probing(nprobe):
         stats.reset()
         start = time.perf_counter()

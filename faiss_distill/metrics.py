@@ -6,7 +6,6 @@ Average them over queries yourself: the per-query values are what a paired test 
 from __future__ import annotations
 
 import numpy as np
-
 from numpy.typing import NDArray
 
 from faiss_distill.state import Float32, Int64
@@ -23,13 +22,13 @@ def all_but(found: Int64, excluded: Int64) -> NDArray[np.bool_]:
         >>> found[all_but(found, np.array([3, 9]))].reshape(2, 2).tolist()
         [[5, 8], [1, 2]]
     """
-    drop = found == excluded[:, None]
-    drop[:, -1] |= ~drop.any(axis=1)
-    return ~drop
+    kept: NDArray[np.bool_] = found != excluded[:, None]
+    kept[:, -1] &= ~kept.all(axis=1)
+    return kept
 
 
 def hits(found: Int64, wanted: Int64) -> Int64:
-    """How many of ``wanted (nq, w)`` are in ``found (nq, k)``: int64 ``(nq,)``.
+    """How many of ``wanted (nq, w)`` are in ``found (nq, k)``, each counted once: int64 ``(nq,)``.
 
     Examples:
         >>> hits(np.array([[3, 1, -1]]), np.array([[1, 2, -1]])).tolist()
@@ -41,7 +40,7 @@ def hits(found: Int64, wanted: Int64) -> Int64:
 def recall(found: Int64, wanted: Int64) -> Float32:
     """Share of ``wanted (nq, w)`` that is in ``found (nq, k)``: float32 ``(nq,)``, 0 for a query that wants nothing."""
     count = np.maximum((wanted >= 0).sum(axis=1), 1)
-    return (hits(found, wanted) / count).astype(np.float32)
+    return np.asarray(hits(found, wanted) / count, dtype=np.float32)
 
 
 def reciprocal_rank(found: Int64, wanted: Int64) -> Float32:

@@ -9,31 +9,7 @@ from typing import Any
 
 from faiss_distill.config import DistillConfig
 from faiss_distill.errors import MissingDependencyError
-from faiss_distill.evaluation import Evaluation, OperatingPoint
-
-
-def table(before: Evaluation, after: Evaluation) -> str:
-    """A text table of two evaluations of the same queries; the nprobe they are judged at is starred."""
-    columns: list[tuple[str, str, str]] = [
-        ("overlap@10", "overlap_at_10", ".3f"),
-        ("nearest in 10", "nearest_in_10", ".3f"),
-        (f"recall@{before.k}", "recall_at_k", ".3f"),
-        ("codes scanned", "codes_scanned", ".0f"),
-        ("ms/query", "latency_ms", ".2f"),
-    ]
-    if before.own.mrr_at_10 is not None:
-        columns += [
-            ("MRR@10 (labels)", "mrr_at_10", ".3f"),
-            ("R@10 (labels)", "label_recall_at_10", ".3f"),
-            (f"R@{before.k} (labels)", "label_recall_at_k", ".3f"),
-        ]
-    rows = [["nprobe", *(title for title, _, _ in columns)]]
-    for old, new in zip(before.points, after.points, strict=True):
-        star = "*" if old.nprobe == before.own_nprobe else " "
-        pairs = [f"{getattr(old, field):{f}} → {getattr(new, field):{f}}" for _, field, f in columns]
-        rows.append([f"{old.nprobe}{star}", *pairs])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows)
+from faiss_distill.evaluation import Evaluation, table
 
 
 def plot(before: Evaluation, after: Evaluation, path: str | Path, title: str = "") -> None:
@@ -60,7 +36,7 @@ def plot(before: Evaluation, after: Evaluation, path: str | Path, title: str = "
                 offset = (0, 7) if name == "after" else (0, -14)
                 text = {"ha": "center", "fontsize": 7, "color": line.get_color()}
                 ax.annotate(f"{p.nprobe}", (px, py), offset, textcoords="offset points", **text)
-        ax.set(xscale="log", xlabel="codes scanned per query (labels: nprobe)", ylabel=label)
+        ax.set(xscale="log", xlabel="codes scanned per query (numbers: nprobe)", ylabel=label)
         ax.margins(y=0.12)
         ax.grid(alpha=0.3)
     axes[0].legend(loc="lower right", frameon=False)
@@ -110,7 +86,6 @@ class DistillReport:
 
     def __str__(self) -> str:
         """The table, with what a reader needs to judge it."""
-        own: OperatingPoint = self.before.own
         share = " (documents stood in for queries: the gain on real queries may differ)"
         lines = [
             f"{self.index}, {self.metric}, {self.n} vectors of {self.before.bytes_per_vector} bytes",
@@ -119,7 +94,7 @@ class DistillReport:
             + (share if self.query_source == "documents" else ""),
             "",
             table(self.before, self.after),
-            f"* judged here, nprobe {own.nprobe}",
+            f"* judged here, nprobe {self.before.own_nprobe}",
             "",
             f"list imbalance {self.before.imbalance:.2f} → {self.after.imbalance:.2f}, bytes per vector "
             f"{self.before.bytes_per_vector} → {self.after.bytes_per_vector}",
@@ -130,8 +105,7 @@ class DistillReport:
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain Python numbers, strings, lists and dicts, without the per-query arrays."""
         out = asdict(self)
-        for side in ("before", "after"):
-            del out[side]["overlap"]
+        out |= {"before": self.before.to_dict(), "after": self.after.to_dict()}
         out["config"]["encoding"] = self.config.encoding.value
         return out
 

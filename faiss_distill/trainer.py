@@ -23,11 +23,11 @@ from faiss_distill.candidates import LocalQueries, in_batch_candidates
 from faiss_distill.config import DistillConfig, Encoding
 from faiss_distill.encoding import QueryAwareEncoder
 from faiss_distill.errors import InputError
-from faiss_distill.evaluation import Evaluation, QuerySet, evaluate
+from faiss_distill.evaluation import Evaluation, QuerySet, measure
 from faiss_distill.losses import listnet
 from faiss_distill.report import DistillReport
 from faiss_distill.routing import probed_lists
-from faiss_distill.state import Float32, Int64, IVFPQState, code_dtype
+from faiss_distill.state import Float32, Int64, IVFPQState
 from faiss_distill.students import IVFPQStudent, nearest_codes
 from faiss_distill.teacher import Teacher, calibrate_temperature
 
@@ -119,9 +119,7 @@ class DistillTrainer:
             self._train, self._validation = self._split(queries, relevant, validation_queries, validation_relevant)
             self._corpus.check_finite(config.block_rows, config.progress)
             inputs.check_corpus(adapter, self._state, self._corpus, self._rng)
-        self._teacher = Teacher(
-            adapter.metric, adapter.normalizes, config.block_rows, config.device, config.progress
-        )
+        self._teacher = Teacher(adapter.metric, adapter.normalizes, config.block_rows, config.device, config.progress)
         self._nprobe = min(config.nprobe or adapter.nprobe, adapter.ivf.nlist)
 
     def train(self) -> DistillReport:
@@ -136,7 +134,7 @@ class DistillTrainer:
         selection = held_out.subset(slice(0, None, 2)).subset(slice(0, MAX_SELECTION))
         judges = self._query_set(held_out.subset(slice(1, None, 2)))
         with self._phase("evaluate"):
-            before = evaluate(self._adapter, judges, self._nprobe)
+            before = measure(self._adapter, judges, self._nprobe)
         temperature = calibrate_temperature(train.scores[:1000], self.config.perplexity)
         with self._phase("optimise"):
             student, history = self._optimise(train, selection, temperature)
@@ -146,7 +144,7 @@ class DistillTrainer:
             change = self._adapter.write(state, quantizer)
         with change:
             with self._phase("evaluate"):
-                after = evaluate(self._adapter, judges, self._nprobe)
+                after = measure(self._adapter, judges, self._nprobe)
             kept, reason, gain, interval = self._judge(before, after)
             if kept:
                 change.commit()
@@ -332,7 +330,7 @@ class DistillTrainer:
             queries = torch.from_numpy(self._adapter.transform(train.queries.vectors)).to(self._device)
             encoder = QueryAwareEncoder(queries, state.metric, config)
             local = LocalQueries(train.top, train.scores, config.local_queries)
-        codes = np.empty_like(state.codes, dtype=code_dtype(codebooks.shape[1]))
+        codes = np.empty_like(state.codes)
         with tqdm(total=state.n, desc="encode", unit="docs", disable=None if config.progress else True) as bar:
             for start, block in self._corpus.blocks(config.block_rows):
                 stop = start + len(block)

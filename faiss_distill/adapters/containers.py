@@ -11,7 +11,12 @@ import numpy as np
 from faiss_distill.errors import InputError, UnsupportedIndexError
 from faiss_distill.state import Float32, Int64
 
-TRANSFORMS = (faiss.LinearTransform, faiss.NormalizationTransform, faiss.CenteringTransform, faiss.RemapDimensionsTransform)
+TRANSFORMS = (
+    faiss.LinearTransform,
+    faiss.NormalizationTransform,
+    faiss.CenteringTransform,
+    faiss.RemapDimensionsTransform,
+)
 
 
 @dataclass(frozen=True)
@@ -51,10 +56,14 @@ def unwrap(index: Any) -> Wrapped:
         UnsupportedIndexError: a transform or a refinement that is not supported, or more than one id map.
         InputError: a container is not trained, or an id map has more or fewer ids than its index has vectors.
     """
-    core, transforms, id_map, names = faiss.downcast_index(index), [], None, []
+    core: Any = faiss.downcast_index(index)
+    transforms: list[Any] = []
+    id_map: Int64 | None = None
+    names: list[str] = []
     while True:
         if isinstance(core, faiss.IndexPreTransform):
-            chain = [faiss.downcast_VectorTransform(core.chain.at(i)) for i in range(core.chain.size())]
+            vector: Any = core.chain
+            chain = [faiss.downcast_VectorTransform(vector.at(i)) for i in range(vector.size())]
             for t in chain:
                 _check_transform(t)
             transforms += chain

@@ -50,8 +50,9 @@ class IVFPQAdapter:
                 f"index: expected polysemous_ht 0, got {ivf.polysemous_ht}; learned codebooks lose the codes' "
                 f"bit order that polysemous filtering needs: set polysemous_ht = 0 to tune it"
             )
-        invlists = faiss.downcast_InvertedLists(ivf.invlists)
-        if type(invlists) is not faiss.ArrayInvertedLists or not _lists_owned(invlists):
+        invlists: Any = faiss.downcast_InvertedLists(ivf.invlists)
+        in_memory = type(invlists) is faiss.ArrayInvertedLists
+        if not (in_memory and _lists_owned(invlists)):
             raise UnsupportedIndexError(
                 f"index: expected inverted lists in memory, got {type(invlists).__name__} that are memory-mapped or "
                 f"on disk; read the index without IO_FLAG_MMAP, or merge its lists into memory"

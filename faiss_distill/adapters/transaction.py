@@ -95,7 +95,8 @@ class WriteBack:
 
     def _rebuild_direct_map(self) -> None:
         kind = self._ivf.direct_map.type
-        self._ivf.set_direct_map_type(faiss.DirectMap.NoMap)  # setting the type it already has would do nothing
+        # By way of none, since setting the type it already has would do nothing.
+        self._ivf.set_direct_map_type(faiss.DirectMap.NoMap)  # type: ignore[attr-defined]
         self._ivf.set_direct_map_type(kind)
 
     def _undo(self) -> None:

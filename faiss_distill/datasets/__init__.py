@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from faiss_distill.errors import InputError
 from faiss_distill.state import Float32, Int64
@@ -60,13 +61,17 @@ def load_debian_packages(directory: str | Path | None = None) -> RetrievalData:
     if directory is not None:
         return _load_full(Path(directory))
     with np.load(Path(__file__).parent / "debian_packages.npz") as stored:
-        vectors = []
-        for name in ("documents", "queries"):
-            x = stored[name] * stored[f"{name}_scale"][:, None]
-            vectors.append(x / np.linalg.norm(x, axis=1, keepdims=True))
+        documents, queries = (_dequantize(stored[n], stored[f"{n}_scale"]) for n in ("documents", "queries"))
         train, validation, test = stored["splits"].tolist()
         relevant = stored["relevant"].astype(np.int64)
-    return RetrievalData(*vectors, relevant, slice(0, train), slice(train, validation), slice(validation, test))
+    return RetrievalData(
+        documents, queries, relevant, slice(0, train), slice(train, validation), slice(validation, test)
+    )
+
+
+def _dequantize(codes: NDArray[np.int8], scales: Float32) -> Float32:
+    x = codes * scales[:, None]
+    return np.asarray(x / np.linalg.norm(x, axis=1, keepdims=True), dtype=np.float32)
 
 
 def _load_full(directory: Path) -> RetrievalData:

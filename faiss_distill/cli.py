@@ -1,0 +1,315 @@
+"""The command line: ``faiss-distill tune | eval | inspect | demo``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+
+import faiss_distill
+from faiss_distill import DistillConfig, DistillTrainer
+from faiss_distill.adapters import open_index
+from faiss_distill.api import evaluate
+from faiss_distill.datasets import load_debian_packages
+from faiss_distill.errors import DistillError, InputError
+from faiss_distill.evaluation import table
+from faiss_distill.report import plot
+
+VECTORS = ".npy, .fvecs or .fbin"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Returns:
+        The exit status: 0, or 2 after an error, which is printed on one line.
+    """
+    args = build_parser().parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    try:
+        args.run(args)
+    except (DistillError, OSError) as error:
+        print(f"faiss-distill: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("faiss-distill: interrupted; nothing was written", file=sys.stderr)
+        return 130
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser, from which the reference is made too."""
+    parser = argparse.ArgumentParser(prog="faiss-distill", description=faiss_distill.__doc__)
+    parser.add_argument("--version", action="version", version=f"faiss-distill {faiss_distill.__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    tune = commands.add_parser(
+        "tune",
+        help="fine-tune an index file",
+        description="Fine-tune the index in INDEX and write it to OUT. INDEX is not changed unless OUT is the same "
+        "file. If held-out queries do not say that the tuned index is better, OUT is the index as it was.",
+    )
+    _add_inputs(tune)
+    tune.add_argument("--queries", metavar="FILE", help=f"training queries, {VECTORS} (default: documents stand in)")
+    tune.add_argument("-o", "--output", metavar="OUT", required=True, type=Path, help="where to write the tuned index")
+    tune.add_argument("--validation-queries", metavar="FILE", help="queries that choose and judge (default: held out)")
+    tune.add_argument("--relevant", metavar="FILE", help="relevant ids of the queries, integer .npy (nq,) or (nq, r)")
+    tune.add_argument("--validation-relevant", metavar="FILE", help="the same for --validation-queries")
+    tune.add_argument("--plot", metavar="FILE", type=Path, help="draw recall against codes scanned, .png, .svg or .pdf")
+    tune.add_argument("--json", action="store_true", help="print the report as JSON")
+    _add_config(tune)
+    tune.set_defaults(run=_tune)
+
+    evaluation = commands.add_parser(
+        "eval",
+        help="measure an index file against exact search",
+        description="Search the index in INDEX at several nprobe and compare with exact search over EMBEDDINGS.",
+    )
+    _add_inputs(evaluation)
+    evaluation.add_argument("--queries", metavar="FILE", required=True, help=f"queries, {VECTORS}")
+    evaluation.add_argument("--relevant", metavar="FILE", help="relevant ids of the queries, integer .npy")
+    evaluation.add_argument("--nprobe", metavar="N", type=int, nargs="+", help="lists to probe (default: 1 4 16 64)")
+    evaluation.add_argument("--json", action="store_true", help="print JSON")
+    evaluation.set_defaults(run=_eval)
+
+    inspect = commands.add_parser(
+        "inspect",
+        help="show what an index file holds and what can be tuned",
+        description="Show what the index in INDEX holds and whether it can be tuned.",
+    )
+    inspect.add_argument("index", metavar="INDEX", type=Path, help="a file from faiss.write_index")
+    inspect.add_argument("--json", action="store_true", help="print JSON")
+    inspect.set_defaults(run=_inspect)
+
+    demo = commands.add_parser(
+        "demo",
+        help="build an index on the packaged sample and tune it",
+        description="Build an index on 16,000 Debian package descriptions, tune it on 2,800 queries, and report on "
+        "900 others that took no part. Writes the index, the reports and a plot.",
+    )
+    demo.add_argument("-o", "--output", metavar="DIR", type=Path, default=Path("demo"), help="folder (default: demo)")
+    demo.add_argument("--factory", default="OPQ16,IVF128,PQ16", help="factory string (default: %(default)s)")
+    demo.add_argument("--metric", choices=["ip", "l2"], default="ip", help="metric (default: %(default)s)")
+    demo.add_argument("--nprobe", metavar="N", type=int, default=8, help="lists probed (default: %(default)s)")
+    demo.add_argument("--seed", type=int, default=0, help="seed of the tuning (default: %(default)s)")
+    demo.add_argument("--json", action="store_true", help="print the test queries' before and after as JSON")
+    demo.set_defaults(run=_demo)
+    return parser
+
+
+def _add_inputs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("index", metavar="INDEX", type=Path, help="a file from faiss.write_index")
+    parser.add_argument("embeddings", metavar="EMBEDDINGS", help=f"the vectors behind the index, {VECTORS}")
+    parser.add_argument("--ids", metavar="FILE", help="id of each embedding, integer .npy (default: its row number)")
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    """One option for each field of DistillConfig, with the help from its docstring."""
+    group = parser.add_argument_group("options of the tuning")
+    notes = dict(re.findall(r"^ {8}(\w+): (.*?)(?=^ {8}\w+: |\n\s*\n)", DistillConfig.__doc__ or "", re.M | re.S))
+    types = {"int": int, "int | None": int, "float": float, "Encoding": str, "str": str}
+    for field in fields(DistillConfig):
+        note = " ".join(notes[field.name].replace("`", "").split()).replace("%", "%%")
+        default = getattr(field.default, "value", field.default)
+        option = f"--{field.name.replace('_', '-')}"
+        if field.name == "progress":
+            group.add_argument("--no-progress", dest="progress", action="store_false", help="show no progress bars")
+            continue
+        text = note if default is None else f"{note.rstrip('.')} (default: {default})"
+        group.add_argument(
+            option, metavar=field.name.split("_")[-1].upper(), type=types[str(field.type)], default=default, help=text
+        )
+
+
+def _tune(args: argparse.Namespace) -> None:
+    config = DistillConfig(**{f.name: getattr(args, f.name) for f in fields(DistillConfig)})
+    _check_output(args.output, args.index.stat().st_size if args.index.is_file() else 0)
+    if args.plot is not None:
+        _check_output(args.plot, 0)
+    index = read_index(args.index)
+    trainer = DistillTrainer(
+        index,
+        args.embeddings,
+        args.queries,
+        ids=_read_ids(args.ids, "ids"),
+        relevant=_read_ids(args.relevant, "relevant"),
+        validation_queries=args.validation_queries,
+        validation_relevant=_read_ids(args.validation_relevant, "validation_relevant"),
+        config=config,
+    )
+    report = trainer.train()
+    write_index(index, args.output)
+    if args.plot is not None:
+        report.plot(args.plot)
+    print(report.to_json() if args.json else report)
+    if not args.json:
+        print(f"wrote {args.output}")
+
+
+def _eval(args: argparse.Namespace) -> None:
+    index = read_index(args.index)
+    result = evaluate(
+        index,
+        args.embeddings,
+        args.queries,
+        ids=_read_ids(args.ids, "ids"),
+        relevant=_read_ids(args.relevant, "relevant"),
+        nprobe=args.nprobe,
+    )
+    print(result.to_json() if args.json else result)
+
+
+def _inspect(args: argparse.Namespace) -> None:
+    index = read_index(args.index)
+    facts: dict[str, Any] = {"class": type(index).__name__, "d": index.d, "ntotal": index.ntotal}
+    try:
+        adapter = open_index(index)
+        state = adapter.extract()
+        adapter.outer_ids(state.ids)
+    except DistillError as error:
+        facts |= {"can be tuned": False, "why not": str(error)}
+    else:
+        ivf = adapter.ivf
+        lengths = np.bincount(state.assignment, minlength=ivf.nlist)
+        facts |= {
+            "index": adapter.description,
+            "metric": adapter.metric.value,
+            "coarse quantizer": type(adapter.quantizer).__name__,
+            "nlist": ivf.nlist,
+            "nprobe": ivf.nprobe,
+            "PQ": f"M={ivf.pq.M} nbits={ivf.pq.nbits} dsub={ivf.pq.dsub}",
+            "by_residual": bool(ivf.by_residual),
+            "bytes per vector": adapter.bytes_per_vector,
+            "list lengths": f"min {lengths.min()}, median {int(np.median(lengths))}, max {lengths.max()}, "
+            f"imbalance {adapter.imbalance:.2f}",
+            "ids": f"{state.ids.min()}..{state.ids.max()}",
+            "can be tuned": True,
+            "what changes": "coarse centroids, PQ codebooks, codes",
+        }
+    if args.json:
+        print(json.dumps(facts, indent=2))
+    else:
+        width = max(map(len, facts))
+        yes_no = {True: "yes", False: "no"}
+        print("\n".join(f"{k.ljust(width)}  {yes_no[v] if isinstance(v, bool) else v}" for k, v in facts.items()))
+
+
+def _demo(args: argparse.Namespace) -> None:
+    args.output.mkdir(parents=True, exist_ok=True)
+    data = load_debian_packages()
+    metric = faiss.METRIC_INNER_PRODUCT if args.metric == "ip" else faiss.METRIC_L2
+    try:
+        index = faiss.index_factory(data.documents.shape[1], args.factory, metric)
+        faiss.extract_index_ivf(index).nprobe = args.nprobe
+    except RuntimeError as error:
+        raise InputError(f"factory: expected one of an IVF index, got {args.factory!r}: {error}") from error
+    _say(f"building {args.factory} on {len(data.documents)} documents ...")
+    start = time.perf_counter()
+    index.train(data.documents)
+    index.add(data.documents)
+    build = time.perf_counter() - start
+    before = evaluate(index, data.documents, data.queries[data.test], relevant=data.relevant[data.test])
+    start = time.perf_counter()
+    report = DistillTrainer(
+        index, data.documents, data.queries[data.train],
+        relevant=data.relevant[data.train],
+        validation_queries=data.queries[data.validation],
+        validation_relevant=data.relevant[data.validation],
+        config=DistillConfig(seed=args.seed),
+    ).train()  # fmt: skip
+    tuning = time.perf_counter() - start
+    after = evaluate(index, data.documents, data.queries[data.test], relevant=data.relevant[data.test])
+    write_index(index, args.output / "tuned.faiss")
+    report.to_json(args.output / "report.json")
+    result = {"factory": args.factory, "build_seconds": build, "tune_seconds": tuning}
+    result |= {"before": before.to_dict(), "after": after.to_dict()}
+    (args.output / "test.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    title = f"{args.factory}, {before.bytes_per_vector} bytes a vector: {len(before.overlap)} test queries"
+    plot(before, after, args.output / "recall.png", title)
+    if args.json:
+        print(json.dumps(result, indent=2))
+        return
+    print(f"\n{report}\n\nOn {len(before.overlap)} test queries that took no part:\n\n{table(before, after)}")
+    print(f"\nfaiss built the index in {build:.0f} s, tuning took {tuning:.0f} s")
+    print(f"wrote tuned.faiss, report.json, test.json and recall.png to {args.output}")
+
+
+def _say(text: str) -> None:
+    """For people, so not on the standard output."""
+    print(text, file=sys.stderr)
+
+
+def read_index(path: Path) -> Any:
+    """Read a faiss index.
+
+    Raises:
+        InputError: no such file, or not a complete index.
+    """
+    if not path.is_file():
+        raise InputError(f"index: no such file: {str(path)!r}")
+    try:
+        return faiss.read_index(str(path))
+    except RuntimeError as error:
+        message = str(error).splitlines()[-1]
+        raise InputError(f"index: {str(path)!r} is not a complete faiss index: {message}") from error
+
+
+def write_index(index: Any, path: Path) -> None:
+    """Write a faiss index to a temporary file beside ``path``, then rename it, so that ``path`` is never half-written.
+
+    Raises:
+        OSError: it can't be written; what was at ``path`` is still there.
+    """
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        try:
+            faiss.write_index(index, name)
+        except RuntimeError as error:
+            raise OSError(f"can't write {str(path)!r}: {str(error).splitlines()[-1]}") from error
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(path.stat().st_mode if path.exists() else 0o666 & ~mask)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _check_output(path: Path, size: int) -> None:
+    """Refuse an output that can't be written, before any work is done."""
+    folder = path.parent
+    if not folder.is_dir():
+        raise InputError(f"output: no such folder: {str(folder)!r}")
+    if path.is_dir():
+        raise InputError(f"output: expected a file, got the folder {str(path)!r}")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"output: the folder {str(folder)!r} is not writable")
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise InputError(f"output: expected {size} bytes free in {str(folder)!r}, got {free}")
+
+
+def _read_ids(path: str | None, name: str) -> Any:
+    """An integer ``.npy`` file, or None."""
+    if path is None:
+        return None
+    if not Path(path).is_file():
+        raise InputError(f"{name}: no such file: {path!r}")
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise InputError(f"{name}: {path!r} is not a complete .npy file: {error}") from error
