@@ -1,0 +1,63 @@
+"""Shared material: real embeddings, cut down to 64 dimensions, and small indexes over them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+import pytest
+
+from faiss_distill.datasets import load_debian_packages
+
+METRICS = {"ip": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
+
+
+@dataclass(frozen=True)
+class Data:
+    documents: np.ndarray
+    queries: np.ndarray
+
+
+@pytest.fixture(scope="session")
+def data() -> Data:
+    """4,500 real documents and 900 real queries, projected on 64 principal axes, unit norm."""
+    full = load_debian_packages()
+    pca = faiss.PCAMatrix(384, 64)
+    pca.train(full.documents[:4500])
+
+    def project(x):
+        y = x @ faiss.vector_to_array(pca.A).reshape(64, 384).T
+        return np.ascontiguousarray(y / np.linalg.norm(y, axis=1, keepdims=True))
+
+    return Data(project(full.documents[:4500]), project(full.queries[:900]))
+
+
+@pytest.fixture(scope="session")
+def built(data):
+    """A factory of trained and filled indexes; each call gives a fresh one."""
+    cache = {}
+
+    def build(factory="IVF16,PQ16x4", metric="ip", n=2000, ids=None):
+        key = factory, metric, n
+        if key not in cache:
+            index = faiss.index_factory(64, factory, METRICS[metric])
+            index.train(data.documents[:n])
+            cache[key] = faiss.serialize_index(index)
+        index = faiss.deserialize_index(cache[key])
+        if isinstance(index, faiss.IndexIDMap) or ids is not None:
+            index.add_with_ids(data.documents[:n], np.arange(n) if ids is None else ids)
+        else:
+            index.add(data.documents[:n])
+        return index
+
+    return build
+
+
+def serialized(index) -> bytes:
+    return faiss.serialize_index(index).tobytes()
+
+
+def core(index):
+    """The IVF index inside, of its real class."""
+    return faiss.downcast_index(faiss.extract_index_ivf(index))

@@ -1,0 +1,39 @@
+import dataclasses
+import re
+
+import pytest
+
+from faiss_distill import DistillConfig, InputError
+from faiss_distill.config import Encoding
+
+
+def test_every_field_is_documented():
+    for field in dataclasses.fields(DistillConfig):
+        assert re.search(rf"^ {{8}}{field.name}: ", DistillConfig.__doc__, re.MULTILINE), field.name
+
+
+def test_strings_become_enums():
+    assert DistillConfig(encoding="nearest").encoding is Encoding.NEAREST
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("epochs", -1, "an integer of at least 0"),
+        ("epochs", True, "an integer of at least 0"),
+        ("batch_size", 0, "an integer of at least 1"),
+        ("batch_size", 2.5, "an integer of at least 1"),
+        ("top_k", 9, "an integer of at least 10"),
+        ("nprobe", 0, "an integer of at least 1"),
+        ("encoding", "best", "one of 'query_aware', 'nearest'"),
+        ("perplexity", 100.0, "between 1 and top_k=100"),
+        ("sampled", 101, "at most top_k=100"),
+        ("local_weight", -1.0, "a number of at least 0"),
+        ("local_weight", float("nan"), "a number of at least 0"),
+        ("confidence", 1.0, "a number between 0 and 1"),
+        ("validation_fraction", 0.0, "a number between 0 and 1"),
+    ],
+)
+def test_bad_values_are_named(field, value, expected):
+    with pytest.raises(InputError, match=rf"^{field}: expected {re.escape(expected)}.*, got {re.escape(repr(value))}"):
+        DistillConfig(**{field: value})
