@@ -119,7 +119,7 @@ class QueryAwareEncoder:
         if metric is Metric.INNER_PRODUCT:
             scale = scale + self.mean.square().sum()
         scale = scale.clamp(min=torch.finfo(queries.dtype).tiny)
-        self.hessian = torch.eye(d, device=queries.device) + config.global_weight * d / scale * covariance
+        self.hessian = torch.eye(d, device=queries.device) + config.global_weight * d * (covariance / scale)
         self.scale = float(scale.sqrt()) * (1 if metric is Metric.INNER_PRODUCT else 2)
 
     def block_size(self, codebooks: Tensor) -> int:

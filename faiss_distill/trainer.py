@@ -35,8 +35,8 @@ logger = logging.getLogger(__name__)
 
 MIN_QUERIES = 60
 """Fewer can't be split into a training and a validation set that decide anything."""
-MAX_VALIDATION = 5_000
-"""Held-out queries, when the split is ours; more would only cost time."""
+MIN_VALIDATION, MAX_VALIDATION = 200, 5_000
+"""Held-out queries, when the split is ours (and at most a third of all): fewer decide little, more only cost time."""
 MAX_SELECTION = 500
 """Of the held-out queries, those that choose the best epoch, at most."""
 STAND_INS = 40_000
@@ -131,8 +131,10 @@ class DistillTrainer:
         with self._phase("teacher"):
             train = self._teach(self._train)
             held_out = self._teach(self._validation)
-        selection = held_out.subset(slice(0, None, 2)).subset(slice(0, MAX_SELECTION))
-        judges = self._query_set(held_out.subset(slice(1, None, 2)))
+        # No query both chooses the epoch and judges the result.
+        n_selection = min(len(held_out.top) // 4, MAX_SELECTION)
+        selection = held_out.subset(slice(0, n_selection))
+        judges = self._query_set(held_out.subset(slice(n_selection, None)))
         with self._phase("evaluate"):
             before = measure(self._adapter, judges, self._nprobe)
         temperature = calibrate_temperature(train.scores[:1000], self.config.perplexity)
@@ -226,7 +228,7 @@ class DistillTrainer:
                 f"{name}: expected at least {MIN_QUERIES} to train on some and judge by others, got {n}; "
                 f"pass more queries, or none to have documents stand in for them"
             )
-        held_out = min(max(round(self.config.validation_fraction * n), 100), n // 3, MAX_VALIDATION)
+        held_out = min(max(round(self.config.validation_fraction * n), MIN_VALIDATION), n // 3, MAX_VALIDATION)
         order = self._rng.permutation(n)
 
         def part(which: Int64) -> _Split:

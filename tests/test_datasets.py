@@ -35,7 +35,7 @@ def test_full_set_from_a_folder(tmp_path):
 
 
 def test_folder_without_the_full_set(tmp_path):
-    with pytest.raises(InputError, match="directory: expected documents.npy"):
+    with pytest.raises(InputError, match="directory: expected documents"):
         load_debian_packages(tmp_path)
     write_full(tmp_path, 100)
     with pytest.raises(InputError, match="directory: expected more than 45150 queries with a label each, got 100"):

@@ -53,7 +53,7 @@ def unwrap(index: Any) -> Wrapped:
     """Take ``index`` out of its containers.
 
     Raises:
-        UnsupportedIndexError: a transform or a refinement that is not supported, or more than one id map.
+        UnsupportedIndexError: a transform that is not supported.
         InputError: a container is not trained, or an id map has more or fewer ids than its index has vectors.
     """
     core: Any = faiss.downcast_index(index)
@@ -69,8 +69,6 @@ def unwrap(index: Any) -> Wrapped:
             transforms += chain
             inner = core.index
         elif isinstance(core, faiss.IndexIDMap):  # IndexIDMap2 is one too
-            if id_map is not None:
-                raise UnsupportedIndexError("index: expected at most one IndexIDMap, got one inside another")
             id_map = faiss.vector_to_array(core.id_map)
             if len(id_map) != core.index.ntotal:
                 raise InputError(

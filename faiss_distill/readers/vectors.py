@@ -14,7 +14,7 @@ from faiss_distill.state import Float32, Int64
 
 
 class Vectors:
-    """Rows of a matrix as float32, C-contiguous blocks.
+    """Rows of a matrix as float32, C-contiguous blocks, which are copies.
 
     Args:
         array: numpy array, memmap or torch tensor of a floating dtype, ``(n, d)``.
@@ -81,4 +81,5 @@ class Vectors:
             part = self._array.detach()[index].to(device="cpu", dtype=torch.float32).numpy()
         else:
             part = self._array[rows]
-        return np.ascontiguousarray(part, dtype=np.float32)
+        with np.errstate(over="ignore"):  # infinities are for check_finite to report
+            return np.array(part, dtype=np.float32, order="C")

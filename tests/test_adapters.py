@@ -1,0 +1,441 @@
+import gc
+import inspect
+from dataclasses import replace
+
+import faiss
+import numpy as np
+import pytest
+import torch
+from conftest import METRICS, core, serialized
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from faiss_distill import InputError, UnsupportedIndexError
+from faiss_distill.adapters import open_index
+from faiss_distill.adapters.ivfpq import pack, unpack
+from faiss_distill.adapters.transaction import WriteBack
+from faiss_distill.state import Metric
+from faiss_distill.students import IVFPQStudent
+
+FACTORIES = [
+    "IVF16,PQ16x4",
+    "IVF16,PQ8x6np",
+    "IVF16,PQ8np",
+    "IVF16_HNSW16,PQ8np",
+    "IVF16(SQfp16),PQ8np",
+    "OPQ8,IVF16,PQ8x4np",
+    "PCA32,IVF16,PQ8np",
+    "PCAR32,L2norm,IVF16,PQ8np",
+    "RR32,IVF16,PQ8np",
+    "L2norm,OPQ8_32,IVF16,PQ8x4np",
+    "IDMap,IVF16,PQ8np",
+    "IDMap2,OPQ8,IVF16,PQ8x4np,RFlat",
+    "IVF16,PQ16x4,RFlat",
+]
+STEPS = ["_write_lists", "_write_centroids", "_write_codebooks", "_refresh_caches", "_rebuild_direct_map"]
+
+
+def moved(adapter, seed=0):
+    """A state that differs from the index's in everything that may change, and the quantizer for it."""
+    rng = np.random.default_rng(seed)
+    state = adapter.extract()
+    jitter = lambda x: (x + 0.1 * x.std() * rng.standard_normal(x.shape)).astype(np.float32)  # noqa: E731
+    quantizer = adapter.quantizer_with(jitter(state.centroids))
+    centroids = quantizer.reconstruct_n(0, len(state.centroids))
+    ksub = state.codebooks.shape[1]
+    codes = rng.integers(0, ksub, state.codes.shape).astype(state.codes.dtype)
+    assignment = rng.integers(0, len(centroids), state.n)
+    new = replace(state, centroids=centroids, codebooks=jitter(state.codebooks), codes=codes, assignment=assignment)
+    return new, quantizer
+
+
+def oracle(state, queries, nprobe_lists):
+    """Scores of ``queries`` on all stored vectors, -inf outside the probed lists, by the definition."""
+    decoded = state.reconstruct(np.arange(state.n)).astype(np.float64)
+    q = queries.astype(np.float64)
+    if state.metric is Metric.INNER_PRODUCT:
+        scores = q @ decoded.T
+    else:
+        scores = -((q[:, None] - decoded[None]) ** 2).sum(2)
+    probed = (nprobe_lists[:, :, None] == state.assignment[None, None]).any(1)
+    return np.where(probed, scores, -np.inf)
+
+
+def assert_search_is_the_oracles(adapter, state, queries, nprobe=4, k=10):
+    index = adapter.index
+    while isinstance(index, faiss.IndexIDMap | faiss.IndexRefineFlat):
+        index = faiss.downcast_index(index.index if isinstance(index, faiss.IndexIDMap) else index.base_index)
+    with adapter.probing(nprobe):
+        distances, ids = index.search(queries, k)
+    inside = adapter.transform(queries)
+    lists = adapter.ivf.quantizer.search(inside, nprobe)[1]
+    scores = oracle(state, inside, lists)
+    sign = 1 if state.metric is Metric.INNER_PRODUCT else -1
+    best = -np.sort(-scores, axis=1)[:, :k]
+    found = np.where(ids >= 0, sign * distances, -np.inf)
+    np.testing.assert_allclose(found, best, atol=1e-4)
+    rows = np.searchsorted(state.ids, ids.clip(min=0))
+    own = np.take_along_axis(scores, rows, 1)
+    np.testing.assert_allclose(found, np.where(ids >= 0, own, -np.inf), atol=1e-4)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("factory", FACTORIES)
+class TestRoundTrip:
+    def test_what_is_extracted_decodes_as_faiss_decodes(self, built, factory, metric):
+        adapter = open_index(built(factory, metric))
+        state = adapter.extract()
+        ivf = adapter.ivf
+        ivf.make_direct_map()
+        np.testing.assert_allclose(state.reconstruct(np.arange(50)), ivf.reconstruct_n(0, 50), atol=1e-5)
+
+    def test_unchanged_parameters_leave_search_as_it_was(self, built, data, factory, metric):
+        index = built(factory, metric)
+        core(index).nprobe = 4
+        distances, ids = index.search(data.queries[:100], 10)
+        adapter = open_index(index)
+        state = adapter.extract()
+        with adapter.write(state, adapter.quantizer_with(state.centroids)) as change:
+            change.commit()
+        distances_after, ids_after = index.search(data.queries[:100], 10)
+        np.testing.assert_array_equal(distances, distances_after)
+        assert (ids == ids_after).mean() > 0.999  # equal scores may swap
+        for name, value in vars(state).items():
+            np.testing.assert_array_equal(getattr(adapter.extract(), name), value, err_msg=name)
+
+    def test_search_after_a_change_is_the_oracles_also_from_a_file(self, built, data, tmp_path, factory, metric):
+        index = built(factory, metric)
+        adapter = open_index(index)
+        state, quantizer = moved(adapter)
+        with adapter.write(state, quantizer) as change:
+            change.commit()
+        assert_search_is_the_oracles(adapter, state, data.queries[:40])
+        faiss.write_index(index, str(tmp_path / "i.faiss"))
+        again = open_index(faiss.read_index(str(tmp_path / "i.faiss")))
+        assert_search_is_the_oracles(again, state, data.queries[:40])
+        # and once more through the reloaded one: OPQ comes back as a LinearTransform
+        state, quantizer = moved(again, seed=1)
+        with again.write(state, quantizer) as change:
+            change.commit()
+        assert_search_is_the_oracles(again, state, data.queries[:40])
+
+    def test_undone_is_bitwise_as_before(self, built, factory, metric):
+        index = built(factory, metric)
+        before = serialized(index)
+        adapter = open_index(index)
+        with adapter.write(*moved(adapter)):
+            assert serialized(index) != before
+        assert serialized(index) == before
+
+    def test_a_permuted_codebook_with_permuted_codes_searches_the_same(self, built, data, factory, metric):
+        index = built(factory, metric)
+        adapter = open_index(index)
+        state = adapter.extract()
+        distances, _ = index.search(data.queries[:50], 10)
+        order = np.random.default_rng(0).permutation(state.codebooks.shape[1])
+        inverse = np.argsort(order).astype(state.codes.dtype)
+        permuted = replace(state, codebooks=state.codebooks[:, order].copy(), codes=inverse[state.codes])
+        with adapter.write(permuted, adapter.quantizer_with(state.centroids)) as change:
+            change.commit()
+        np.testing.assert_allclose(index.search(data.queries[:50], 10)[0], distances, atol=1e-5)
+
+
+@pytest.mark.parametrize("nbits", [4, 6, 8, 10, 12])
+def test_every_code_width(data, nbits):
+    index = faiss.index_factory(64, f"IVF16,PQ4x{nbits}np", faiss.METRIC_L2)
+    index.pq.cp.niter = 2
+    index.train(data.documents)
+    index.add(data.documents[:1000])
+    adapter = open_index(index)
+    state, quantizer = moved(adapter)
+    assert state.codes.dtype == (np.uint8 if nbits <= 8 else np.uint16)
+    with adapter.write(state, quantizer) as change:
+        change.commit()
+    assert_search_is_the_oracles(adapter, state, data.queries[:20])
+    np.testing.assert_array_equal(adapter.extract().codes, state.codes)
+
+
+@given(st.integers(1, 16), st.integers(1, 9), st.integers(0, 1000))
+@settings(deadline=None)
+def test_packing_round_trips(nbits, n_segments, seed):
+    codes = np.random.default_rng(seed).integers(0, 2**nbits, (5, n_segments))
+    np.testing.assert_array_equal(unpack(pack(codes, nbits), n_segments, nbits), codes)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_without_residuals(data, metric):
+    index = faiss.index_factory(64, "IVF16,PQ16x4", METRICS[metric])
+    index.by_residual = False
+    index.train(data.documents[:2000])
+    index.add(data.documents[:2000])
+    adapter = open_index(index)
+    state, quantizer = moved(adapter)
+    with adapter.write(state, quantizer) as change:
+        change.commit()
+    assert not state.by_residual
+    assert_search_is_the_oracles(adapter, state, data.queries[:40])
+
+
+MAPS = {"none": 0, "array": 1, "hashtable": 2}
+
+
+@pytest.mark.parametrize("kind", MAPS)
+@pytest.mark.parametrize("commit", [True, False])
+def test_direct_maps(built, kind, commit):
+    index = built("IVF16,PQ8np")
+    index.set_direct_map_type(MAPS[kind])
+    if kind == "hashtable":  # after removals its layout is not that of a fresh one
+        index.remove_ids(np.arange(0, 900, 7))
+        index.add_with_ids(np.eye(64, dtype=np.float32), np.arange(5000, 5064))
+    before = serialized(index)
+    adapter = open_index(index)
+    state, quantizer = moved(adapter)
+    with adapter.write(state, quantizer) as change:
+        if commit:
+            change.commit()
+    assert index.direct_map.type == MAPS[kind]
+    if not commit:
+        assert serialized(index) == before
+    if kind != "none":
+        expected = state if commit else adapter.extract()
+        for row in (0, 77, state.n - 1):
+            decoded = expected.reconstruct(np.array([row]))[0]
+            np.testing.assert_allclose(index.reconstruct(int(state.ids[row])), decoded, atol=1e-5)
+
+
+def test_stale_caches_are_refreshed(built, data):
+    index = built("IVF16,PQ8np", "l2")
+    index.pq.sync_transposed_centroids()
+    index.pq.compute_sdc_table()
+    quantizer = faiss.downcast_index(index.quantizer)
+    quantizer.sync_l2norms()
+    adapter = open_index(index)
+    state, new = moved(adapter)
+    with adapter.write(state, new) as change:
+        change.commit()
+    assert_search_is_the_oracles(adapter, state, data.queries[:40])
+    # encoding uses the new codebook
+    x = data.documents[2000:2050]
+    lists = index.quantizer.search(x, 1)[1].ravel()
+    codes = IVFPQStudent(state).encode(torch.from_numpy(x), torch.from_numpy(lists)).numpy()
+    stored = np.empty((50, index.code_size), dtype=np.uint8)
+    index.encode_vectors(50, faiss.swig_ptr(x), faiss.swig_ptr(lists), faiss.swig_ptr(stored))
+    assert (codes == stored).mean() > 0.999
+    table = faiss.vector_to_array(index.pq.sdc_table).reshape(8, 256, 256)
+    expected = ((state.codebooks[3, 5] - state.codebooks[3, 9]) ** 2).sum()
+    assert table[3, 5, 9] == pytest.approx(expected, rel=1e-4)
+    np.testing.assert_allclose(faiss.vector_to_array(quantizer.cached_l2norms), (state.centroids**2).sum(1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("factory", ["IVF16,PQ8np", "IVF16_HNSW16,PQ8np", "IDMap2,OPQ8,IVF16(SQfp16),PQ8x4np,RFlat"])
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_failure_at_any_step_leaves_the_index_bitwise_as_it_was(built, data, monkeypatch, factory, step, when, error):
+    index = built(factory, "l2")
+    core(index).set_direct_map_type(2)
+    before, found = serialized(index), index.search(data.queries[:50], 10)
+    adapter = open_index(index)
+    change = adapter.write(*moved(adapter))
+    real, calls = getattr(change, step), []
+
+    def failing():
+        if not calls:  # the undo may use the same step
+            calls.append(1)
+            if when == "after":
+                real()
+            raise error("injected")
+        real()
+
+    monkeypatch.setattr(change, step, failing)
+    with pytest.raises(error, match="injected"), change:
+        pytest.fail("entered")
+    assert calls
+    assert serialized(index) == before
+    np.testing.assert_array_equal(index.search(data.queries[:50], 10)[0], found[0])
+    with adapter.write(*moved(adapter)) as again:  # and it can still be tuned
+        again.commit()
+
+
+def test_every_step_is_covered():
+    source = inspect.getsource(WriteBack.__enter__)
+    assert [s for s in STEPS if f"self.{s}()" in source] == STEPS
+    assert source.count("self._") == len(STEPS) + 1  # and the undo
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_an_error_while_the_change_is_judged_undoes_it(built, committed):
+    index = built()
+    before = serialized(index)
+    adapter = open_index(index)
+    with pytest.raises(ValueError, match="judge"), adapter.write(*moved(adapter)) as change:
+        if committed:
+            change.commit()
+        raise ValueError("judge")
+    assert serialized(index) == before
+
+
+def test_the_object_and_its_quantizer_stay_the_same(built):
+    index = built("IVF16_HNSW16,PQ8np")
+    addresses = int(index.this), int(index.quantizer.this)
+    adapter = open_index(index)
+    with adapter.write(*moved(adapter)) as change:
+        change.commit()
+    assert (int(index.this), int(index.quantizer.this)) == addresses
+
+
+def test_memory_is_not_freed_twice_or_kept(built):
+    """Commits and undoes many times, with lists owned by C++ and by the caller, then uses the index."""
+    for owned in (True, False):
+        index = built("IVF16,PQ8np")
+        if not owned:
+            lists = faiss.ArrayInvertedLists(16, 8)
+            lists.merge_from(index.invlists, 0)
+            index.replace_invlists(lists, False)
+        for round_ in range(20):
+            adapter = open_index(index)
+            with adapter.write(*moved(adapter, round_)) as change:
+                if round_ % 2:
+                    change.commit()
+            del adapter, change
+            gc.collect()
+        assert index.own_invlists
+        assert index.invlists.compute_ntotal() == index.ntotal == 2000
+        copy = faiss.deserialize_index(faiss.serialize_index(index))
+        assert serialized(copy) == serialized(index)
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    factory=st.sampled_from(FACTORIES[:6]),
+    metric=st.sampled_from(list(METRICS)),
+    seed=st.integers(0, 1000),
+    n=st.integers(1, 300),
+)
+def test_any_ids_survive(built, data, factory, metric, seed, n):
+    index = built(factory, metric)
+    index.reset()
+    rng = np.random.default_rng(seed)
+    ids = rng.choice(10**12, n, replace=False).astype(np.int64)
+    if seed % 2:
+        ids -= 5 * 10**11
+    index.add_with_ids(data.documents[:n], ids)
+    adapter = open_index(index)
+    state, quantizer = moved(adapter, seed)
+    with adapter.write(state, quantizer) as change:
+        change.commit()
+    after = open_index(index).extract()
+    np.testing.assert_array_equal(np.sort(ids), after.ids)
+    np.testing.assert_array_equal(after.codes, state.codes)
+    np.testing.assert_array_equal(after.assignment, state.assignment)
+    assert index.ntotal == n
+
+
+class TestRefusals:
+    """Each names what is wrong and what to do, and leaves the index as it was."""
+
+    def refused(self, index, kind, match):
+        before = serialized(index) if isinstance(index, faiss.Index) else None
+        with pytest.raises(kind, match=match):
+            adapter = open_index(index)
+            adapter.outer_ids(adapter.extract().ids)
+        if before is not None:
+            assert serialized(index) == before
+
+    @pytest.mark.parametrize(
+        "factory", ["Flat", "IVF16,Flat", "PQ8np", "IVF16,SQ8", "IVF16,PQ8+4", "IVF16,PQ16x4fs", "HNSW8"]
+    )
+    def test_other_classes(self, data, factory):
+        index = faiss.index_factory(64, factory)
+        index.train(data.documents)
+        index.add(data.documents[:100])
+        self.refused(index, UnsupportedIndexError, f"got {type(index).__name__}; build one")
+
+    def test_not_an_index(self):
+        for thing in ("wiki.faiss", None, np.zeros(3), faiss.IndexBinaryFlat(64)):
+            self.refused(thing, InputError, "index: expected a faiss.Index, got .*read_index")
+
+    def test_untrained_and_empty(self, built, data):
+        for factory in ("IVF16,PQ8np", "OPQ8,IVF16,PQ8x4np"):
+            self.refused(faiss.index_factory(64, factory), InputError, "expected a trained index")
+        index = built()
+        index.reset()
+        self.refused(index, InputError, "expected a filled index, got an empty one")
+
+    def test_other_metrics(self, data):
+        index = faiss.IndexIVFPQ(faiss.IndexFlat(64, faiss.METRIC_L1), 64, 16, 8, 4, faiss.METRIC_L1)
+        index.train(data.documents)
+        index.add(data.documents[:100])
+        self.refused(index, UnsupportedIndexError, "expected METRIC_INNER_PRODUCT or METRIC_L2, got metric_type 2")
+
+    def test_polysemous(self, built):
+        index = built("IVF16,PQ8np")
+        index.polysemous_ht = 40
+        self.refused(index, UnsupportedIndexError, "expected polysemous_ht 0, got 40")
+
+    def test_other_coarse_quantizers(self, data):
+        for factory in ("IVF16(SQ8),PQ8np", "IMI2x2,PQ8np", "IVF128_NSG8,PQ8np"):
+            index = faiss.index_factory(64, factory)
+            index.train(data.documents)
+            index.add(data.documents[:100])
+            name = type(faiss.downcast_index(index.quantizer)).__name__
+            self.refused(index, UnsupportedIndexError, f"coarse quantizer of IndexFlat.* got {name}")
+
+    def test_other_transforms(self, data):
+        index = faiss.index_factory(64, "ITQ32,IVF16,PQ8np")
+        index.train(data.documents)
+        index.add(data.documents[:100])
+        self.refused(index, UnsupportedIndexError, "got ITQTransform")
+
+    def test_vectors_lost_to_nan(self, built, data):
+        index = built()
+        bad = data.documents[:3].copy()
+        bad[1] = np.nan
+        index.add(bad)
+        self.refused(index, InputError, "expected ntotal=2003 vectors in its lists, got 2002")
+
+    def test_id_map_corrupted_by_remove_ids(self, built):
+        index = built("IDMap,IVF16,PQ8np")
+        index.remove_ids(np.arange(10))
+        self.refused(index, InputError, "remove_ids on an IndexIDMap")
+
+    def test_doubled_ids(self, built, data):
+        index = built(ids=np.arange(2000) // 2)
+        self.refused(index, InputError, "expected distinct ids, got 1000 that occur twice")
+
+    @pytest.mark.parametrize("flag", [faiss.IO_FLAG_MMAP, faiss.IO_FLAG_MMAP_IFC])
+    def test_memory_mapped(self, built, tmp_path, flag):
+        path = str(tmp_path / "i.faiss")
+        faiss.write_index(built("IVF16,PQ8np"), path)
+        content = (tmp_path / "i.faiss").read_bytes()
+        with pytest.raises(UnsupportedIndexError, match="expected inverted lists in memory"):
+            open_index(faiss.read_index(path, flag))
+        assert (tmp_path / "i.faiss").read_bytes() == content
+
+    def test_id_map_that_missed_an_add(self, built, data):
+        index = built("IDMap,IVF16,PQ8np")
+        faiss.downcast_index(index.index).add(data.documents[:3])
+        self.refused(index, InputError, "expected as many ids in its IndexIDMap .* got 2000 and 2003")
+
+    def test_normalization_of_another_norm(self, built):
+        index = built("L2norm,IVF16,PQ8np")
+        faiss.downcast_VectorTransform(index.chain.at(0)).norm = 1.0
+        self.refused(index, UnsupportedIndexError, "expected NormalizationTransform with norm 2, got 1")
+
+    @pytest.mark.parametrize("field", ["centroids", "codebooks", "assignment", "codes", "ids"])
+    def test_states_that_do_not_fit(self, built, field):
+        index = built()
+        before = serialized(index)
+        adapter = open_index(index)
+        state, quantizer = moved(adapter)
+        array = getattr(state, field)
+        for bad in (array[:-1], array.astype(np.float64)):
+            with pytest.raises(InputError, match=f"{field}: expected"):
+                adapter.write(replace(state, **{field: bad}), quantizer)
+        if field in ("centroids", "codebooks"):
+            with pytest.raises(InputError, match=f"{field}: expected finite"):
+                adapter.write(replace(state, **{field: np.full_like(array, np.nan)}), quantizer)
+        if field in ("assignment", "codes"):
+            with pytest.raises(InputError, match=rf"{field}: expected values in \[0, 16\)"):
+                adapter.write(replace(state, **{field: np.full_like(array, 16)}), quantizer)
+        assert serialized(index) == before

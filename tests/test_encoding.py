@@ -1,0 +1,167 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from faiss_distill import DistillConfig
+from faiss_distill.encoding import QueryAwareEncoder, score_error_codes
+from faiss_distill.state import Metric
+from faiss_distill.students import decode, nearest_codes
+
+N, M, KSUB, DSUB, R = 6, 3, 4, 2, 3
+D = M * DSUB
+
+
+def problem(seed):
+    rng = np.random.default_rng(seed)
+    root = rng.standard_normal((D, D))
+    arrays = (
+        rng.standard_normal((N, D)),  # residuals
+        rng.standard_normal((M, KSUB, DSUB)),  # codebooks
+        root @ root.T / D + 0.1 * np.eye(D),  # hessian
+        rng.standard_normal((N, R, D)),  # directions
+        rng.uniform(0, 2, (N, R)) * (rng.uniform(size=(N, R)) > 0.3),  # weights
+    )
+    return [torch.tensor(a) for a in arrays]
+
+
+def cost(e, hessian, directions, weights, kappa):
+    """The definition, one document at a time."""
+    total = e @ hessian @ e
+    for u, w in zip(directions, weights, strict=True):
+        total += w * (u @ e + kappa * (e @ e)) ** 2
+    return float(total)
+
+
+def costs(codes, residuals, books, hessian, directions, weights, kappa):
+    e = residuals - decode(codes, books)
+    return np.array([cost(e[i], hessian, directions[i], weights[i], kappa) for i in range(N)])
+
+
+@given(st.integers(0, 10_000), st.sampled_from([0.0, 0.7]))
+@settings(deadline=None, max_examples=60)
+def test_no_single_code_can_be_bettered_after_convergence(seed, kappa):
+    residuals, books, *rest = problem(seed)
+    codes = score_error_codes(residuals, books, *rest, kappa, sweeps=100)
+    final = costs(codes, residuals, books, *rest, kappa)
+    for m in range(M):
+        for k in range(KSUB):
+            other = codes.clone()
+            other[:, m] = k
+            assert (costs(other, residuals, books, *rest, kappa) >= final - 1e-9).all()
+
+
+@given(st.integers(0, 10_000), st.sampled_from([0.0, 0.7]))
+@settings(deadline=None, max_examples=60)
+def test_more_sweeps_never_cost_more(seed, kappa):
+    residuals, books, *rest = problem(seed)
+    path = [nearest_codes(residuals, books)]
+    path += [score_error_codes(residuals, books, *rest, kappa, sweeps) for sweeps in (1, 2, 3)]
+    measured = [costs(codes, residuals, books, *rest, kappa) for codes in path]
+    for before, after in itertools.pairwise(measured):
+        assert (after <= before + 1e-9).all()
+
+
+def test_the_first_sweep_is_exact_coordinate_descent():
+    residuals, books, *rest = problem(1)
+    for kappa in (0.0, 0.7):
+        codes = nearest_codes(residuals, books)
+        for m in range(M):
+            options = []
+            for k in range(KSUB):
+                codes[:, m] = k
+                options.append(costs(codes, residuals, books, *rest, kappa))
+            codes[:, m] = torch.tensor(np.argmin(options, axis=0))
+        assert torch.equal(score_error_codes(residuals, books, *rest, kappa, sweeps=1), codes)
+
+
+def test_plain_hessian_and_no_directions_give_the_nearest_codewords():
+    residuals, books, _, directions, weights = problem(2)
+    codes = score_error_codes(residuals, books, torch.eye(D).double(), directions, 0 * weights, 0.5, 3)
+    assert torch.equal(codes, nearest_codes(residuals, books))
+
+
+@pytest.mark.parametrize("metric", Metric)
+class TestQueryAwareEncoder:
+    """On unit-norm queries and documents of 8 dimensions."""
+
+    @pytest.fixture(autouse=True)
+    def _vectors(self):
+        generator = torch.Generator().manual_seed(3)
+        self.queries = torch.nn.functional.normalize(torch.randn(40, 8, generator=generator, dtype=torch.float64) + 0.5)
+        self.x = torch.nn.functional.normalize(torch.randn(10, 8, generator=generator, dtype=torch.float64))
+        self.books = 0.4 * torch.randn(4, 6, 2, generator=generator, dtype=torch.float64)
+        self.local = torch.randint(0, 40, (10, 3), generator=generator)
+        self.local[0, 1:] = -1
+
+    def score(self, metric, q, x):
+        return q @ x if metric is Metric.INNER_PRODUCT else -(q - x).square().sum()
+
+    def test_directions_measure_the_score_error_of_local_queries(self, metric):
+        encoder = QueryAwareEncoder(self.queries, metric, DistillConfig(local_queries=3))
+        u, weights = encoder.directions(self.x, self.local)
+        kappa = 0.0 if metric is Metric.INNER_PRODUCT else 1 / encoder.scale
+        e = 0.3 * torch.randn(10, 8, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+        for i in range(10):
+            for r in range(3):
+                if self.local[i, r] < 0:
+                    assert weights[i, r] == 0
+                    continue
+                assert weights[i, r] == encoder.config.local_weight
+                q = self.queries[self.local[i, r]]
+                change = self.score(metric, q, self.x[i] - e[i]) - self.score(metric, q, self.x[i])
+                modelled = -(u[i, r] @ e[i] + kappa * e[i] @ e[i]) * encoder.scale
+                assert float(modelled) == pytest.approx(float(change), abs=1e-9)
+
+    def test_global_terms_are_the_mean_squared_score_error_over_all_queries(self, metric):
+        # With mean_weight = global_weight they are E_q[(score error)^2], up to the queries' scale.
+        config = DistillConfig(local_queries=0, self_weight=0.0, global_weight=0.5, mean_weight=0.5)
+        encoder = QueryAwareEncoder(self.queries, metric, config)
+        u, weights = encoder.directions(self.x, self.local[:, :0])
+        kappa = 0.0 if metric is Metric.INNER_PRODUCT else 1 / encoder.scale
+        e = 0.3 * torch.randn(8, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+        errors = [self.score(metric, q, self.x[2] - e) - self.score(metric, q, self.x[2]) for q in self.queries]
+        expected = 0.5 * 8 * float(torch.stack(errors).square().mean()) / encoder.scale**2
+        got = cost(e, encoder.hessian - torch.eye(8, dtype=torch.float64), u[2], weights[2], kappa)
+        assert got == pytest.approx(expected, rel=1e-9)
+
+    def test_scaling_everything_changes_no_code(self, metric):
+        config = DistillConfig(local_queries=3)
+        plain = QueryAwareEncoder(self.queries, metric, config)(self.x, self.x, self.books, self.local)
+        for factor in (1e-3, 1e3):
+            encoder = QueryAwareEncoder(factor * self.queries, metric, config)
+            scaled = encoder(factor * self.x, factor * self.x, factor * self.books, self.local)
+            assert torch.equal(plain, scaled)
+
+    def test_blocks_do_not_matter(self, metric, monkeypatch):
+        encoder = QueryAwareEncoder(self.queries, metric, DistillConfig(local_queries=3))
+        whole = encoder(self.x, self.x, self.books, self.local)
+        monkeypatch.setattr(QueryAwareEncoder, "block_size", lambda *_: 3)
+        assert torch.equal(whole, encoder(self.x, self.x, self.books, self.local))
+
+    def test_it_lowers_the_score_error_of_local_queries(self, metric):
+        encoder = QueryAwareEncoder(self.queries, metric, DistillConfig(local_queries=3))
+        aware, nearest = encoder(self.x, self.x, self.books, self.local), nearest_codes(self.x, self.books)
+
+        def error(codes):
+            decoded = decode(codes, self.books)
+            pairs = [(i, q) for i in range(10) for q in self.local[i].tolist() if q >= 0]
+            changes = [
+                self.score(metric, self.queries[q], decoded[i]) - self.score(metric, self.queries[q], self.x[i])
+                for i, q in pairs
+            ]
+            return float(torch.stack(changes).square().mean())
+
+        assert error(aware) < 0.7 * error(nearest)
+
+
+def test_queries_that_are_all_zero_give_nearest_codes():
+    x, books = torch.randn(5, 8), torch.randn(4, 6, 2)
+    encoder = QueryAwareEncoder(
+        torch.zeros(20, 8), Metric.INNER_PRODUCT, DistillConfig(local_queries=1, self_weight=0.0)
+    )
+    codes = encoder(x, x, books, torch.zeros(5, 1, dtype=torch.int64))
+    assert torch.equal(codes, nearest_codes(x, books))

@@ -1,0 +1,154 @@
+"""Bad input gets one clear error before anything is touched."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import serialized
+
+from faiss_distill import DistillTrainer, InputError, distill, evaluate
+
+N = 500
+
+
+@pytest.fixture
+def refused(built, data):
+    """Check that a call is refused with a message, by distill and (where it applies) evaluate, index untouched."""
+
+    def refused(match, *, index=None, embeddings=None, queries="real", both=True, **options):
+        index = built("IVF16,PQ16x4", n=N) if index is None else index
+        embeddings = data.documents[:N] if embeddings is None else embeddings
+        queries = data.queries if isinstance(queries, str) else queries
+        before = serialized(index)
+        with pytest.raises(InputError, match=match):
+            DistillTrainer(index, embeddings, queries, **options)
+        if both and queries is not None:
+            with pytest.raises(InputError, match=match):
+                evaluate(index, embeddings, queries, progress=False, **options)
+        assert serialized(index) == before
+
+    return refused
+
+
+class TestEmbeddings:
+    def test_dimension(self, refused, data):
+        refused("embeddings: expected dimension 64 as the index has, got 63", embeddings=data.documents[:N, :63])
+
+    def test_too_few(self, refused, data):
+        refused(r"embeddings: .* for ids 0\.\.499, got 499 rows; pass ids=", embeddings=data.documents[: N - 1])
+
+    def test_too_many(self, refused, data):
+        refused("embeddings: expected 500 rows, .* got 501", embeddings=data.documents[: N + 1])
+
+    def test_negative_ids_without_ids(self, refused, built):
+        refused(r"for ids -250\.\.249, got 500 rows; pass ids=", index=built(n=N, ids=np.arange(N) - 250))
+
+    def test_not_finite(self, refused, data):
+        bad = data.documents[:N].copy()
+        bad[[7, 300], 5] = np.nan
+        refused(r"embeddings: .* NaN or infinity in 2 of 500 rows \(7, 300\)", embeddings=bad)
+
+    def test_others_than_those_behind_the_index(self, refused, data):
+        refused("embeddings: expected the vectors behind the index", embeddings=data.documents[1000 : 1000 + N])
+
+    def test_the_right_ones_in_the_wrong_order(self, refused, data):
+        refused("check the file, its order and ids=", embeddings=data.documents[:N][::-1])
+
+    def test_all_the_same_vector_is_no_mismatch(self, built, data):
+        import faiss
+
+        same = np.repeat(data.documents[:1], N, axis=0)
+        index = faiss.IndexIVFPQ(faiss.IndexFlatL2(64), 64, 4, 16, 4)
+        index.train(data.documents)
+        index.add(same)
+        assert DistillTrainer(index, same, data.queries)
+
+    def test_integers(self, refused, data):
+        refused("embeddings: expected a floating dtype, got int8", embeddings=(data.documents[:N] * 99).astype(np.int8))
+
+
+class TestIds:
+    def test_shape_and_dtype(self, refused):
+        refused(r"ids: expected 500 integers, one a row, got int64 of shape \(499,\)", ids=np.arange(N - 1))
+        refused(r"ids: expected 500 integers, one a row, got float64", ids=np.arange(N).astype(float))
+
+    def test_doubled(self, refused):
+        refused(r"ids: expected distinct ids, got 2 repeated \(5, 5\)", ids=[5, 5, 5, *range(6, N + 3)])
+
+    def test_missing(self, refused):
+        ids = np.arange(N)
+        ids[:2] = [9000, 9001]
+        refused("ids: expected the ids of all 500 stored vectors, got none of 0, 1", ids=ids)
+
+    def test_of_vectors_that_are_not_there(self, refused, data):
+        refused(
+            r"ids: expected only ids that the index holds, got 1 others \(500\)",
+            embeddings=data.documents[: N + 1],
+            ids=np.arange(N + 1),
+        )
+
+
+class TestQueries:
+    def test_dimension(self, refused, data):
+        refused("queries: expected dimension 64 as the index has, got 63", queries=data.queries[:, :63])
+
+    def test_none_at_all(self, refused, data):
+        refused("queries: expected at least one query, got none", queries=data.queries[:0])
+
+    def test_too_few_to_validate(self, refused, data):
+        refused("queries: expected at least 60 to train on some and judge by others, got 59", queries=data.queries[:59],
+                both=False)  # fmt: skip
+
+    def test_too_few_given_to_validate(self, refused, data):
+        refused("validation_queries: expected at least 20, got 19", validation_queries=data.queries[:19], both=False)
+
+    def test_too_few_documents_to_stand_in(self, built, data):
+        index = built(n=N)
+        index.remove_ids(np.arange(50, N))
+        with pytest.raises(InputError, match="top_k: expected less than the 50 vectors stored, got 100"):
+            DistillTrainer(index, data.documents[:50])
+        with pytest.raises(InputError, match=r"embeddings: expected at least 60 .* got 50"):
+            distill(index, data.documents[:50], top_k=20, perplexity=10.0)
+
+    def test_not_finite(self, refused, data):
+        bad = torch.from_numpy(data.queries.copy())
+        bad[3] = torch.inf
+        refused(r"queries: .* in 1 of 2000 rows \(3\)", queries=bad)
+
+
+class TestLabels:
+    def test_shape(self, refused):
+        refused(r"relevant: expected integers \(2000,\) or \(2000, r\)", relevant=np.zeros(1999, dtype=int))
+        refused(r"relevant: expected integers", relevant=np.zeros(2000))
+
+    def test_unknown(self, refused):
+        labels = np.zeros(2000, dtype=int)
+        labels[4] = 777
+        refused(r"relevant: expected ids that the index holds, got 1 others \(777\)", relevant=labels)
+
+    @pytest.mark.parametrize("name", ["relevant", "validation_queries", "validation_relevant"])
+    def test_without_what_they_belong_to(self, built, data, name):
+        with pytest.raises(InputError, match=f"{name}: expected together with the queries it belongs to"):
+            DistillTrainer(built(n=N), data.documents[:N], **{name: data.queries})
+
+
+class TestOptions:
+    def test_k_larger_than_the_corpus(self, built, data):
+        with pytest.raises(InputError, match="top_k: expected less than the 500 vectors stored, got 500"):
+            distill(built(n=N), data.documents[:N], data.queries, top_k=500)
+        with pytest.raises(InputError, match="top_k: expected at most the 500 vectors stored, got 501"):
+            evaluate(built(n=N), data.documents[:N], data.queries, top_k=501)
+        with pytest.raises(InputError, match="top_k: expected at least 10, got 9"):
+            evaluate(built(n=N), data.documents[:N], data.queries, top_k=9)
+
+    def test_unknown_option(self, built, data):
+        with pytest.raises(TypeError, match="unexpected keyword argument 'epoch'; see DistillConfig"):
+            distill(built(n=N), data.documents[:N], data.queries, epoch=3)
+
+    def test_nprobe_of_evaluate(self, built, data):
+        with pytest.raises(InputError, match=r"nprobe: expected integers of at least 1, got \[0\]"):
+            evaluate(built(n=N), data.documents[:N], data.queries, nprobe=[0])
+
+    def test_device(self, built, data):
+        for device in ("tpu9", "cuda:99"):
+            with pytest.raises(InputError, match=f"device: expected one that torch can use, got '{device}'"):
+                distill(built(n=N), data.documents[:N], data.queries, device=device)

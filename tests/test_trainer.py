@@ -1,0 +1,370 @@
+"""The whole run on real embeddings, small enough for seconds."""
+
+import dataclasses
+
+import faiss
+import numpy as np
+import pytest
+import torch
+from conftest import METRICS, core, serialized
+
+import faiss_distill.trainer
+from faiss_distill import DistillConfig, DistillTrainer, distill, evaluate
+from faiss_distill.adapters import open_index
+from faiss_distill.adapters.transaction import WriteBack
+from faiss_distill.encoding import QueryAwareEncoder
+
+N = 2000
+QUICK = {"epochs": 1, "top_k": 40, "perplexity": 25.0, "progress": False, "nprobe": 4}
+
+
+@pytest.fixture
+def run(built, data):
+    def run(factory="IVF16,PQ16x4", metric="ip", queries="real", **options):
+        index = built(factory, metric)
+        chosen = data.queries if queries == "real" else queries
+        return index, distill(index, data.documents[:N], chosen, **{**QUICK, **options})
+
+    return run
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize(
+    "factory",
+    [
+        "IVF16,PQ16x4",
+        "IVF16_HNSW16,PQ16x4",
+        "IVF16(SQfp16),PQ8x6np",
+        "IDMap2,OPQ8_32,IVF16,PQ8x4",
+        "L2norm,IVF16,PQ16x4",
+    ],
+)
+class TestGain:
+    def test_kept_and_real(self, built, data, factory, metric):
+        index = built(factory, metric)
+        test = data.queries[1500:]
+        core(index).nprobe = 4
+        before = evaluate(index, data.documents[:N], test, progress=False)
+        identity, size = id(index), len(serialized(index))
+        report = distill(index, data.documents[:N], data.queries[:1500], **QUICK | {"nprobe": None, "epochs": 3})
+        after = evaluate(index, data.documents[:N], test, progress=False)
+        assert report.kept
+        assert report.after.own.overlap_at_10 - report.before.own.overlap_at_10 == pytest.approx(report.gain, abs=1e-6)
+        assert after.own.overlap_at_10 > before.own.overlap_at_10 + 0.03  # on queries that no part of the run has seen
+        assert after.own.codes_scanned <= before.own.codes_scanned * 1.02
+        assert (id(index), len(serialized(index)), core(index).nprobe, index.ntotal) == (identity, size, 4, N)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_tuned_index_lives_on(built, data, run, metric, tmp_path):
+    index, report = run("OPQ16,IVF16,PQ16x4", metric)
+    assert report.kept
+    more = data.documents[N : N + 300]
+    index.add(more)
+    inner = core(index)
+    inner.nprobe = 16
+    _, found = index.search(more, 10)
+    assert (found == np.arange(N, N + 300)[:, None]).any(axis=1).mean() > 0.9  # new vectors are found as themselves
+    inner.remove_ids(np.arange(100, dtype=np.int64))
+    index.ntotal = inner.ntotal
+    _, after = index.search(more, 10)
+    assert not np.isin(after, np.arange(100)).any()
+    faiss.write_index(index, str(tmp_path / "i.faiss"))
+    again = faiss.read_index(str(tmp_path / "i.faiss"))
+    np.testing.assert_array_equal(again.search(more, 10)[1], after)
+    inner.set_direct_map_type(2)
+    state = open_index(index).extract()
+    decoded = state.reconstruct(np.array([5]))[0]
+    np.testing.assert_allclose(inner.reconstruct(int(state.ids[5])), decoded, atol=1e-5)
+
+
+def test_only_what_may_change_changes(built, data, run):
+    before = open_index(built()).extract()
+    index, report = run()
+    after = open_index(index).extract()
+    assert report.kept
+    np.testing.assert_array_equal(before.ids, after.ids)
+    np.testing.assert_array_equal(before.assignment, after.assignment)
+    for name in ("centroids", "codebooks", "codes"):
+        assert not np.array_equal(getattr(before, name), getattr(after, name))
+
+
+def test_the_same_seed_gives_the_same_index(run):
+    (one, a), (two, b), (three, _) = run(seed=3), run(seed=3), run(seed=4)
+    assert serialized(one) == serialized(two)
+    assert a.after.own.overlap_at_10 == b.after.own.overlap_at_10
+    assert serialized(one) != serialized(three)
+
+
+def test_nearest_encoding_is_what_faiss_itself_would_store(run, data):
+    index, report = run(encoding="nearest", metric="l2")
+    assert report.kept
+    state = open_index(index).extract()
+    rebuilt = np.empty((N, index.code_size), dtype=np.uint8)
+    x = data.documents[:N]
+    index.encode_vectors(N, faiss.swig_ptr(x), faiss.swig_ptr(state.assignment), faiss.swig_ptr(rebuilt))
+    assert (faiss.unpack_bitstrings(rebuilt, 16, 4) == state.codes).mean() > 0.9999
+
+
+def test_query_aware_codes_beat_nearest_ones(run):
+    aware, nearest = (run(encoding=e)[1] for e in ("query_aware", "nearest"))
+    assert aware.after.own.overlap_at_10 > nearest.after.own.overlap_at_10 + 0.01
+
+
+def test_no_epochs_only_re_encode(built, run):
+    before = open_index(built()).extract()
+    index, report = run(epochs=0)
+    after = open_index(index).extract()
+    assert report.kept
+    np.testing.assert_array_equal(before.codebooks, after.codebooks)
+    np.testing.assert_array_equal(before.centroids, after.centroids)
+
+
+class TestDocumentsAsQueries:
+    def test_they_stand_in_and_the_report_says_so(self, run, data):
+        _, report = run(queries=None)
+        assert report.kept
+        assert report.query_source == "documents"
+        assert "documents stood in for queries" in str(report)
+        assert (report.n_train, report.n_validation) == (N - 200, 150)
+
+    def test_they_do_not_find_themselves(self, built, data):
+        index = built()
+        trainer = DistillTrainer(index, data.documents[:N], config=DistillConfig(**QUICK))
+        taught = trainer._teach(trainer._train)
+        assert (taught.top != taught.queries.rows[:, None]).all()
+        np.testing.assert_array_equal(taught.queries.vectors, data.documents[taught.queries.rows])
+
+
+class TestRows:
+    """Every way to say which embedding belongs to which id gives the same tuned index."""
+
+    def same(self, built, data, a, b):
+        assert serialized(a) == serialized(b)
+
+    @pytest.fixture
+    def plain(self, run):
+        return run()[0]
+
+    def test_shuffled_rows_with_ids(self, built, data, plain):
+        order = np.random.default_rng(0).permutation(N)
+        index = built()
+        distill(index, data.documents[:N][order], data.queries, ids=order, **QUICK)
+        assert serialized(index) == serialized(plain)
+
+    @pytest.mark.parametrize("form", ["float64", "torch", "memmap", "path", "strided"])
+    def test_forms_of_input(self, built, data, plain, form, tmp_path):
+        x = data.documents[:N]
+        np.save(tmp_path / "x.npy", x)
+        forms = {
+            "float64": lambda: x.astype(np.float64),
+            "torch": lambda: torch.from_numpy(x),
+            "memmap": lambda: np.load(tmp_path / "x.npy", mmap_mode="r"),
+            "path": lambda: tmp_path / "x.npy",
+            "strided": lambda: np.asfortranarray(x),
+        }
+        index = built()
+        distill(index, forms[form](), data.queries.astype(np.float64), **QUICK)
+        assert serialized(index) == serialized(plain)
+
+    def test_custom_ids_with_gaps(self, built, data, plain):
+        ids = np.sort(np.random.default_rng(0).choice(10**9, N, replace=False))
+        index = built(ids=ids)
+        report = distill(index, data.documents[:N], data.queries, ids=ids, **QUICK)
+        assert report.kept
+        a, b = open_index(index).extract(), open_index(plain).extract()
+        np.testing.assert_array_equal(a.ids, ids)
+        np.testing.assert_array_equal(a.codes, b.codes)
+
+    def test_removed_ids(self, built, data):
+        gone = np.arange(0, N, 9)
+        kept = np.setdiff1d(np.arange(N), gone)
+        by_row, by_id = built(), built()
+        by_row.remove_ids(gone)
+        by_id.remove_ids(gone)
+        assert distill(by_row, data.documents[:N], data.queries, **QUICK).kept
+        assert distill(by_id, data.documents[kept], data.queries, ids=kept, **QUICK).kept
+        assert serialized(by_row) == serialized(by_id)
+
+    def test_id_maps(self, built, data):
+        ids = np.random.default_rng(1).permutation(N) + 10_000
+        index = built("IDMap2,OPQ16,IVF16,PQ16x4", ids=ids)
+        report = distill(index, data.documents[:N], data.queries, ids=ids, **QUICK)
+        assert report.kept
+        exact = faiss.knn(data.queries, data.documents[:N], 1, metric=faiss.METRIC_INNER_PRODUCT)[1]
+        core(index).nprobe = 16
+        assert (index.search(data.queries, 10)[1] == ids[exact]).any(axis=1).mean() > 0.7
+
+
+class Recorder:
+    """A matrix that remembers the most rows it was ever asked for at once."""
+
+    def __init__(self, array):
+        self.array, self.most = array, 0
+        self.shape, self.dtype, self.ndim = array.shape, array.dtype, array.ndim
+
+    def __len__(self):
+        return len(self.array)
+
+    def __getitem__(self, rows):
+        out = self.array[rows]
+        self.most = max(self.most, len(out))
+        return out
+
+
+def test_the_corpus_is_streamed(built, data):
+    corpus = Recorder(data.documents)
+    options = QUICK | {"block_rows": 256, "batch_size": 16, "sampled": 4, "top_k": 10, "perplexity": 5.0}
+    index = built(n=len(data.documents))
+    # The selection pool is at most the Top-10 of 50 queries, a batch at most 64 documents; 1000 are checked.
+    assert distill(index, corpus, data.queries, **options).kept
+    assert corpus.most == 1000
+
+
+def test_labels_are_reported(built, data):
+    queries = data.queries[:400]
+    nearest = faiss.knn(queries, data.documents[:N], 3, metric=faiss.METRIC_INNER_PRODUCT)[1]
+    index = built()
+    report = distill(index, data.documents[:N], queries, relevant=nearest[:, 0], **QUICK)
+    for side in (report.before, report.after):
+        assert side.own.label_recall_at_10 == pytest.approx(side.own.nearest_in_10)
+        assert 0 < side.own.mrr_at_10 <= side.own.label_recall_at_10
+    padded = nearest.copy()
+    padded[::2, 1:] = -1
+    measured = evaluate(built(), data.documents[:N], queries, relevant=padded, progress=False)
+    assert measured.own.label_recall_at_k > 0.1
+
+
+def test_given_validation_queries_are_the_ones_that_judge(built, data, monkeypatch):
+    seen = []
+    real = faiss_distill.trainer.measure
+    monkeypatch.setattr(faiss_distill.trainer, "measure", lambda a, q, *r: seen.append(q.vectors) or real(a, q, *r))
+    held_out = data.queries[500:700]
+    report = distill(built(), data.documents[:N], data.queries[:500], validation_queries=held_out, **QUICK)
+    assert report.n_train == 500
+    for vectors in seen:
+        np.testing.assert_array_equal(vectors, held_out[50:])
+
+
+def test_a_long_query_log_is_sampled(run):
+    _, report = run(max_queries=300)
+    assert (report.n_train, report.n_validation) == (200, 75)
+
+
+class TestNeverWorse:
+    def garbage(self, monkeypatch):
+        monkeypatch.setattr(
+            QueryAwareEncoder,
+            "__call__",
+            lambda self, x, r, books, near: torch.zeros(len(x), len(books), dtype=torch.int64),
+        )
+
+    @pytest.mark.parametrize("factory", ["IVF16,PQ16x4", "IDMap2,OPQ16,IVF16_HNSW16,PQ16x4,RFlat"])
+    def test_a_worse_index_is_put_back_bitwise(self, built, data, monkeypatch, factory):
+        index = built(factory)
+        core(index).set_direct_map_type(2)
+        before = serialized(index)
+        self.garbage(monkeypatch)
+        report = distill(index, data.documents[:N], data.queries, **QUICK)
+        assert not report.kept
+        assert report.gain < 0
+        assert "did not rise for certain" in report.reason
+        assert "NOT kept, the index is as it was" in str(report)
+        assert report.after.own.overlap_at_10 < report.before.own.overlap_at_10
+        assert serialized(index) == before
+
+    def test_more_codes_scanned_is_not_a_gain(self, built, data, monkeypatch):
+        real = faiss_distill.trainer.measure
+        calls = []
+
+        def dearer(*args):
+            calls.append(1)
+            out = real(*args)
+            if len(calls) < 2:
+                return out
+            points = [dataclasses.replace(p, codes_scanned=1.2 * p.codes_scanned) for p in out.points]
+            return dataclasses.replace(out, points=tuple(points))
+
+        monkeypatch.setattr(faiss_distill.trainer, "measure", dearer)
+        index = built()
+        before = serialized(index)
+        report = distill(index, data.documents[:N], data.queries, **QUICK)
+        assert not report.kept
+        assert report.interval[0] > 0
+        assert "codes scanned rose too" in report.reason
+        assert serialized(index) == before
+
+    def test_the_interval_is_that_of_a_paired_bootstrap(self, run):
+        _, report = run()
+        difference = report.after.overlap - report.before.overlap
+        rng = np.random.default_rng(9)
+        means = rng.choice(difference, (4000, len(difference))).mean(axis=1)
+        np.testing.assert_allclose(report.interval, np.quantile(means, [0.025, 0.975]), atol=0.01)
+
+    @pytest.mark.parametrize("point", ["_optimise", "_encode", "_judge"])
+    @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+    def test_a_failure_anywhere_leaves_the_index_bitwise(self, built, data, monkeypatch, point, error):
+        real = getattr(DistillTrainer, point)
+
+        def failing(self, *args):
+            real(self, *args)
+            raise error("injected")
+
+        monkeypatch.setattr(DistillTrainer, point, failing)
+        index = built("OPQ16,IVF16,PQ16x4", "l2")
+        before = serialized(index)
+        with pytest.raises(error, match="injected"):
+            distill(index, data.documents[:N], data.queries, **QUICK)
+        assert serialized(index) == before
+
+    def test_a_failure_in_the_commit_leaves_the_index_bitwise(self, built, data, monkeypatch):
+        def failing(self):
+            raise MemoryError("injected")
+
+        index = built("OPQ16,IVF16,PQ16x4", "l2")
+        before = serialized(index)
+        monkeypatch.setattr(WriteBack, "_rebuild_direct_map", failing)
+        with pytest.raises(MemoryError, match="injected"):
+            distill(index, data.documents[:N], data.queries, **QUICK)
+        assert serialized(index) == before
+
+
+def test_the_best_epoch_is_kept(built, data, monkeypatch):
+    scores = iter([0.2, 0.5, 0.4, 0.3, 0.9])
+    states = []
+
+    def select(self, student):
+        states.append(student.codebooks.detach().clone())
+        return next(scores)
+
+    monkeypatch.setattr(faiss_distill.trainer._Selection, "__call__", select)
+    index = built()
+    report = distill(index, data.documents[:N], data.queries, **QUICK | {"epochs": 8, "patience": 2})
+    assert [h["epoch"] for h in report.history] == [0, 1, 2, 3]  # stopped two epochs after the best
+    np.testing.assert_array_equal(open_index(index).extract().codebooks, states[1])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_selection_is_what_a_search_of_its_documents_finds(built, data, metric):
+    """The score that picks the best epoch, against faiss searching an index of just those documents."""
+    index = built("IVF16,PQ16x4", metric)
+    trainer = DistillTrainer(index, data.documents[:N], data.queries, config=DistillConfig(**QUICK))
+    taught = trainer._teach(trainer._validation)
+    got = faiss_distill.trainer._Selection(trainer, taught)(
+        faiss_distill.trainer.IVFPQStudent(open_index(index).extract())
+    )
+    pool = np.unique(taught.top)
+    index.remove_ids(np.setdiff1d(np.arange(N), pool))
+    index.nprobe = 4
+    _, found = index.search(taught.queries.vectors, 10)
+    expected = np.mean([len(np.intersect1d(f, t[:10])) for f, t in zip(found, taught.top, strict=True)]) / 10
+    assert got == pytest.approx(expected, abs=0.003)
+
+
+def test_the_index_nprobe_is_not_touched(built, data):
+    index = built()
+    index.nprobe = 3
+    report = distill(index, data.documents[:N], data.queries, **QUICK | {"nprobe": None})
+    assert index.nprobe == 3
+    assert report.before.own_nprobe == 3
+    assert [p.nprobe for p in report.after.points] == [1, 3, 4, 16]  # 64 is more than there are lists
