@@ -69,7 +69,7 @@ def distill(
         >>> from faiss_distill import distill
         >>> from faiss_distill.datasets import load_debian_packages
         >>> data = load_debian_packages()
-        >>> index = faiss.index_factory(384, "IVF32,PQ16", faiss.METRIC_INNER_PRODUCT)
+        >>> index = faiss.index_factory(384, "IVF32,PQ32x4", faiss.METRIC_INNER_PRODUCT)
         >>> index.train(data.documents[:4000])
         >>> index.add(data.documents[:4000])
         >>> report = distill(index, data.documents[:4000], data.queries[data.train], epochs=1, progress=False)

@@ -1,0 +1,36 @@
+# Everything happens in a virtual environment of the project's own, .venv, made on first use.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test test-fast lint docs bench clean
+
+demo: $(VENV)/plot  ## build an index on the packaged sample, tune it, print before and after
+	$(BIN)/faiss-distill demo --output demo
+
+test: $(VENV)/test  ## the whole test suite
+	$(BIN)/python -m pytest -n auto
+
+test-fast: $(VENV)/test  ## without the slow tests
+	$(BIN)/python -m pytest -n auto -m "not slow"
+
+lint: $(VENV)/lint  ## style, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: $(VENV)/docs  ## build docs/_build/html
+	$(BIN)/sphinx-build -n -W --keep-going -b html docs docs/_build/html
+
+bench: $(VENV)/plot  ## the benchmark of the README, on the packaged sample; DATA=DIR for the full set
+	$(BIN)/python -m benchmarks.debian $(if $(DATA),--data $(DATA))
+
+$(VENV)/%: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) -e ".[$*]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo results docs/_build .cache

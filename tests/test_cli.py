@@ -1,0 +1,207 @@
+import json
+import shutil
+import subprocess
+import sys
+from collections import namedtuple
+
+import faiss
+import numpy as np
+import pytest
+from conftest import core
+
+import faiss_distill
+from faiss_distill.cli import main
+
+N = 2000
+QUICK = ["--epochs", "1", "--nprobe", "4", "--no-progress"]
+
+
+@pytest.fixture
+def files(tmp_path, built, data):
+    faiss.write_index(built("OPQ16,IVF16,PQ16x4"), str(tmp_path / "in.faiss"))
+    np.save(tmp_path / "x.npy", data.documents[:N])
+    np.save(tmp_path / "q.npy", data.queries)
+    return tmp_path
+
+
+def tune(files, *more, output="out.faiss", index="in.faiss", embeddings="x.npy"):
+    return main(
+        ["tune", str(files / index), str(files / embeddings), "--queries", str(files / "q.npy"), *QUICK,
+         "-o", str(files / output), *more]
+    )  # fmt: skip
+
+
+def refused(capsys, status, *words):
+    out = capsys.readouterr()
+    assert status == 2
+    assert out.err.count("\n") == 1
+    assert out.err.startswith("faiss-distill: error: ")
+    for word in words:
+        assert word in out.err
+    assert out.out == ""
+
+
+def test_tune_writes_a_better_index(files, capsys, data):
+    assert tune(files, "--plot", str(files / "p.png")) == 0
+    out = capsys.readouterr().out
+    assert "Kept: overlap@10 at nprobe 4 rose" in out
+    assert f"wrote {files / 'out.faiss'}" in out
+    assert (files / "p.png").stat().st_size > 5000
+    exact = faiss.knn(data.queries, data.documents[:N], 1, metric=faiss.METRIC_INNER_PRODUCT)[1]
+    hits = []
+    for name in ("in.faiss", "out.faiss"):
+        index = faiss.read_index(str(files / name))
+        assert core(index).nprobe == 1
+        core(index).nprobe = 4
+        hits.append((index.search(data.queries, 10)[1] == exact).any(axis=1).mean())
+    assert hits[1] > hits[0]
+    assert sorted(p.name for p in files.iterdir()) == ["in.faiss", "out.faiss", "p.png", "q.npy", "x.npy"]
+
+
+def test_tune_in_place_and_json(files, capsys):
+    before = (files / "in.faiss").read_bytes()
+    assert tune(files, "--json", output="in.faiss") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["kept"]
+    assert (files / "in.faiss").read_bytes() != before
+
+
+def test_eval_agrees_with_the_library(files, capsys, data):
+    relevant = faiss.knn(data.queries, data.documents[:N], 1, metric=faiss.METRIC_INNER_PRODUCT)[1].ravel()
+    np.save(files / "rel.npy", relevant)
+    args = ["eval", str(files / "in.faiss"), str(files / "x.npy"), "--queries", str(files / "q.npy"),
+            "--relevant", str(files / "rel.npy"), "--nprobe", "2", "8"]  # fmt: skip
+    assert main([*args, "--json"]) == 0
+    points = json.loads(capsys.readouterr().out)["points"]
+    index = faiss.read_index(str(files / "in.faiss"))
+    expected = faiss_distill.evaluate(
+        index, data.documents[:N], data.queries, relevant=relevant, nprobe=[2, 8], progress=False
+    )
+    for got, want in zip(points, expected.to_dict()["points"], strict=True):
+        assert got | {"latency_ms": 0} == want | {"latency_ms": 0}
+    assert main(args) == 0
+    assert "MRR@10 (labels)" in capsys.readouterr().out
+
+
+def test_inspect(files, capsys, built):
+    assert main(["inspect", str(files / "in.faiss")]) == 0
+    out = capsys.readouterr().out
+    assert "IndexPreTransform(LinearTransform) > IndexIVFPQ" in out
+    assert "can be tuned" in out
+    assert "yes" in out
+    faiss.write_index(faiss.index_factory(8, "Flat"), str(files / "flat.faiss"))
+    assert main(["inspect", str(files / "flat.faiss"), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["can be tuned"] is False
+    assert "IndexFlat" in facts["why not"]
+
+
+class TestErrors:
+    """One line, status 2, and nothing written or lost."""
+
+    @pytest.fixture(autouse=True)
+    def _nothing_written(self, files):
+        (files / "out.faiss").write_bytes(b"precious")
+        before = {p.name: p.read_bytes() for p in files.iterdir()}
+        yield
+        after = {p.name: p.read_bytes() for p in files.iterdir()}
+        assert {k: v for k, v in after.items() if not k.startswith("bad")} == before
+
+    def test_no_such_index(self, files, capsys):
+        refused(capsys, tune(files, index="nope.faiss"), "index: no such file", "nope.faiss")
+
+    @pytest.mark.parametrize("content", [b"", b"not an index at all", None])
+    def test_not_an_index(self, files, capsys, content):
+        whole = (files / "in.faiss").read_bytes()
+        (files / "bad.faiss").write_bytes(whole[: len(whole) // 2] if content is None else content)
+        refused(capsys, tune(files, index="bad.faiss"), "is not a complete faiss index")
+
+    def test_no_such_embeddings(self, files, capsys):
+        refused(capsys, tune(files, embeddings="nope.npy"), "embeddings: no such file")
+
+    def test_truncated_embeddings(self, files, capsys):
+        (files / "bad.npy").write_bytes((files / "x.npy").read_bytes()[:-100])
+        refused(capsys, tune(files, embeddings="bad.npy"), "is not a complete .npy file")
+
+    def test_no_such_folder(self, files, capsys):
+        refused(capsys, tune(files, output="nowhere/out.faiss"), "output: no such folder")
+        refused(capsys, tune(files, "--plot", str(files / "nowhere" / "p.png")), "output: no such folder")
+
+    def test_output_is_a_folder(self, files, capsys):
+        refused(capsys, tune(files, output="."), "output: expected a file, got the folder")
+
+    def test_full_disk_found_before_the_work(self, files, capsys, monkeypatch):
+        usage = namedtuple("usage", "total used free")
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 5, 5))
+        refused(capsys, tune(files), "bytes free in", "got 5")
+
+    def test_full_disk_while_writing(self, files, capsys, monkeypatch):
+        def half_written(index, name):
+            with open(name, "wb") as f:  # noqa: PTH123
+                f.write(b"half")
+            raise RuntimeError("Error in fwrite\nwrite error: No space left on device")
+
+        monkeypatch.setattr(faiss, "write_index", half_written)
+        refused(capsys, tune(files), "can't write", "No space left on device")
+
+    def test_bad_option(self, files, capsys):
+        refused(capsys, tune(files, "--encoding", "best"), "encoding: expected one of 'query_aware', 'nearest'")
+
+    def test_ids_file(self, files, capsys):
+        refused(capsys, tune(files, "--ids", str(files / "nope.npy")), "ids: no such file")
+        refused(capsys, tune(files, "--ids", str(files / "in.faiss")), "ids: ", "is not a complete .npy file")
+
+    def test_interrupt(self, files, capsys, monkeypatch):
+        def interrupted(self):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(faiss_distill.DistillTrainer, "train", interrupted)
+        assert tune(files) == 130
+        assert "interrupted; nothing was written" in capsys.readouterr().err
+
+
+def test_usage_errors_exit_2(capsys):
+    for argv in ([], ["tune"], ["nonsense"]):
+        with pytest.raises(SystemExit) as exit_:
+            main(argv)
+        assert exit_.value.code == 2
+
+
+@pytest.mark.parametrize("command", [[], ["tune"], ["eval"], ["inspect"], ["demo"]])
+def test_help_is_complete(command, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main([*command, "--help"])
+    assert exit_.value.code == 0
+    out = capsys.readouterr().out
+    assert "None" not in out
+    if command == ["tune"]:
+        assert "--local-queries" in out
+        assert "one of" not in out
+
+
+def test_python_m():
+    run = subprocess.run(
+        [sys.executable, "-m", "faiss_distill", "--version"], capture_output=True, text=True, check=True
+    )
+    assert run.stdout == f"faiss-distill {faiss_distill.__version__}\n"
+
+
+def test_demo(tmp_path, capsys):
+    assert main(["demo", "-o", str(tmp_path / "d"), "--factory", "IVF64,PQ16np", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert sorted(p.name for p in (tmp_path / "d").iterdir()) == [
+        "recall.png",
+        "report.json",
+        "test.json",
+        "tuned.faiss",
+    ]
+    assert json.loads((tmp_path / "d" / "test.json").read_text()) == printed
+    own = [next(p for p in printed[s]["points"] if p["nprobe"] == 8) for s in ("before", "after")]
+    assert own[1]["overlap_at_10"] > own[0]["overlap_at_10"] + 0.05
+    assert own[1]["mrr_at_10"] > own[0]["mrr_at_10"]
+    assert own[1]["codes_scanned"] <= own[0]["codes_scanned"]
+    assert faiss.read_index(str(tmp_path / "d" / "tuned.faiss")).ntotal == 16000
+
+
+def test_demo_of_something_else(tmp_path, capsys):
+    refused(capsys, main(["demo", "-o", str(tmp_path), "--factory", "Flat"]), "factory: expected one of an IVF index")

@@ -1,0 +1,97 @@
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from faiss_distill import DistillConfig, MissingDependencyError, distill, evaluate
+from faiss_distill.evaluation import Evaluation, OperatingPoint, table
+from faiss_distill.report import plot
+
+
+@pytest.fixture(scope="module")
+def report(data, built):
+    return distill(built(), data.documents[:2000], data.queries, epochs=1, nprobe=4, progress=False)
+
+
+def test_the_table_lines_up_and_stars_the_judged_nprobe(report):
+    lines = table(report.before, report.after).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert [line.split()[0] for line in lines] == ["nprobe", "1", "4*", "16"]
+    own = report.before.own, report.after.own
+    assert f"{own[0].overlap_at_10:.3f} → {own[1].overlap_at_10:.3f}" in lines[2]
+    assert "MRR" not in lines[0]
+
+
+def test_print_says_what_matters(report):
+    text = str(report)
+    assert f"Kept: {report.reason}" in text
+    assert "IndexIVFPQ, inner_product, 2000 vectors of 8 bytes" in text
+    assert "bytes per vector 8 → 8" in text
+    for phase in ("check", "teacher", "optimise", "encode", "commit", "evaluate", "total"):
+        assert f"{phase} {report.seconds[phase]:.1f}" in text
+    assert "stood in" not in text
+
+
+def test_label_columns_appear_with_labels():
+    point = OperatingPoint(1, 0.5, 0.6, 0.7, 100, 0.1, mrr_at_10=0.25, label_recall_at_10=0.3, label_recall_at_k=0.4)
+    text = str(Evaluation(100, 1, (point,), np.zeros(1, dtype=np.float32), 1.0, 8))
+    assert "MRR@10 (labels)" in text
+    assert "0.250" in text
+
+
+def test_json_is_the_report(report, tmp_path):
+    loaded = json.loads(report.to_json(tmp_path / "r.json"))
+    assert loaded == json.loads((tmp_path / "r.json").read_text())
+    assert loaded["gain"] == report.gain
+    assert loaded["after"]["points"][1]["overlap_at_10"] == report.after.own.overlap_at_10
+    assert DistillConfig(**loaded["config"]) == report.config
+
+
+def test_phases_add_up(report):
+    phases = {k: v for k, v in report.seconds.items() if k != "total"}
+    assert report.seconds["total"] == pytest.approx(sum(phases.values()))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
+def test_plot_draws_every_point(report, tmp_path, suffix):
+    report.plot(tmp_path / f"p{suffix}")
+    assert (tmp_path / f"p{suffix}").stat().st_size > 5000
+
+
+def test_plot_data(report, tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: drawn.append(self))
+    plot(report.before, report.after, Path("x.png"))
+    before, after = drawn[0].axes[0].lines
+    assert list(before.get_ydata()) == [p.overlap_at_10 for p in report.before.points]
+    assert list(after.get_xdata()) == [p.codes_scanned for p in report.after.points]
+
+
+def test_plot_without_matplotlib(report, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'faiss-distill\[plot\]'"):
+        report.plot(tmp_path / "p.png")
+
+
+def test_evaluation_against_plain_loops(built, data):
+    index = built("IVF16,PQ16x4", "l2")
+    index.nprobe = 2
+    x, q = data.documents[:2000], data.queries[:80]
+    got = evaluate(index, x, q, nprobe=[5], top_k=20, progress=False)
+    assert [p.nprobe for p in got.points] == [2, 5]
+    exact = np.argsort(((q[:, None] - x[None]) ** 2).sum(2), axis=1)[:, :20]
+    lists = index.quantizer.search(q, 5)[1]
+    for point in got.points:
+        index.nprobe = point.nprobe
+        found = index.search(q, 20)[1]
+        pairs = list(zip(found.tolist(), exact.tolist(), strict=True))
+        assert point.overlap_at_10 == pytest.approx(np.mean([len({*f[:10]} & {*e[:10]}) / 10 for f, e in pairs]))
+        assert point.nearest_in_10 == pytest.approx(np.mean([e[0] in f[:10] for f, e in pairs]))
+        assert point.recall_at_k == pytest.approx(np.mean([len({*f} & {*e[:10]}) / 10 for f, e in pairs]))
+        scanned = [sum(index.invlists.list_size(int(i)) for i in row[: point.nprobe]) for row in lists]
+        assert point.codes_scanned == pytest.approx(np.mean(scanned))
+        assert point.latency_ms > 0
