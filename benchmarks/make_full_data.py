@@ -7,7 +7,7 @@ TRANSLATION is the archive's English Translation file of Debian 12 main (``main/
 ``.bz2``, ``.xz`` or ``.gz``); on a Debian system apt keeps one under ``/var/lib/apt/lists``. The model is a name or a
 local folder, as sentence-transformers takes it.
 
-A document is a long description of more than 40 characters, with white space collapsed and paragraph marks dropped, kept
+A document is a long description of more than 40 characters, white space collapsed and paragraph marks dropped, kept
 once; a query is a distinct synopsis, and its relevant document the description of the first package that bears it.
 Documents are cut at 96 tokens; queries are shuffled. The distributed set was embedded with the model's linear layers
 quantized to int8, so vectors made here differ from it slightly.

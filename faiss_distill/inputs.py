@@ -2,17 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from faiss_distill.adapters import IVFPQAdapter
+from faiss_distill.config import DistillConfig
 from faiss_distill.errors import InputError
 from faiss_distill.readers import Vectors, open_vectors
-from faiss_distill.state import Int64, IVFPQState
+from faiss_distill.state import Float32, Int64, IVFPQState
 
 SAMPLE = 1_000
 """Stored vectors compared with the embeddings passed."""
+MIN_QUERIES = 60
+"""Fewer can't be split into a training and a validation set that decide anything."""
+MIN_VALIDATION, MAX_VALIDATION = 200, 5_000
+"""Held-out queries, when the split is ours (and at most a third of all): fewer decide little, more only cost time."""
+STAND_INS = 40_000
+"""Documents that stand in for queries, validation included, at most."""
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Queries of one purpose, in memory.
+
+    Attributes:
+        vectors: as the outer index takes them, float32 ``(nq, d_in)``.
+        rows: where documents stand in, the row of the corpus that each is, int64 ``(nq,)``; else None.
+        relevant: ids of the relevant documents, -1 as padding, int64 ``(nq, r)``, or None.
+    """
+
+    vectors: Float32
+    rows: Int64 | None = None
+    relevant: Int64 | None = None
+
+    def take(self, which: slice | Int64) -> Queries:
+        """Some of them."""
+        rows, relevant = (None if a is None else a[which] for a in (self.rows, self.relevant))
+        return Queries(self.vectors[which], rows, relevant)
 
 
 def open_corpus(adapter: IVFPQAdapter, embeddings: Any, labels: Int64, ids: Any) -> Vectors:
@@ -127,3 +155,78 @@ def open_relevant(relevant: Any, n_queries: int, labels: Int64, name: str) -> In
     if len(unknown):
         raise InputError(f"{name}: expected ids that the index holds, got {len(unknown)} others ({_examples(unknown)})")
     return out
+
+
+@dataclass(frozen=True)
+class Splitter:
+    """Makes training and validation queries of what a user passes.
+
+    Attributes:
+        adapter: the index.
+        corpus: its embeddings, in the order of ``labels``.
+        labels: the ids that it holds, int64 ``(n,)``.
+        config: for ``validation_fraction``, ``max_queries`` and ``block_rows``.
+        rng: source of randomness.
+    """
+
+    adapter: IVFPQAdapter
+    corpus: Vectors
+    labels: Int64
+    config: DistillConfig
+    rng: np.random.Generator
+
+    def split(
+        self, queries: Any, relevant: Any, validation_queries: Any, validation_relevant: Any
+    ) -> tuple[Queries, Queries]:
+        """Training and validation queries; the arguments are those of :func:`faiss_distill.distill`.
+
+        Raises:
+            InputError: one of them is wrong, or lacks what it belongs to, or there are too few queries.
+        """
+        for name, value, needs in (
+            ("relevant", relevant, queries),
+            ("validation_queries", validation_queries, queries),
+            ("validation_relevant", validation_relevant, validation_queries),
+        ):
+            if value is not None and needs is None:
+                raise InputError(f"{name}: expected together with the queries it belongs to, got it without them")
+        if queries is None:
+            rows = self.rng.permutation(self.corpus.n)[: min(STAND_INS, self.config.max_queries)]
+            return self._divide(Queries(self._documents(rows), rows), "embeddings")
+        whole = self._load(queries, relevant, "queries")
+        if validation_queries is None:
+            return self._divide(whole, "queries")
+        held_out = self._load(validation_queries, validation_relevant, "validation_queries")
+        if len(held_out.vectors) < MIN_QUERIES // 3:
+            raise InputError(
+                f"validation_queries: expected at least {MIN_QUERIES // 3}, got {len(held_out.vectors)}; pass more, "
+                f"or leave them out to have some held out of queries"
+            )
+        return whole, held_out
+
+    def _documents(self, rows: Int64) -> Float32:
+        order = np.argsort(rows)
+        out = np.empty((len(rows), self.corpus.d), dtype=np.float32)
+        out[order] = self.corpus.take(rows[order])  # ascending: kind to a memory-mapped file
+        return out
+
+    def _load(self, queries: Any, relevant: Any, name: str) -> Queries:
+        vectors = open_queries(self.adapter, queries, name, self.config.block_rows)
+        known = None
+        if relevant is not None:
+            known = open_relevant(
+                relevant, vectors.n, self.labels, "relevant" if name == "queries" else "validation_relevant"
+            )
+        rows = np.sort(self.rng.permutation(vectors.n)[: self.config.max_queries])
+        return Queries(vectors.take(rows), None, None if known is None else known[rows])
+
+    def _divide(self, whole: Queries, name: str) -> tuple[Queries, Queries]:
+        n = len(whole.vectors)
+        if n < MIN_QUERIES:
+            raise InputError(
+                f"{name}: expected at least {MIN_QUERIES} to train on some and judge by others, got {n}; "
+                f"pass more queries, or none to have documents stand in for them"
+            )
+        held_out = min(max(round(self.config.validation_fraction * n), MIN_VALIDATION), n // 3, MAX_VALIDATION)
+        order = self.rng.permutation(n)
+        return whole.take(order[held_out:]), whole.take(order[:held_out])

@@ -51,7 +51,9 @@ def test_quantized_rows_are_close():
 
 @pytest.mark.slow
 def test_the_benchmark_runs_on_the_sample(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(debian, "cases", lambda nlist: [debian.Case("IVF64,PQ32x4", "l2"), debian.Case("IVF64,PQ32x4", "ip", False)])
+    monkeypatch.setattr(
+        debian, "cases", lambda nlist: [debian.Case("IVF64,PQ32x4", "l2"), debian.Case("IVF64,PQ32x4", "ip", False)]
+    )
     monkeypatch.setattr(sys, "argv", ["debian", "--seeds", "2", "--output", str(tmp_path / "r.json")])
     debian.main()
     out = capsys.readouterr().out

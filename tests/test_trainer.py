@@ -13,6 +13,8 @@ from faiss_distill import DistillConfig, DistillTrainer, distill, evaluate
 from faiss_distill.adapters import open_index
 from faiss_distill.adapters.transaction import WriteBack
 from faiss_distill.encoding import QueryAwareEncoder
+from faiss_distill.optimisation import Documents, Selection
+from faiss_distill.students import IVFPQStudent
 
 N = 2000
 QUICK = {"epochs": 1, "top_k": 40, "perplexity": 25.0, "progress": False, "nprobe": 4}
@@ -301,7 +303,7 @@ class TestNeverWorse:
         means = rng.choice(difference, (4000, len(difference))).mean(axis=1)
         np.testing.assert_allclose(report.interval, np.quantile(means, [0.025, 0.975]), atol=0.01)
 
-    @pytest.mark.parametrize("point", ["_optimise", "_encode", "_judge"])
+    @pytest.mark.parametrize("point", ["_teach", "_encode", "_judge"])
     @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
     def test_a_failure_anywhere_leaves_the_index_bitwise(self, built, data, monkeypatch, point, error):
         real = getattr(DistillTrainer, point)
@@ -337,7 +339,7 @@ def test_the_best_epoch_is_kept(built, data, monkeypatch):
         states.append(student.codebooks.detach().clone())
         return next(scores)
 
-    monkeypatch.setattr(faiss_distill.trainer._Selection, "__call__", select)
+    monkeypatch.setattr(Selection, "__call__", select)
     index = built()
     report = distill(index, data.documents[:N], data.queries, **QUICK | {"epochs": 8, "patience": 2})
     assert [h["epoch"] for h in report.history] == [0, 1, 2, 3]  # stopped two epochs after the best
@@ -350,9 +352,9 @@ def test_selection_is_what_a_search_of_its_documents_finds(built, data, metric):
     index = built("IVF16,PQ16x4", metric)
     trainer = DistillTrainer(index, data.documents[:N], data.queries, config=DistillConfig(**QUICK))
     taught = trainer._teach(trainer._validation)
-    got = faiss_distill.trainer._Selection(trainer, taught)(
-        faiss_distill.trainer.IVFPQStudent(open_index(index).extract())
-    )
+    state = open_index(index).extract()
+    documents = Documents(trainer._corpus, trainer._adapter, state.assignment, torch.device("cpu"))
+    got = Selection(documents, taught, nprobe=4)(IVFPQStudent(state))
     pool = np.unique(taught.top)
     index.remove_ids(np.setdiff1d(np.arange(N), pool))
     index.nprobe = 4
