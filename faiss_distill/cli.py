@@ -59,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     tune = commands.add_parser(
         "tune",
         help="fine-tune an index file",
+        usage="faiss-distill tune INDEX EMBEDDINGS [--queries FILE] -o OUT [options]",
         description="Fine-tune the index in INDEX and write it to OUT. INDEX is not changed unless OUT is the same "
         "file. If held-out queries do not say that the tuned index is better, OUT is the index as it was.",
     )

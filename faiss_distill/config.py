@@ -35,7 +35,6 @@ class DistillConfig:
         local_weight: weight of each of these in the error that its code minimises.
         self_weight: weight of the document itself, taken as a query.
         global_weight: weight of the covariance of all training queries.
-        mean_weight: weight of the mean of all training queries.
         validation_fraction: share of ``queries`` held out when no ``validation_queries`` are given.
         max_queries: a longer query log is sampled down to this many.
         confidence: level of the paired bootstrap interval whose lower end must be above 0 for the result to be kept.
@@ -63,7 +62,6 @@ class DistillConfig:
     local_weight: float = 2.0
     self_weight: float = 1.0
     global_weight: float = 0.5
-    mean_weight: float = 0.1
     validation_fraction: float = 0.1
     max_queries: int = 65_536
     confidence: float = 0.95
@@ -89,7 +87,7 @@ class DistillConfig:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < low:
                 raise InputError(f"{name}: expected an integer of at least {low}, got {value!r}")
-        not_negative = ("local_weight", "self_weight", "global_weight", "mean_weight", "max_scan_increase")
+        not_negative = ("local_weight", "self_weight", "global_weight", "max_scan_increase")
         for name in not_negative:
             if not getattr(self, name) >= 0:
                 raise InputError(f"{name}: expected a number of at least 0, got {getattr(self, name)!r}")

@@ -11,8 +11,8 @@ both of the form :math:`-(u \cdot e + \kappa \|e\|^2)`. The codes minimise
 
 .. math:: \|e\|^2 + e^\top G e + \sum_r w_r (u_r \cdot e + \kappa \|e\|^2)^2,
 
-where :math:`G` comes from the covariance of all training queries and the directions :math:`u_r` are their mean, the
-document itself taken as a query, and the document's own nearest training queries. The terms that couple segments are
+where :math:`G` is the covariance of all training queries, up to scale, and the directions :math:`u_r` belong to the
+document's own nearest training queries and to the document itself taken as a query. The terms that couple segments are
 the point: they let one segment cancel another's error. Coordinate descent over the ``M`` sub-codes starts from the
 nearest codewords; no sweep can raise the cost.
 """
@@ -112,12 +112,12 @@ class QueryAwareEncoder:
         """Take the moments of the queries."""
         d = queries.shape[1]
         self.queries, self.metric, self.config = queries, metric, config
-        self.mean = queries.mean(0)
-        centred = queries - self.mean
+        mean = queries.mean(0)
+        centred = queries - mean
         covariance = centred.T @ centred / len(queries)
         scale = covariance.trace()
         if metric is Metric.INNER_PRODUCT:
-            scale = scale + self.mean.square().sum()
+            scale = scale + mean.square().sum()
         scale = scale.clamp(min=torch.finfo(queries.dtype).tiny)
         self.hessian = torch.eye(d, device=queries.device) + config.global_weight * d * (covariance / scale)
         self.scale = float(scale.sqrt()) * (1 if metric is Metric.INNER_PRODUCT else 2)
@@ -125,7 +125,7 @@ class QueryAwareEncoder:
     def block_size(self, codebooks: Tensor) -> int:
         """Documents to encode at a time, so that a block's tables stay within 2**22 numbers."""
         n_segments, ksub, _ = codebooks.shape
-        return max(16, min(1024, 2**22 // (ksub * max(n_segments, self.config.local_queries + 2))))
+        return max(16, min(1024, 2**22 // (ksub * max(n_segments, self.config.local_queries + 1))))
 
     def directions(self, vectors: Tensor, local: Tensor) -> tuple[Tensor, Tensor]:
         """The score-error directions of ``vectors (n, d)`` and their weights: ``(n, R, d)`` and ``(n, R)``.
@@ -136,16 +136,14 @@ class QueryAwareEncoder:
         """
         config, x = self.config, vectors[:, None]
         near = self.queries[local.clamp(min=0)]
-        mean = self.mean.expand_as(x)
         if self.metric is Metric.INNER_PRODUCT:
             itself = x / x.norm(dim=2, keepdim=True).clamp(min=1e-30)
-            u = torch.cat([near / self.scale, mean / self.scale, itself], dim=1)
+            u = torch.cat([near / self.scale, itself], dim=1)
         else:
             # As a query, x itself has u = 0: its score error is ||e||^2 alone.
-            u = torch.cat([near - x, mean - x, torch.zeros_like(x)], dim=1) * (2 / self.scale)
+            u = torch.cat([near - x, torch.zeros_like(x)], dim=1) * (2 / self.scale)
         weights = u.new_empty(u.shape[:2])
-        weights[:, :-2] = config.local_weight * (local >= 0)
-        weights[:, -2] = config.mean_weight * vectors.shape[1]
+        weights[:, :-1] = config.local_weight * (local >= 0)
         weights[:, -1] = config.self_weight
         return u, weights
 
