@@ -100,7 +100,7 @@ def evaluate(
     *,
     ids: Any = None,
     relevant: Any = None,
-    nprobe: Sequence[int] | None = None,
+    nprobe: int | Sequence[int] | None = None,
     top_k: int = 100,
     progress: bool = True,
 ) -> Evaluation:
@@ -130,9 +130,9 @@ def evaluate(
     labels = adapter.outer_ids(state.ids)
     if top_k > state.n:
         raise InputError(f"top_k: expected at most the {state.n} vectors stored, got {top_k}")
-    wanted = NPROBES if nprobe is None else tuple(nprobe)
-    if not all(isinstance(p, int) and p >= 1 for p in wanted):
-        raise InputError(f"nprobe: expected integers of at least 1, got {list(wanted)}")
+    wanted = [p for p in NPROBES if p <= adapter.ivf.nlist] if nprobe is None else np.ravel(nprobe).tolist()
+    if not all(isinstance(p, int) and 1 <= p <= adapter.ivf.nlist for p in wanted):
+        raise InputError(f"nprobe: expected integers from 1 to nlist={adapter.ivf.nlist}, got {wanted}")
     corpus = inputs.open_corpus(adapter, embeddings, labels, ids)
     opened = inputs.open_queries(adapter, queries, "queries", BLOCK_ROWS)
     known = None if relevant is None else inputs.open_relevant(relevant, opened.n, labels, "relevant")

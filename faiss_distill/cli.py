@@ -26,7 +26,7 @@ from faiss_distill.api import evaluate
 from faiss_distill.datasets import load_debian_packages
 from faiss_distill.errors import DistillError, InputError
 from faiss_distill.evaluation import table
-from faiss_distill.report import plot
+from faiss_distill.report import check_plot, plot
 
 VECTORS = ".npy, .fvecs or .fbin"
 
@@ -140,6 +140,7 @@ def _tune(args: argparse.Namespace) -> None:
     _check_output(args.output, args.index.stat().st_size if args.index.is_file() else 0)
     if args.plot is not None:
         _check_output(args.plot, 0)
+        check_plot(args.plot)
     index = read_index(args.index)
     trainer = DistillTrainer(
         index,
@@ -153,11 +154,9 @@ def _tune(args: argparse.Namespace) -> None:
     )
     report = trainer.train()
     write_index(index, args.output)
+    print(report.to_json() if args.json else f"{report}\nwrote {args.output}")
     if args.plot is not None:
         report.plot(args.plot)
-    print(report.to_json() if args.json else report)
-    if not args.json:
-        print(f"wrote {args.output}")
 
 
 def _eval(args: argparse.Namespace) -> None:
@@ -169,6 +168,7 @@ def _eval(args: argparse.Namespace) -> None:
         ids=_read_ids(args.ids, "ids"),
         relevant=_read_ids(args.relevant, "relevant"),
         nprobe=args.nprobe,
+        top_k=min(100, index.ntotal),
     )
     print(result.to_json() if args.json else result)
 
@@ -179,7 +179,7 @@ def _inspect(args: argparse.Namespace) -> None:
     try:
         adapter = open_index(index)
         state = adapter.extract()
-        adapter.outer_ids(state.ids)
+        ids = adapter.outer_ids(state.ids)
     except DistillError as error:
         facts |= {"can be tuned": False, "why not": str(error)}
     else:
@@ -196,7 +196,7 @@ def _inspect(args: argparse.Namespace) -> None:
             "bytes per vector": adapter.bytes_per_vector,
             "list lengths": f"min {lengths.min()}, median {int(np.median(lengths))}, max {lengths.max()}, "
             f"imbalance {adapter.imbalance:.2f}",
-            "ids": f"{state.ids.min()}..{state.ids.max()}",
+            "ids": f"{ids.min()}..{ids.max()}",
             "can be tuned": True,
             "what changes": "coarse centroids, PQ codebooks, codes",
         }
@@ -210,6 +210,7 @@ def _inspect(args: argparse.Namespace) -> None:
 
 def _demo(args: argparse.Namespace) -> None:
     args.output.mkdir(parents=True, exist_ok=True)
+    check_plot(args.output / "recall.png")
     data = load_debian_packages()
     metric = faiss.METRIC_INNER_PRODUCT if args.metric == "ip" else faiss.METRIC_L2
     try:
@@ -274,6 +275,7 @@ def write_index(index: Any, path: Path) -> None:
     Raises:
         OSError: it can't be written; what was at ``path`` is still there.
     """
+    path = path.resolve()  # a link stays a link
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(handle)
     temporary = Path(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from numbers import Real
 
 from faiss_distill.errors import InputError
 
@@ -26,7 +27,7 @@ class DistillConfig:
         sampled: of each query's ``top_k``, how many are drawn as candidates at each step.
         perplexity: the softmax temperature is set so that the teacher's distribution over a query's ``top_k``
             has this perplexity on average. Must be below ``top_k``.
-        learning_rate: Adam's step, relative to the root mean square of the parameters it moves.
+        learning_rate: Adam's step, relative to the spread of the parameters it moves and of the documents.
         patience: epochs without improvement on the selection queries after which training stops.
         encoding: ``"query_aware"`` minimises the score error over the queries that matter for a document,
             ``"nearest"`` is faiss's own choice: the nearest codeword in each segment.
@@ -89,12 +90,16 @@ class DistillConfig:
                 raise InputError(f"{name}: expected an integer of at least {low}, got {value!r}")
         not_negative = ("local_weight", "self_weight", "global_weight", "max_scan_increase")
         for name in not_negative:
-            if not getattr(self, name) >= 0:
+            if not (_is_number(getattr(self, name)) and getattr(self, name) >= 0):
                 raise InputError(f"{name}: expected a number of at least 0, got {getattr(self, name)!r}")
         for name in ("validation_fraction", "confidence", "learning_rate"):
-            if not 0 < getattr(self, name) < 1:
+            if not (_is_number(getattr(self, name)) and 0 < getattr(self, name) < 1):
                 raise InputError(f"{name}: expected a number between 0 and 1, got {getattr(self, name)!r}")
-        if not 1 < self.perplexity < self.top_k:
+        if not (_is_number(self.perplexity) and 1 < self.perplexity < self.top_k):
             raise InputError(f"perplexity: expected between 1 and top_k={self.top_k}, got {self.perplexity!r}")
         if self.sampled > self.top_k:
             raise InputError(f"sampled: expected at most top_k={self.top_k}, got {self.sampled}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)

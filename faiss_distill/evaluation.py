@@ -142,20 +142,20 @@ def measure(adapter: IVFPQAdapter, queries: QuerySet, own_nprobe: int, nprobes: 
     points: list[OperatingPoint] = []
     own_overlap: Float32 = np.empty(0, dtype=np.float32)
     for nprobe in wanted:
-        found, codes_scanned, seconds = _search(adapter, queries, nprobe)
-        overlap = recall(found[:, :10], queries.truth[:, :10])
+        first, found, codes_scanned, seconds = _search(adapter, queries, nprobe)
+        overlap = recall(first, queries.truth[:, :10])
         if nprobe == own_nprobe:
             own_overlap = overlap
         labels = queries.relevant
         point = OperatingPoint(
             nprobe=nprobe,
             overlap_at_10=float(overlap.mean()),
-            nearest_in_10=float(hits(found[:, :10], queries.truth[:, :1]).mean()),
+            nearest_in_10=float(hits(first, queries.truth[:, :1]).mean()),
             recall_at_k=float(recall(found, queries.truth[:, :10]).mean()),
             codes_scanned=codes_scanned,
             latency_ms=1000 * seconds / len(found),
-            mrr_at_10=None if labels is None else float(reciprocal_rank(found[:, :10], labels).mean()),
-            label_recall_at_10=None if labels is None else float(recall(found[:, :10], labels).mean()),
+            mrr_at_10=None if labels is None else float(reciprocal_rank(first, labels).mean()),
+            label_recall_at_10=None if labels is None else float(recall(first, labels).mean()),
             label_recall_at_k=None if labels is None else float(recall(found, labels).mean()),
         )
         points.append(point)
@@ -163,16 +163,23 @@ def measure(adapter: IVFPQAdapter, queries: QuerySet, own_nprobe: int, nprobes: 
     return Evaluation(depth, own_nprobe, tuple(points), own_overlap, adapter.imbalance, adapter.bytes_per_vector)
 
 
-def _search(adapter: IVFPQAdapter, queries: QuerySet, nprobe: int) -> tuple[Int64, float, float]:
-    """Ids found ``(nq, K)``, codes scanned a query, seconds in all."""
-    k = queries.truth.shape[1] + (queries.exclude is not None)
+def _search(adapter: IVFPQAdapter, queries: QuerySet, nprobe: int) -> tuple[Int64, Int64, float, float]:
+    """The first 10 ids ``(nq, 10)`` and the first K ``(nq, K)``, codes scanned a query, seconds of a search."""
     stats: Any = faiss.cvar.indexIVF_stats  # type: ignore[attr-defined]
+    depth = queries.truth.shape[1]
+
+    def search(k: int) -> Int64:
+        if queries.exclude is None:
+            return np.asarray(adapter.index.search(queries.vectors, k)[1])
+        found = np.asarray(adapter.index.search(queries.vectors, k + 1)[1])
+        return found[all_but(found, queries.exclude)].reshape(-1, k)
+
     with adapter.probing(nprobe):
         stats.reset()
         start = time.perf_counter()
-        _, found = adapter.index.search(queries.vectors, k)
+        found = search(depth)
         seconds = time.perf_counter() - start
         codes_scanned = stats.ndis / len(found)
-    if queries.exclude is not None:
-        found = found[all_but(found, queries.exclude)].reshape(-1, k - 1)
-    return found, codes_scanned, seconds
+        # A refinement re-ranks as many as are asked for, so its first 10 are those of a search for 10.
+        first = search(10) if adapter.refines else found[:, :10]
+    return first, found, codes_scanned, seconds

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from faiss_distill.adapters import IVFPQAdapter
 from faiss_distill.config import DistillConfig
@@ -42,6 +43,20 @@ class Queries:
         rows, relevant = (None if a is None else a[which] for a in (self.rows, self.relevant))
         return Queries(self.vectors[which], rows, relevant)
 
+    def distinct(self, but: Queries | None = None) -> Queries:
+        """The first of each that occurs more than once, without those that are in ``but``.
+
+        A log repeats its queries. One that is trained on must not judge, and one that judges must count once.
+        """
+        seen = set() if but is None else {vector.tobytes() for vector in but.vectors}
+        kept = []
+        for i, vector in enumerate(self.vectors):
+            key = vector.tobytes()
+            if key not in seen:
+                seen.add(key)
+                kept.append(i)
+        return self.take(np.array(kept, dtype=np.int64))
+
 
 def open_corpus(adapter: IVFPQAdapter, embeddings: Any, labels: Int64, ids: Any) -> Vectors:
     """The embeddings in the order of ``labels``.
@@ -72,9 +87,12 @@ def _rows_of(labels: Int64, n_embeddings: int, ids: Any) -> Int64:
                 f"{n_embeddings} rows; pass ids= with the id of each row"
             )
         if n_embeddings > n and labels.max() == n - 1:  # distinct, so exactly 0..n-1: nothing was ever removed
-            raise InputError(f"embeddings: expected {n} rows, one for each stored vector, got {n_embeddings}")
+            raise InputError(
+                f"embeddings: expected {n} rows, one for each of the ids 0..{n - 1}, got {n_embeddings}; if the last "
+                f"ones were removed from the index, pass embeddings[:{n}]"
+            )
         return labels
-    ids = np.asarray(ids)
+    ids = _integers(ids, "ids")
     if ids.shape != (n_embeddings,) or ids.dtype.kind not in "iu":
         raise InputError(f"ids: expected {n_embeddings} integers, one a row, got {ids.dtype} of shape {ids.shape}")
     ids = ids.astype(np.int64)
@@ -92,6 +110,13 @@ def _rows_of(labels: Int64, n_embeddings: int, ids: Any) -> Int64:
     return order[np.searchsorted(ordered, labels)]
 
 
+def _integers(values: Any, name: str) -> NDArray[Any]:
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise InputError(f"{name}: expected an array of integers, got rows of unequal length") from error
+
+
 def _examples(values: Int64) -> str:
     return ", ".join(map(str, values[:5].tolist())) + (", ..." if len(values) > 5 else "")
 
@@ -99,21 +124,25 @@ def _examples(values: Int64) -> str:
 def check_corpus(adapter: IVFPQAdapter, state: IVFPQState, corpus: Vectors, rng: np.random.Generator) -> None:
     """Refuse embeddings that are plainly not the ones behind the index.
 
-    Compares decoded stored vectors with their embeddings, and with those of other vectors. Codes that belong decode
-    much nearer to their own; here they must be at least a tenth nearer (in mean squared distance).
+    Regresses a sample of embeddings on the vectors that their codes decode to, both centred. Codes that belong to
+    them give a slope near 1, whatever their length, since a codeword is about the mean of what it stands for; other
+    vectors or another order give 0, and another scale gives that scale.
 
     Raises:
-        InputError: they are not.
+        InputError: the slope is below one half or above 2.
     """
     rows = np.sort(rng.choice(state.n, min(state.n, SAMPLE), replace=False)).astype(np.int64)
     vectors, decoded = adapter.transform(corpus.take(rows)), state.reconstruct(rows)
-    own = float(np.square(vectors - decoded).sum(axis=1).mean())
-    others = np.roll(decoded, 1, axis=0)
-    other = float(np.square(vectors - others).sum(axis=1).mean())
-    if own > 0.9 * other and not np.allclose(decoded, others):  # if all are the same there is nothing to tell apart
+    vectors, decoded = vectors - vectors.mean(axis=0), decoded - decoded.mean(axis=0)
+    spread = float(np.square(decoded).sum())
+    if spread < 1e-6 * float(np.square(state.reconstruct(rows)).sum()):
+        return  # all are the same: there is nothing to tell apart
+    slope = float((vectors * decoded).sum()) / spread
+    if not 0.5 < slope < 2:
         raise InputError(
-            f"embeddings: expected the vectors behind the index, got ones {own:.3g} away from the stored codes (mean "
-            f"squared) where other vectors' codes are {other:.3g} away; check the file, its order and ids="
+            f"embeddings: expected the vectors behind the index, got ones that follow its stored codes with slope "
+            f"{slope:.2f} (1 if they belong, 0 if they are others or in another order, else another scale); check the "
+            f"file, its order, its scale and ids="
         )
 
 
@@ -144,14 +173,14 @@ def open_relevant(relevant: Any, n_queries: int, labels: Int64, name: str) -> In
     Raises:
         InputError: wrong shape or dtype, or ids that the index does not hold.
     """
-    out = np.asarray(relevant)
+    out = _integers(relevant, name)
     if out.dtype.kind not in "iu" or out.ndim not in (1, 2) or len(out) != n_queries:
         raise InputError(
             f"{name}: expected integers ({n_queries},) or ({n_queries}, r), one row a query, "
             f"got {out.dtype} of shape {out.shape}"
         )
-    out = out.reshape(n_queries, -1).astype(np.int64)
-    unknown = np.setdiff1d(out[out >= 0], labels)
+    out = np.asarray(out.reshape(n_queries, -1), dtype=np.int64)
+    unknown = np.setdiff1d(out[out != -1], labels)
     if len(unknown):
         raise InputError(f"{name}: expected ids that the index holds, got {len(unknown)} others ({_examples(unknown)})")
     return out
@@ -192,14 +221,15 @@ class Splitter:
                 raise InputError(f"{name}: expected together with the queries it belongs to, got it without them")
         if queries is None:
             rows = self.rng.permutation(self.corpus.n)[: min(STAND_INS, self.config.max_queries)]
-            return self._divide(Queries(self._documents(rows), rows), "embeddings")
+            return self._divide(Queries(self._documents(rows), rows).distinct(), "embeddings")
         whole = self._load(queries, relevant, "queries")
         if validation_queries is None:
             return self._divide(whole, "queries")
-        held_out = self._load(validation_queries, validation_relevant, "validation_queries")
+        held_out = self._load(validation_queries, validation_relevant, "validation_queries").distinct(but=whole)
         if len(held_out.vectors) < MIN_QUERIES // 3:
             raise InputError(
-                f"validation_queries: expected at least {MIN_QUERIES // 3}, got {len(held_out.vectors)}; pass more, "
+                f"validation_queries: expected at least {MIN_QUERIES // 3} distinct ones that are not in queries, "
+                f"got {len(held_out.vectors)}; pass more, "
                 f"or leave them out to have some held out of queries"
             )
         return whole, held_out
@@ -218,13 +248,13 @@ class Splitter:
                 relevant, vectors.n, self.labels, "relevant" if name == "queries" else "validation_relevant"
             )
         rows = np.sort(self.rng.permutation(vectors.n)[: self.config.max_queries])
-        return Queries(vectors.take(rows), None, None if known is None else known[rows])
+        return Queries(vectors.take(rows), None, None if known is None else known[rows]).distinct()
 
     def _divide(self, whole: Queries, name: str) -> tuple[Queries, Queries]:
         n = len(whole.vectors)
         if n < MIN_QUERIES:
             raise InputError(
-                f"{name}: expected at least {MIN_QUERIES} to train on some and judge by others, got {n}; "
+                f"{name}: expected at least {MIN_QUERIES} distinct ones to train on some and judge by others, got {n}; "
                 f"pass more queries, or none to have documents stand in for them"
             )
         held_out = min(max(round(self.config.validation_fraction * n), MIN_VALIDATION), n // 3, MAX_VALIDATION)

@@ -34,12 +34,12 @@ def hits(found: Int64, wanted: Int64) -> Int64:
         >>> hits(np.array([[3, 1, -1]]), np.array([[1, 2, -1]])).tolist()
         [1]
     """
-    return np.array([np.intersect1d(f[f >= 0], w[w >= 0]).size for f, w in zip(found, wanted, strict=True)])
+    return np.array([np.intersect1d(f[f != -1], w[w != -1]).size for f, w in zip(found, wanted, strict=True)])
 
 
 def recall(found: Int64, wanted: Int64) -> Float32:
     """Share of ``wanted (nq, w)`` that is in ``found (nq, k)``: float32 ``(nq,)``, 0 for a query that wants nothing."""
-    count = np.maximum((wanted >= 0).sum(axis=1), 1)
+    count = np.maximum((wanted != -1).sum(axis=1), 1)
     return np.asarray(hits(found, wanted) / count, dtype=np.float32)
 
 
@@ -50,5 +50,5 @@ def reciprocal_rank(found: Int64, wanted: Int64) -> Float32:
         >>> reciprocal_rank(np.array([[9, 4, 7]]), np.array([[7]])).round(3).tolist()
         [0.3330000042915344]
     """
-    match = ((found[:, :, None] == wanted[:, None, :]) & (wanted >= 0)[:, None, :]).any(axis=2)
+    match = ((found[:, :, None] == wanted[:, None, :]) & (wanted != -1)[:, None, :]).any(axis=2)
     return np.where(match.any(axis=1), 1.0 / (match.argmax(axis=1) + 1), 0.0).astype(np.float32)

@@ -69,6 +69,9 @@ class Selection:
         documents: the corpus.
         taught: the selection queries.
         nprobe: lists probed.
+
+    Attributes:
+        spread: root mean square of these documents about their mean.
     """
 
     def __init__(self, documents: Documents, taught: Taught, nprobe: int) -> None:
@@ -80,6 +83,7 @@ class Selection:
         self._truth = torch.from_numpy(np.searchsorted(pool, taught.top[:, :10])).to(device)
         self._own = None if own is None else torch.from_numpy(pool == own[:, None]).to(device)
         self._nprobe = nprobe
+        self.spread = spread(self._vectors)
 
     @torch.no_grad()
     def __call__(self, student: IVFPQStudent) -> float:
@@ -152,9 +156,10 @@ def optimise(
     generator = torch.Generator().manual_seed(config.seed)
     batch = min(config.batch_size, n_queries)
     steps = config.epochs * (n_queries // batch)
-    # Steps relative to the parameters' own scale, so that the embeddings' norm needs no tuning.
+    # Steps relative to the spread of the parameters, or of the documents if that is less (faiss's centroids for inner
+    # product have unit norm whatever the documents' norm), so that neither scale nor offset needs tuning.
     groups = [
-        {"params": [p], "lr": config.learning_rate * max(float(p.detach().square().mean().sqrt()), 1e-12)}
+        {"params": [p], "lr": config.learning_rate * max(min(spread(p.detach()), selection.spread), 1e-12)}
         for p in student.parameters()
     ]
     optimizer = torch.optim.Adam(groups)
@@ -184,6 +189,11 @@ def optimise(
                     break
     student.load_state_dict(best)
     return student, history
+
+
+def spread(vectors: Tensor) -> float:
+    """Root mean square of ``vectors (..., n, d)`` about their mean over ``n``."""
+    return float((vectors - vectors.mean(dim=-2, keepdim=True)).square().mean().sqrt())
 
 
 def warm_cosine(steps: int) -> Callable[[int], float]:

@@ -8,21 +8,38 @@ from pathlib import Path
 from typing import Any
 
 from faiss_distill.config import DistillConfig
-from faiss_distill.errors import MissingDependencyError
+from faiss_distill.errors import InputError, MissingDependencyError
 from faiss_distill.evaluation import Evaluation, table
+
+PLOT_FORMATS = (".png", ".svg", ".pdf")
+
+
+def check_plot(path: str | Path) -> None:
+    """Find out before the work whether :func:`plot` will be able to draw ``path``.
+
+    Raises:
+        InputError: its suffix is none of the :data:`PLOT_FORMATS`.
+        MissingDependencyError: matplotlib is not installed.
+    """
+    if Path(path).suffix not in PLOT_FORMATS:
+        raise InputError(f"plot: expected a file ending in {', '.join(PLOT_FORMATS)}, got {str(path)!r}")
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError("plot: needs matplotlib; pip install 'faiss-distill[plot]'") from error
 
 
 def plot(before: Evaluation, after: Evaluation, path: str | Path, title: str = "") -> None:
-    """Draw overlap@10 and nearest-in-10 against codes scanned into ``path`` (its suffix sets the format).
+    """Draw overlap@10 and nearest-in-10 against codes scanned into ``path``, ``.png``, ``.svg`` or ``.pdf``.
 
     Raises:
+        InputError: another suffix.
         MissingDependencyError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependencyError("plot: needs matplotlib; pip install 'faiss-distill[plot]'") from error
+    check_plot(path)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, 2)

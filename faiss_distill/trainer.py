@@ -36,8 +36,9 @@ MAX_SELECTION = 500
 class DistillTrainer:
     """Fine-tunes one index. Everything is checked on construction; only :meth:`train` changes the index.
 
-    Memory beyond the index: the queries with their Top-K, a second copy of ids and codes, the new inverted lists
-    beside the old ones, and ``config.block_rows`` rows of the corpus.
+    Memory beyond the index: the queries with their Top-K, two copies of ids and codes, the new inverted lists beside
+    the old ones, and of the corpus the larger of ``config.block_rows`` rows and the Top-K of 500 queries
+    (``500 * config.top_k`` rows at most). Documents that stand in for queries count as queries.
 
     Args:
         index: see :func:`faiss_distill.distill`, as for all arguments.
@@ -94,7 +95,11 @@ class DistillTrainer:
 
         Returns:
             What was found before and after, whether the result was kept, and why.
+
+        Raises:
+            InputError: the index was changed since the trainer was made.
         """
+        self._check_unchanged()
         with self._phase("teacher"):
             train, held_out = self._teach(self._train), self._teach(self._validation)
         # No query both chooses the epoch and judges the result.
@@ -118,6 +123,8 @@ class DistillTrainer:
             kept, reason, gain, interval = self._judge(before, after)
             if kept:
                 change.commit()
+        if kept:
+            self._state = state
         logger.info("%s: %s", "kept" if kept else "not kept", reason)
         return DistillReport(
             kept=kept,
@@ -137,6 +144,13 @@ class DistillTrainer:
             seconds={**self.seconds, "total": sum(self.seconds.values())},
             config=self.config,
         )
+
+    def _check_unchanged(self) -> None:
+        """Refuse an index that is not the one that was checked: its lists would be overwritten with stale ones."""
+        now = open_index(self._adapter.index).extract()
+        same = [np.array_equal(getattr(now, name), value) for name, value in vars(self._state).items()]
+        if not all(same):
+            raise InputError("index: expected it as it was when the trainer was made, got another; make a new one")
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:

@@ -399,6 +399,14 @@ class TestRefusals:
         index.remove_ids(np.arange(10))
         self.refused(index, InputError, "remove_ids on an IndexIDMap")
 
+    def test_the_id_that_means_nothing(self, built):
+        self.refused(built(ids=np.arange(2000) - 1), InputError, "expected no vector with the id -1")
+
+    def test_nprobe_zero(self, built):
+        index = built()
+        index.nprobe = 0
+        self.refused(index, InputError, "expected an nprobe of at least 1, got 0")
+
     def test_doubled_ids(self, built, data):
         index = built(ids=np.arange(2000) // 2)
         self.refused(index, InputError, "expected distinct ids, got 1000 that occur twice")

@@ -96,6 +96,32 @@ def test_inspect(files, capsys, built):
     assert "IndexFlat" in facts["why not"]
 
 
+def test_inspect_shows_the_ids_that_a_search_returns(tmp_path, capsys, built):
+    faiss.write_index(built("IDMap,IVF16,PQ16x4", ids=np.arange(N) + 10**9), str(tmp_path / "m.faiss"))
+    assert main(["inspect", str(tmp_path / "m.faiss"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["ids"] == "1000000000..1000001999"
+
+
+def test_eval_of_a_small_index(tmp_path, capsys, built, data):
+    faiss.write_index(built(n=500), str(tmp_path / "i.faiss"))
+    index = faiss.read_index(str(tmp_path / "i.faiss"))
+    index.remove_ids(np.arange(50, 500))
+    faiss.write_index(index, str(tmp_path / "i.faiss"))
+    np.save(tmp_path / "x.npy", data.documents[:50])
+    np.save(tmp_path / "q.npy", data.queries)
+    files = [str(tmp_path / name) for name in ("i.faiss", "x.npy", "q.npy")]
+    assert main(["eval", files[0], files[1], "--queries", files[2]]) == 0
+    assert "recall@50" in capsys.readouterr().out
+
+
+def test_a_linked_output_stays_a_link(files):
+    (files / "real.faiss").write_bytes(b"old")
+    (files / "link.faiss").symlink_to(files / "real.faiss")
+    assert tune(files, output="link.faiss") == 0
+    assert (files / "link.faiss").is_symlink()
+    assert faiss.read_index(str(files / "real.faiss")).ntotal == N
+
+
 class TestErrors:
     """One line, status 2, and nothing written or lost."""
 
@@ -126,6 +152,11 @@ class TestErrors:
     def test_no_such_folder(self, files, capsys):
         refused(capsys, tune(files, output="nowhere/out.faiss"), "output: no such folder")
         refused(capsys, tune(files, "--plot", str(files / "nowhere" / "p.png")), "output: no such folder")
+
+    def test_plot_that_cannot_be_drawn(self, files, capsys, monkeypatch):
+        refused(capsys, tune(files, "--plot", str(files / "p.foo")), "plot: expected a file ending in .png, .svg, .pdf")
+        monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+        refused(capsys, tune(files, "--plot", str(files / "p.png")), "pip install 'faiss-distill[plot]'")
 
     def test_output_is_a_folder(self, files, capsys):
         refused(capsys, tune(files, output="."), "output: expected a file, got the folder")

@@ -30,6 +30,7 @@ def test_strings_become_enums():
         ("sampled", 101, "at most top_k=100"),
         ("local_weight", -1.0, "a number of at least 0"),
         ("local_weight", float("nan"), "a number of at least 0"),
+        ("learning_rate", "a", "a number between 0 and 1"),
         ("confidence", 1.0, "a number between 0 and 1"),
         ("validation_fraction", 0.0, "a number between 0 and 1"),
     ],

@@ -37,7 +37,9 @@ class TestEmbeddings:
         refused(r"embeddings: .* for ids 0\.\.499, got 499 rows; pass ids=", embeddings=data.documents[: N - 1])
 
     def test_too_many(self, refused, data):
-        refused("embeddings: expected 500 rows, .* got 501", embeddings=data.documents[: N + 1])
+        refused(
+            r"embeddings: expected 500 rows, .* got 501; .* pass embeddings\[:500\]", embeddings=data.documents[: N + 1]
+        )
 
     def test_negative_ids_without_ids(self, refused, built):
         refused(r"for ids -250\.\.249, got 500 rows; pass ids=", index=built(n=N, ids=np.arange(N) - 250))
@@ -47,11 +49,34 @@ class TestEmbeddings:
         bad[[7, 300], 5] = np.nan
         refused(r"embeddings: .* NaN or infinity in 2 of 500 rows \(7, 300\)", embeddings=bad)
 
+    def test_not_finite_names_the_rows_of_what_was_passed(self, refused, data):
+        order = np.random.default_rng(0).permutation(N)
+        bad = data.documents[:N][order].copy()
+        bad[7] = np.inf
+        refused(r"embeddings: .* in 1 of 500 rows \(7\)", embeddings=bad, ids=order)
+
     def test_others_than_those_behind_the_index(self, refused, data):
-        refused("embeddings: expected the vectors behind the index", embeddings=data.documents[1000 : 1000 + N])
+        refused(
+            r"embeddings: expected the vectors behind the index, .* slope -?0\.[01]",
+            embeddings=data.documents[1000 : 1000 + N],
+        )
 
     def test_the_right_ones_in_the_wrong_order(self, refused, data):
         refused("check the file, its order and ids=", embeddings=data.documents[:N][::-1])
+
+    @pytest.mark.parametrize("factor", [0.2, 5.0, -1.0])
+    def test_the_right_ones_at_another_scale(self, refused, data, factor):
+        refused(f"with slope {factor:.0f}", embeddings=factor * data.documents[:N]) if abs(factor) >= 1 else refused(
+            "with slope 0.", embeddings=factor * data.documents[:N]
+        )
+
+    def test_very_short_codes_are_no_mismatch(self, data):
+        import faiss
+
+        index = faiss.index_factory(64, "IVF2,PQ1x2")
+        index.train(data.documents)
+        index.add(data.documents)
+        assert DistillTrainer(index, data.documents, data.queries)
 
     def test_all_the_same_vector_is_no_mismatch(self, built, data):
         import faiss
@@ -70,6 +95,9 @@ class TestIds:
     def test_shape_and_dtype(self, refused):
         refused(r"ids: expected 500 integers, one a row, got int64 of shape \(499,\)", ids=np.arange(N - 1))
         refused(r"ids: expected 500 integers, one a row, got float64", ids=np.arange(N).astype(float))
+
+    def test_ragged(self, refused):
+        refused("ids: expected an array of integers, got rows of unequal length", ids=[[1], [2, 3]])
 
     def test_doubled(self, refused):
         refused(r"ids: expected distinct ids, got 2 repeated \(5, 5\)", ids=[5, 5, 5, *range(6, N + 3)])
@@ -95,11 +123,15 @@ class TestQueries:
         refused("queries: expected at least one query, got none", queries=data.queries[:0])
 
     def test_too_few_to_validate(self, refused, data):
-        refused("queries: expected at least 60 to train on some and judge by others, got 59", queries=data.queries[:59],
+        refused("queries: expected at least 60 distinct ones to train on some and judge by others, got 59", queries=data.queries[:59],
                 both=False)  # fmt: skip
 
     def test_too_few_given_to_validate(self, refused, data):
-        refused("validation_queries: expected at least 20, got 19", validation_queries=data.queries[:19], both=False)
+        refused(
+            "validation_queries: expected at least 20 distinct ones .* got 19",
+            validation_queries=data.queries[:19],
+            both=False,
+        )
 
     def test_too_few_documents_to_stand_in(self, built, data):
         index = built(n=N)
@@ -119,6 +151,14 @@ class TestLabels:
     def test_shape(self, refused):
         refused(r"relevant: expected integers \(2000,\) or \(2000, r\)", relevant=np.zeros(1999, dtype=int))
         refused(r"relevant: expected integers", relevant=np.zeros(2000))
+
+    def test_ragged(self, refused):
+        refused("relevant: expected an array of integers, got rows of unequal length", relevant=[[1], [2, 3]])
+
+    def test_only_minus_one_is_padding(self, refused):
+        labels = np.full((2000, 2), -1)
+        labels[0, 0] = -7
+        refused(r"relevant: expected ids that the index holds, got 1 others \(-7\)", relevant=labels)
 
     def test_unknown(self, refused):
         labels = np.zeros(2000, dtype=int)
@@ -145,8 +185,10 @@ class TestOptions:
             distill(built(n=N), data.documents[:N], data.queries, epoch=3)
 
     def test_nprobe_of_evaluate(self, built, data):
-        with pytest.raises(InputError, match=r"nprobe: expected integers of at least 1, got \[0\]"):
+        with pytest.raises(InputError, match=r"nprobe: expected integers from 1 to nlist=16, got \[0\]"):
             evaluate(built(n=N), data.documents[:N], data.queries, nprobe=[0])
+        measured = evaluate(built(n=N), data.documents[:N], data.queries, nprobe=np.int64(3), progress=False)
+        assert [p.nprobe for p in measured.points] == [1, 3]
 
     def test_device(self, built, data):
         for device in ("tpu9", "cuda:99"):

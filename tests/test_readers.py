@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from faiss.contrib.vecs_io import fvecs_write
 
@@ -59,6 +60,18 @@ def test_fvecs_of_unequal_dimensions(tmp_path):
     (tmp_path / "x.fvecs").write_bytes(b"".join(rows))
     with pytest.raises(InputError, match="differ in dimension"):
         open_vectors(tmp_path / "x.fvecs", "queries")
+
+
+def test_npz_named_npy(tmp_path):
+    np.savez(tmp_path / "x.npz", x=X)
+    (tmp_path / "x.npz").rename(tmp_path / "x.npy")
+    with pytest.raises(InputError, match="is not a complete .npy file"):
+        open_vectors(tmp_path / "x.npy", "queries")
+
+
+def test_sparse():
+    with pytest.raises(InputError, match=r"x: expected a dense matrix of floats, got csr_array; use its \.toarray"):
+        open_vectors(scipy.sparse.csr_array(X), "x")
 
 
 def test_unknown_suffix(tmp_path):

@@ -2,10 +2,12 @@ import json
 import sys
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
+from conftest import core
 
-from faiss_distill import DistillConfig, MissingDependencyError, distill, evaluate
+from faiss_distill import DistillConfig, InputError, MissingDependencyError, distill, evaluate
 from faiss_distill.evaluation import Evaluation, OperatingPoint, table
 from faiss_distill.report import plot
 
@@ -71,6 +73,11 @@ def test_plot_data(report, tmp_path, monkeypatch):
     assert list(after.get_xdata()) == [p.codes_scanned for p in report.after.points]
 
 
+def test_plot_of_another_format(report, tmp_path):
+    with pytest.raises(InputError, match=r"plot: expected a file ending in \.png, \.svg, \.pdf, got '.*p\.foo'"):
+        report.plot(tmp_path / "p.foo")
+
+
 def test_plot_without_matplotlib(report, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'faiss-distill\[plot\]'"):
@@ -95,3 +102,37 @@ def test_evaluation_against_plain_loops(built, data):
         scanned = [sum(index.invlists.list_size(int(i)) for i in row[: point.nprobe]) for row in lists]
         assert point.codes_scanned == pytest.approx(np.mean(scanned))
         assert point.latency_ms > 0
+
+
+def test_a_refined_index_is_measured_as_it_is_searched(built, data):
+    index = built("IVF16,PQ16x4,RFlat")
+    core(index).nprobe = 4
+    got = evaluate(index, data.documents[:2000], data.queries[:200], progress=False)
+    exact = faiss.knn(data.queries[:200], data.documents[:2000], 10, metric=faiss.METRIC_INNER_PRODUCT)[1]
+    found = index.search(data.queries[:200], 10)[1]
+    overlap = np.mean([len(np.intersect1d(f, e)) for f, e in zip(found, exact, strict=True)]) / 10
+    assert got.own.overlap_at_10 == pytest.approx(overlap)
+    assert got.own.overlap_at_10 < got.own.recall_at_k - 0.1  # a search for 100 re-ranks more
+
+
+@pytest.mark.parametrize("refined", [False, True])
+def test_which_vectors_are_exact_under_normalisation(built, data, refined):
+    """The codes of a normalising index compare unit vectors, a refinement outside it the vectors as they came."""
+    scale = np.random.default_rng(0).uniform(0.2, 5, (2000, 1)).astype(np.float32)
+    x = scale * data.documents[:2000]
+    index = faiss.index_factory(64, "L2norm,IVF16,PQ16x4" + ",RFlat" * refined, faiss.METRIC_INNER_PRODUCT)
+    index.train(x)
+    index.add(x)
+    core(index).nprobe = 16
+    if refined:
+        index.k_factor = 200
+    got = evaluate(index, x, data.queries[:100], progress=False)
+    assert got.own.overlap_at_10 > (0.99 if refined else 0.4)
+
+
+def test_negative_ids_count(built, data):
+    ids = np.arange(2000) - 10**15
+    by_hash = evaluate(built(ids=ids), data.documents[:2000], data.queries[:200], ids=ids, progress=False)
+    plain = evaluate(built(), data.documents[:2000], data.queries[:200], progress=False)
+    assert by_hash.own.overlap_at_10 == plain.own.overlap_at_10
+    assert by_hash.own.nearest_in_10 == plain.own.nearest_in_10

@@ -9,7 +9,7 @@ import torch
 from conftest import METRICS, core, serialized
 
 import faiss_distill.trainer
-from faiss_distill import DistillConfig, DistillTrainer, distill, evaluate
+from faiss_distill import DistillConfig, DistillTrainer, InputError, distill, evaluate
 from faiss_distill.adapters import open_index
 from faiss_distill.adapters.transaction import WriteBack
 from faiss_distill.encoding import QueryAwareEncoder
@@ -370,3 +370,44 @@ def test_the_index_nprobe_is_not_touched(built, data):
     assert index.nprobe == 3
     assert report.before.own_nprobe == 3
     assert [p.nprobe for p in report.after.points] == [1, 3, 4, 16]  # 64 is more than there are lists
+
+
+class TestRepeatedQueries:
+    def test_one_that_is_trained_on_never_judges(self, built, data):
+        log = np.repeat(data.queries[:300], 4, axis=0)
+        trainer = DistillTrainer(built(), data.documents[:N], log, config=DistillConfig(**QUICK))
+        train, held_out = trainer._train.vectors, trainer._validation.vectors
+        assert len(train) + len(held_out) == 300
+        assert len(np.unique(np.concatenate([train, held_out]), axis=0)) == 300
+
+    def test_nor_if_it_is_given_for_both(self, built, data):
+        trainer = DistillTrainer(
+            built(), data.documents[:N], data.queries[:500], validation_queries=data.queries[400:700],
+            config=DistillConfig(**QUICK),
+        )  # fmt: skip
+        np.testing.assert_array_equal(trainer._validation.vectors, data.queries[500:700])
+
+    def test_labels_stay_with_their_query(self, built, data):
+        log, labels = np.repeat(data.queries[:300], 2, axis=0), np.repeat(np.arange(300), 2)
+        trainer = DistillTrainer(built(), data.documents[:N], log, relevant=labels, config=DistillConfig(**QUICK))
+        for part in (trainer._train, trainer._validation):
+            np.testing.assert_array_equal(part.vectors, data.queries[part.relevant.ravel()])
+
+
+class TestTrainerThatWaits:
+    def test_an_index_that_changed_meanwhile_is_refused(self, built, data):
+        index = built()
+        trainer = DistillTrainer(index, data.documents[:N], data.queries, config=DistillConfig(**QUICK))
+        index.remove_ids(np.array([3]))
+        index.add_with_ids(data.documents[N : N + 1], np.array([7000000]))
+        before = serialized(index)
+        with pytest.raises(InputError, match="index: expected it as it was when the trainer was made"):
+            trainer.train()
+        assert serialized(index) == before
+
+    def test_training_twice_goes_on_from_the_tuned_state(self, built, data):
+        index = built()
+        trainer = DistillTrainer(index, data.documents[:N], data.queries, config=DistillConfig(**QUICK))
+        first, second = trainer.train(), trainer.train()
+        assert first.kept
+        assert second.before.own.overlap_at_10 == pytest.approx(first.after.own.overlap_at_10)

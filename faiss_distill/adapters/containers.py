@@ -29,6 +29,8 @@ class Wrapped:
         transforms: the vector transforms in the order in which a query meets them.
         id_map: outer id of each inner id, int64, or None.
         names: classes of the containers, outermost first.
+        normalizes: whether the transforms bring vectors to unit norm, so that the exact score is one of unit vectors;
+            not so where a refinement outside them re-ranks by the vectors as they came.
     """
 
     outer: Any
@@ -36,11 +38,7 @@ class Wrapped:
     transforms: tuple[Any, ...]
     id_map: Int64 | None
     names: tuple[str, ...]
-
-    @property
-    def normalizes(self) -> bool:
-        """Whether the transforms bring vectors to unit norm, so that the exact score is one of unit vectors."""
-        return any(isinstance(t, faiss.NormalizationTransform) for t in self.transforms)
+    normalizes: bool
 
     def transform(self, x: Float32) -> Float32:
         """``x (n, d_in)`` as the core index sees it: float32 ``(n, d)``."""
@@ -60,6 +58,7 @@ def unwrap(index: Any) -> Wrapped:
     transforms: list[Any] = []
     id_map: Int64 | None = None
     names: list[str] = []
+    normalizes = False
     while True:
         if isinstance(core, faiss.IndexPreTransform):
             vector: Any = core.chain
@@ -67,6 +66,8 @@ def unwrap(index: Any) -> Wrapped:
             for t in chain:
                 _check_transform(t)
             transforms += chain
+            if "IndexRefineFlat" not in names:
+                normalizes |= any(isinstance(t, faiss.NormalizationTransform) for t in chain)
             inner = core.index
         elif isinstance(core, faiss.IndexIDMap):  # IndexIDMap2 is one too
             id_map = faiss.vector_to_array(core.id_map)
@@ -79,7 +80,7 @@ def unwrap(index: Any) -> Wrapped:
         elif isinstance(core, faiss.IndexRefineFlat):
             inner = core.base_index
         else:
-            return Wrapped(index, core, tuple(transforms), id_map, tuple(names))
+            return Wrapped(index, core, tuple(transforms), id_map, tuple(names), normalizes)
         names.append(type(core).__name__)
         core = faiss.downcast_index(inner)
 

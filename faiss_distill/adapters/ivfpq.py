@@ -45,6 +45,8 @@ class IVFPQAdapter:
             raise UnsupportedIndexError(
                 f"index: expected METRIC_INNER_PRODUCT or METRIC_L2, got metric_type {ivf.metric_type}"
             )
+        if ivf.nprobe < 1:
+            raise InputError(f"index: expected an nprobe of at least 1, got {ivf.nprobe}; set index.nprobe")
         if ivf.polysemous_ht != 0:
             raise UnsupportedIndexError(
                 f"index: expected polysemous_ht 0, got {ivf.polysemous_ht}; learned codebooks lose the codes' "
@@ -71,6 +73,11 @@ class IVFPQAdapter:
     def normalizes(self) -> bool:
         """Whether the index compares unit vectors."""
         return self._wrapped.normalizes
+
+    @property
+    def refines(self) -> bool:
+        """Whether a search re-ranks what the codes find, so that its first 10 depend on how many it asks for."""
+        return "IndexRefineFlat" in self._wrapped.names
 
     @property
     def description(self) -> str:
@@ -113,9 +120,14 @@ class IVFPQAdapter:
         """The ids that a search returns for ids stored in the lists.
 
         Raises:
-            InputError: the ids do not fit the id map, or are not distinct.
+            InputError: the ids do not fit the id map, are not distinct, or hold -1.
         """
         out = outer_ids(self._wrapped, ids)
+        if (out == -1).any():
+            raise InputError(
+                "index: expected no vector with the id -1, which faiss returns for nothing found, got one; rebuild the "
+                "index without it"
+            )
         if len(np.unique(out)) != len(out):
             raise InputError(
                 f"index: expected distinct ids, got {len(out) - len(np.unique(out))} that occur twice; a vector "

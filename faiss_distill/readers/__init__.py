@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 
 from faiss_distill.errors import InputError
 from faiss_distill.readers import fbin, fvecs, npy
@@ -36,6 +37,8 @@ def open_vectors(source: Any, name: str) -> Vectors:
         if not path.is_file():
             raise InputError(f"{name}: no such file: {str(path)!r}")
         source = FORMATS[path.suffix](path, name)
+    elif scipy.sparse.issparse(source):
+        raise InputError(f"{name}: expected a dense matrix of floats, got {type(source).__name__}; use its .toarray()")
     elif not (hasattr(source, "shape") and hasattr(source, "dtype")):
         try:
             source = np.asarray(source, dtype=np.float32)

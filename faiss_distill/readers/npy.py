@@ -17,6 +17,6 @@ def open_npy(path: Path, name: str) -> Any:
         InputError: not a ``.npy`` file, or truncated.
     """
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return np.lib.format.open_memmap(path, mode="r")
     except (ValueError, EOFError, OSError) as error:
         raise InputError(f"{name}: {str(path)!r} is not a complete .npy file: {error}") from error

@@ -69,6 +69,7 @@ class Vectors:
                 bad += (np.flatnonzero(~np.isfinite(block).all(axis=1)) + start).tolist()
                 bar.update(len(block))
         if bad:
+            bad = bad if self._rows is None else np.sort(self._rows[bad]).tolist()
             shown = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
             raise InputError(
                 f"{self.name}: expected finite float32 values, got NaN or infinity in {len(bad)} of {self.n} rows "

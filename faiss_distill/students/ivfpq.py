@@ -23,12 +23,15 @@ def similarity(queries: Tensor, vectors: Tensor, metric: Metric) -> Tensor:
 
 def nearest_codes(residuals: Tensor, codebooks: Tensor) -> Tensor:
     """The nearest codeword of each segment: ``residuals (n, d)``, ``codebooks (M, ksub, dsub)`` to int64 ``(n, M)``."""
-    n_segments, _, dsub = codebooks.shape
+    n_segments, ksub, dsub = codebooks.shape
     norms = codebooks.square().sum(2)
     codes = torch.empty(len(residuals), n_segments, dtype=torch.int64, device=residuals.device)
-    for m in range(n_segments):
-        segment = residuals[:, m * dsub : (m + 1) * dsub]
-        codes[:, m] = torch.addmm(norms[m], segment, codebooks[m].T, alpha=-2).argmin(1)
+    rows = max(1, 2**24 // ksub)  # so that the table of distances stays within 64 MiB
+    for start in range(0, len(residuals), rows):
+        part = slice(start, start + rows)
+        for m in range(n_segments):
+            segment = residuals[part, m * dsub : (m + 1) * dsub]
+            codes[part, m] = torch.addmm(norms[m], segment, codebooks[m].T, alpha=-2).argmin(1)
     return codes
 
 
