@@ -65,7 +65,7 @@ def test_fvecs_of_unequal_dimensions(tmp_path):
 def test_npz_named_npy(tmp_path):
     np.savez(tmp_path / "x.npz", x=X)
     (tmp_path / "x.npz").rename(tmp_path / "x.npy")
-    with pytest.raises(InputError, match="is not a complete .npy file"):
+    with pytest.raises(InputError, match=r"is not a complete \.npy file"):
         open_vectors(tmp_path / "x.npy", "queries")
 
 
