@@ -44,7 +44,7 @@ def distill(
         index: a trained, filled ``faiss.IndexIVFPQ``, inner product or L2, on its own or inside ``IndexPreTransform``,
             ``IndexIDMap``, ``IndexIDMap2`` and ``IndexRefineFlat``.
         embeddings: the vectors that were added to it, ``(n, d)``: a numpy array or memmap, a torch tensor, or the path
-            of a ``.npy``, ``.fvecs`` or ``.fbin`` file. Any float dtype; read in blocks, never held in memory whole.
+            of a ``.npy``, ``.fvecs`` or ``.fbin`` file. Any float dtype; read in blocks, so it need not fit in memory.
             Row ``i`` belongs to id ``i`` (rows of removed ids are ignored), or to ``ids[i]``.
         queries: real queries ``(nq, d)``, from a log, in any of these forms; they need no labels. If None, documents
             stand in for queries: that works less well, and the report says so.
