@@ -10,7 +10,7 @@ first). The model is a name or a local folder, as sentence-transformers takes it
 A document is a long description of more than 40 characters, white space collapsed and paragraph marks dropped, kept
 once; a query is a distinct synopsis, and its relevant document the description of the first package that bears it.
 Documents are cut at 96 tokens; 50,150 of the 60,150 queries are drawn, in random order. The distributed set was
-embedded with the model's linear layers quantized to int8, so vectors made here differ from it slightly.
+embedded with the model's linear layers quantized to int8; its vectors have a cosine of about 0.95 with those made here.
 """
 
 from __future__ import annotations
