@@ -141,6 +141,11 @@ def _tune(args: argparse.Namespace) -> None:
     if args.plot is not None:
         _check_output(args.plot, 0)
         check_plot(args.plot)
+    given = (args.embeddings, args.queries, args.ids, args.relevant, args.validation_queries, args.validation_relevant)
+    for output in (args.output, args.plot):
+        for source in (*given, args.index if output is args.plot else None):
+            if output is not None and source is not None and output.resolve() == Path(source).resolve():
+                raise InputError(f"output: expected another file than the input {str(source)!r}, got the same")
     index = read_index(args.index)
     trainer = DistillTrainer(
         index,
@@ -155,6 +160,9 @@ def _tune(args: argparse.Namespace) -> None:
     report = trainer.train()
     write_index(index, args.output)
     print(report.to_json() if args.json else f"{report}\nwrote {args.output}")
+    own = open_index(index).nprobe
+    if own != report.before.own_nprobe:
+        _say(f"judged at nprobe {report.before.own_nprobe}; the file keeps its nprobe of {own}: set it when you search")
     if args.plot is not None:
         report.plot(args.plot)
 

@@ -96,7 +96,9 @@ class DistillConfig:
             if not (_is_number(getattr(self, name)) and 0 < getattr(self, name) < 1):
                 raise InputError(f"{name}: expected a number between 0 and 1, got {getattr(self, name)!r}")
         if not (_is_number(self.perplexity) and 1 < self.perplexity < self.top_k):
-            raise InputError(f"perplexity: expected between 1 and top_k={self.top_k}, got {self.perplexity!r}")
+            raise InputError(
+                f"perplexity: expected between 1 and top_k={self.top_k}, got {self.perplexity!r}; set it with top_k"
+            )
         if self.sampled > self.top_k:
             raise InputError(f"sampled: expected at most top_k={self.top_k}, got {self.sampled}")
 

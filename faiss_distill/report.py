@@ -73,7 +73,8 @@ class DistillReport:
         n: vectors in the index.
         query_source: ``"queries"``, or ``"documents"`` where documents stood in for them.
         n_train: queries trained on.
-        n_validation: queries before and after are measured on, none of which chose anything else.
+        n_selection: queries that chose the best epoch.
+        n_validation: other queries, on which before and after are measured.
         before: the index as it was.
         after: the tuned index; if not kept, what it would have been.
         gain: mean difference of overlap@10 at the judged nprobe, after minus before.
@@ -91,6 +92,7 @@ class DistillReport:
     n: int
     query_source: str
     n_train: int
+    n_selection: int
     n_validation: int
     before: Evaluation
     after: Evaluation
@@ -101,14 +103,22 @@ class DistillReport:
     seconds: dict[str, float]
     config: DistillConfig
 
+    @property
+    def best_epoch(self) -> int:
+        """The epoch whose centroids and codebooks were taken; 0 if those at the start were best."""
+        return max(range(len(self.history)), key=lambda i: self.history[i]["overlap_at_10"] or 0.0)
+
     def __str__(self) -> str:
         """The table, with what a reader needs to judge it."""
+        epochs = len(self.history) - 1
         share = " (documents stood in for queries: the gain on real queries may differ)"
         lines = [
             f"{self.index}, {self.metric}, {self.n} vectors of {self.before.bytes_per_vector} bytes",
             f"{'Kept' if self.kept else 'NOT kept, the index is as it was'}: {self.reason}",
-            f"trained on {self.n_train} {self.query_source}, measured on {self.n_validation} others"
+            f"trained on {self.n_train} {self.query_source}, epoch {self.best_epoch} of {epochs} chosen by "
+            f"{self.n_selection} others, measured on {self.n_validation} more"
             + (share if self.query_source == "documents" else ""),
+            *(["centroids and codebooks are those of before: only the codes are new"] if not self.best_epoch else []),
             "",
             table(self.before, self.after),
             f"* judged here, nprobe {self.before.own_nprobe}",

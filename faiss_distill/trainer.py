@@ -82,13 +82,15 @@ class DistillTrainer:
             self._corpus = inputs.open_corpus(adapter, embeddings, self._labels, ids)
             if config.top_k >= self._state.n:
                 raise InputError(f"top_k: expected less than the {self._state.n} vectors stored, got {config.top_k}")
+            if config.nprobe is not None and config.nprobe > adapter.ivf.nlist:
+                raise InputError(f"nprobe: expected at most nlist={adapter.ivf.nlist}, got {config.nprobe}")
             self.query_source = "documents" if queries is None else "queries"
             splitter = inputs.Splitter(adapter, self._corpus, self._labels, config, rng)
             self._train, self._validation = splitter.split(queries, relevant, validation_queries, validation_relevant)
             self._corpus.check_finite(config.block_rows, config.progress)
             inputs.check_corpus(adapter, self._state, self._corpus, rng)
         self._teacher = Teacher(adapter.metric, adapter.normalizes, config.block_rows, config.device, config.progress)
-        self._nprobe = min(config.nprobe or adapter.nprobe, adapter.ivf.nlist)
+        self._nprobe = config.nprobe or adapter.nprobe
 
     def train(self) -> DistillReport:
         """Tune the index in place, if that makes it better.
@@ -134,6 +136,7 @@ class DistillTrainer:
             n=self._state.n,
             query_source=self.query_source,
             n_train=len(train.top),
+            n_selection=n_selection,
             n_validation=len(judges.truth),
             before=before,
             after=after,
@@ -213,7 +216,10 @@ class DistillTrainer:
         measured = f"{gain:+.3f} [{low:+.3f}, {high:+.3f}] on {len(difference)} held-out queries"
         where = f"overlap@10 at nprobe {own.nprobe}"
         if not low > 0:
-            return False, f"{where} did not rise for certain: {measured}", gain, (low, high)
+            reason = f"{where} did not rise for certain: {measured}"
+            if config.encoding is Encoding.QUERY_AWARE:
+                reason += "; more queries help, and with few of them encoding='nearest' may do better"
+            return False, reason, gain, (low, high)
         if new.codes_scanned > own.codes_scanned * (1 + config.max_scan_increase):
             reason = (
                 f"{where} rose by {measured}, but codes scanned rose too, from {own.codes_scanned:.0f} to "

@@ -43,7 +43,9 @@ def refused(capsys, status, *words):
 
 def test_tune_writes_a_better_index(files, capsys, data):
     assert tune(files, "--plot", str(files / "p.png")) == 0
-    out = capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "judged at nprobe 4; the file keeps its nprobe of 1" in printed.err
+    out = printed.out
     assert "Kept: overlap@10 at nprobe 4 rose" in out
     assert f"wrote {files / 'out.faiss'}" in out
     assert (files / "p.png").stat().st_size > 5000
@@ -157,6 +159,14 @@ class TestErrors:
         refused(capsys, tune(files, "--plot", str(files / "p.foo")), "plot: expected a file ending in .png, .svg, .pdf")
         monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
         refused(capsys, tune(files, "--plot", str(files / "p.png")), "pip install 'faiss-distill[plot]'")
+
+    def test_output_is_an_input(self, files, capsys):
+        refused(capsys, tune(files, output="x.npy"), "output: expected another file than the input", "x.npy")
+        (files / "bad.png").symlink_to(files / "in.faiss")
+        refused(capsys, tune(files, "--plot", str(files / "bad.png")), "output: expected another file than the input")
+
+    def test_nprobe_above_nlist(self, files, capsys):
+        refused(capsys, tune(files, "--nprobe", "17"), "nprobe: expected at most nlist=16, got 17")
 
     def test_output_is_a_folder(self, files, capsys):
         refused(capsys, tune(files, output="."), "output: expected a file, got the folder")

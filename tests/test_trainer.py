@@ -116,6 +116,7 @@ def test_query_aware_codes_beat_nearest_ones(run):
 def test_no_epochs_only_re_encode(built, run):
     before = open_index(built()).extract()
     index, report = run(epochs=0)
+    assert "only the codes are new" in str(report)
     after = open_index(index).extract()
     assert report.kept
     np.testing.assert_array_equal(before.codebooks, after.codebooks)
@@ -344,6 +345,8 @@ def test_the_best_epoch_is_kept(built, data, monkeypatch):
     index = built()
     report = distill(index, data.documents[:N], data.queries, **QUICK | {"epochs": 8, "patience": 2})
     assert [h["epoch"] for h in report.history] == [0, 1, 2, 3]  # stopped two epochs after the best
+    assert report.best_epoch == 1
+    assert "epoch 1 of 3 chosen by 50 others, measured on 150 more" in str(report)
     np.testing.assert_array_equal(open_index(index).extract().codebooks, states[1])
 
 
