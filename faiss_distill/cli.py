@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"faiss-distill: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("faiss-distill: interrupted; nothing was written", file=sys.stderr)
+        print("faiss-distill: interrupted; no file is left half-written", file=sys.stderr)
         return 130
     return 0
 
@@ -137,15 +137,11 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 
 def _tune(args: argparse.Namespace) -> None:
     config = DistillConfig(**{f.name: getattr(args, f.name) for f in fields(DistillConfig)})
-    _check_output(args.output, args.index.stat().st_size if args.index.is_file() else 0)
+    given = [args.embeddings, args.queries, args.ids, args.relevant, args.validation_queries, args.validation_relevant]
+    _check_output(args.output, args.index.stat().st_size if args.index.is_file() else 0, given)
     if args.plot is not None:
-        _check_output(args.plot, 0)
+        _check_output(args.plot, 0, [*given, args.index])
         check_plot(args.plot)
-    given = (args.embeddings, args.queries, args.ids, args.relevant, args.validation_queries, args.validation_relevant)
-    for output in (args.output, args.plot):
-        for source in (*given, args.index if output is args.plot else None):
-            if output is not None and source is not None and output.resolve() == Path(source).resolve():
-                raise InputError(f"output: expected another file than the input {str(source)!r}, got the same")
     index = read_index(args.index)
     trainer = DistillTrainer(
         index,
@@ -300,8 +296,10 @@ def write_index(index: Any, path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _check_output(path: Path, size: int) -> None:
-    """Refuse an output that can't be written, before any work is done."""
+def _check_output(path: Path, size: int, inputs: Sequence[str | Path | None]) -> None:
+    """Refuse an output that can't be written, or that would replace one of the inputs, before any work is done."""
+    if path.resolve() in [Path(source).resolve() for source in inputs if source is not None]:
+        raise InputError(f"output: expected another file than the inputs, got {str(path)!r}")
     folder = path.parent
     if not folder.is_dir():
         raise InputError(f"output: no such folder: {str(folder)!r}")

@@ -18,7 +18,9 @@ class Encoding(str, enum.Enum):
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """Options of :func:`faiss_distill.distill`. The defaults are independent of the embeddings' scale.
+    """Options of :func:`faiss_distill.distill`.
+
+    Temperature, learning rate and the codes' weights are relative to the scale of the embeddings.
 
     Attributes:
         epochs: passes over the training queries. 0 keeps centroids and codebooks and only re-encodes.

@@ -144,9 +144,10 @@ class DistillReport:
         return text
 
     def plot(self, path: str | Path) -> None:
-        """Draw recall against codes scanned, before and after, into ``path``.
+        """Draw recall against codes scanned, before and after, into ``path``, ``.png``, ``.svg`` or ``.pdf``.
 
         Raises:
+            InputError: another suffix.
             MissingDependencyError: matplotlib is not installed.
         """
         plot(self.before, self.after, path)

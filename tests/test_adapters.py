@@ -31,6 +31,7 @@ FACTORIES = [
     "IDMap,IVF16,PQ8np",
     "IDMap2,OPQ8,IVF16,PQ8x4np,RFlat",
     "IVF16,PQ16x4,RFlat",
+    "Pad80,IVF16,PQ8np",
 ]
 STEPS = ["_write_lists", "_write_centroids", "_write_codebooks", "_refresh_caches", "_rebuild_direct_map"]
 
@@ -174,6 +175,21 @@ def test_without_residuals(data, metric):
         change.commit()
     assert not state.by_residual
     assert_search_is_the_oracles(adapter, state, data.queries[:40])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_centering(data, tmp_path, metric):
+    inner = faiss.index_factory(64, "IVF16,PQ16x4", METRICS[metric])
+    index = faiss.IndexPreTransform(faiss.CenteringTransform(64), inner)
+    index.train(data.documents[:2000])
+    index.add(data.documents[:2000])
+    faiss.write_index(index, str(tmp_path / "i.faiss"))
+    for each in (index, faiss.read_index(str(tmp_path / "i.faiss"))):
+        adapter = open_index(each)
+        state, quantizer = moved(adapter)
+        with adapter.write(state, quantizer) as change:
+            change.commit()
+        assert_search_is_the_oracles(adapter, state, data.queries[:40])
 
 
 MAPS = {"none": 0, "array": 1, "hashtable": 2}

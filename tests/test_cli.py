@@ -161,9 +161,9 @@ class TestErrors:
         refused(capsys, tune(files, "--plot", str(files / "p.png")), "pip install 'faiss-distill[plot]'")
 
     def test_output_is_an_input(self, files, capsys):
-        refused(capsys, tune(files, output="x.npy"), "output: expected another file than the input", "x.npy")
+        refused(capsys, tune(files, output="x.npy"), "output: expected another file than the inputs", "x.npy")
         (files / "bad.png").symlink_to(files / "in.faiss")
-        refused(capsys, tune(files, "--plot", str(files / "bad.png")), "output: expected another file than the input")
+        refused(capsys, tune(files, "--plot", str(files / "bad.png")), "output: expected another file than the inputs")
 
     def test_nprobe_above_nlist(self, files, capsys):
         refused(capsys, tune(files, "--nprobe", "17"), "nprobe: expected at most nlist=16, got 17")
@@ -198,7 +198,7 @@ class TestErrors:
 
         monkeypatch.setattr(faiss_distill.DistillTrainer, "train", interrupted)
         assert tune(files) == 130
-        assert "interrupted; nothing was written" in capsys.readouterr().err
+        assert "interrupted; no file is left half-written" in capsys.readouterr().err
 
 
 def test_usage_errors_exit_2(capsys):

@@ -123,6 +123,18 @@ def test_no_epochs_only_re_encode(built, run):
     np.testing.assert_array_equal(before.centroids, after.centroids)
 
 
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("kind", ["10 bits", "no residuals"])
+def test_other_codes_gain_too(data, metric, kind):
+    index = faiss.index_factory(64, "IVF16,PQ4x10np" if kind == "10 bits" else "IVF16,PQ16x4", METRICS[metric])
+    index.by_residual = kind == "10 bits"
+    index.train(data.documents[:N])
+    index.add(data.documents[:N])
+    report = distill(index, data.documents[:N], data.queries, **QUICK | {"epochs": 3})
+    assert report.kept, report.reason
+    assert open_index(index).extract().by_residual == index.by_residual
+
+
 class TestDocumentsAsQueries:
     def test_they_stand_in_and_the_report_says_so(self, run, data):
         _, report = run(queries=None)
