@@ -4,6 +4,8 @@ from faiss_distill.api import distill, evaluate
 from faiss_distill.config import DistillConfig
 from faiss_distill.errors import DistillError, InputError, MissingDependencyError, UnsupportedIndexError
 from faiss_distill.evaluation import Evaluation
+from faiss_distill.query_encoders import LinearAdapter
+from faiss_distill.readers.qrels import read_qrels
 from faiss_distill.report import DistillReport
 from faiss_distill.trainer import DistillTrainer
 
@@ -16,8 +18,10 @@ __all__ = [
     "DistillTrainer",
     "Evaluation",
     "InputError",
+    "LinearAdapter",
     "MissingDependencyError",
     "UnsupportedIndexError",
     "distill",
     "evaluate",
+    "read_qrels",
 ]

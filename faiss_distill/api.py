@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from faiss_distill import inputs
+from faiss_distill import inputs, query_encoders
 from faiss_distill.adapters import open_index
 from faiss_distill.config import DistillConfig
 from faiss_distill.errors import InputError
 from faiss_distill.evaluation import NPROBES, Evaluation, QuerySet, measure
+from faiss_distill.relevance import open_relevant
 from faiss_distill.report import DistillReport
 from faiss_distill.teacher import Teacher
 from faiss_distill.trainer import DistillTrainer
@@ -29,31 +30,44 @@ def distill(
     relevant: Any = None,
     validation_queries: Any = None,
     validation_relevant: Any = None,
+    query_encoder: Any = None,
+    query_inputs: Any = None,
+    validation_query_inputs: Any = None,
     config: DistillConfig | None = None,
     **options: Any,
 ) -> DistillReport:
     """Fine-tune an existing faiss index in place by ranking distillation.
 
     The exact embeddings teach the quantized index to rank (Distill-VQ, SIGIR 2022, DOI 10.1145/3477495.3531799); its
-    coarse centroids, PQ codebooks and codes change, and nothing else: the same object, ids, ``ntotal``, ``nprobe``,
-    list of each vector and bytes per vector. The result is kept only if held-out queries say, beyond chance, that it
-    is better; otherwise, and on any error, the index is bitwise as it was. No other thread may use the index while
-    this runs.
+    coarse centroids, PQ codebooks and codes change, and by default nothing else: the same object, ids, ``ntotal``,
+    ``nprobe``, list of each vector and bytes per vector. The result is kept only if held-out queries say, beyond
+    chance, that it is better; otherwise, and on any error, the index is bitwise as it was. No other thread may use the
+    index while this runs.
 
     Args:
         index: a trained, filled ``faiss.IndexIVFPQ``, inner product or L2, on its own or inside ``IndexPreTransform``,
             ``IndexIDMap``, ``IndexIDMap2`` and ``IndexRefineFlat``.
         embeddings: the vectors that were added to it, ``(n, d)``: a numpy array or memmap, a torch tensor, or the path
             of a ``.npy``, ``.fvecs`` or ``.fbin`` file. Any float dtype; read in blocks, so it need not fit in memory.
-            Row ``i`` belongs to id ``i`` (rows of removed ids are ignored), or to ``ids[i]``.
+            Row ``i`` belongs to id ``i`` (rows of removed ids are ignored), or to ``ids[i]``. A sample will do with
+            ``encoding="frozen"`` and its ``ids``.
         queries: real queries ``(nq, d)``, from a log, in any of these forms; they need no labels. If None, documents
             stand in for queries: that works less well, and the report says so.
         ids: id of each embedding, integers ``(n,)``.
-        relevant: ids of the documents relevant to each query, integers ``(nq,)`` or ``(nq, r)``, -1 as padding: adds
-            label metrics to the report.
+        relevant: ids of the documents relevant to each query: integers ``(nq,)`` or ``(nq, r)``, -1 as padding; a list
+            of lists; a dict from query row to ids, or to ids with grades; a scipy sparse matrix, queries by ids; the
+            path of a ``.npy`` or a qrels file (TREC, BEIR), see :func:`faiss_distill.read_qrels`. Adds label metrics to
+            the report and makes ``gt`` candidates possible.
         validation_queries: queries that choose the best epoch and judge the result. If None, a part of ``queries``
             (``config.validation_fraction``) is held out for that.
         validation_relevant: as ``relevant``, for ``validation_queries``.
+        query_encoder: a ``torch.nn.Module`` from query inputs to embeddings ``(nq, d)``, trained along with the index
+            (Distill-VQ Eq. 5), in place, on ``config.device`` and in the mode that it is in (call its ``train()`` for
+            dropout); ``queries`` stay what the teacher sees. If the result is kept, search with its embeddings;
+            otherwise its weights are as they were. For example :class:`LinearAdapter`.
+        query_inputs: what the encoder takes: an array or a list (of texts, say) with one entry a query; None for the
+            queries themselves. If ``queries`` is None, they are what the encoder makes of these at first.
+        validation_query_inputs: as ``query_inputs``, for ``validation_queries``.
         config: options; None for the defaults.
         **options: single options of :class:`DistillConfig`, over ``config``.
 
@@ -88,6 +102,9 @@ def distill(
         relevant=relevant,
         validation_queries=validation_queries,
         validation_relevant=validation_relevant,
+        query_encoder=query_encoder,
+        query_inputs=query_inputs,
+        validation_query_inputs=validation_query_inputs,
         config=config,
     )
     return trainer.train()
@@ -100,8 +117,11 @@ def evaluate(
     *,
     ids: Any = None,
     relevant: Any = None,
+    query_encoder: Any = None,
+    query_inputs: Any = None,
     nprobe: int | Sequence[int] | None = None,
     top_k: int = 100,
+    sample: bool = False,
     progress: bool = True,
 ) -> Evaluation:
     """Measure an index against exact search, for instance on test queries that no tuning has seen.
@@ -112,8 +132,11 @@ def evaluate(
         queries: as for :func:`distill`, but needed.
         ids: as for :func:`distill`.
         relevant: as for :func:`distill`.
+        query_encoder: as for :func:`distill`: the index is searched with its embeddings, exact search with ``queries``.
+        query_inputs: as for :func:`distill`, but not without ``queries``.
         nprobe: lists to probe; by default 1, 4, 16 and 64. The index's own is always measured too.
         top_k: depth of the searches, at least 10.
+        sample: whether ``embeddings`` are only a sample, with its ``ids``: what is found is then measured among these.
         progress: show progress bars, when the standard error is a terminal.
 
     Returns:
@@ -128,16 +151,33 @@ def evaluate(
     adapter = open_index(index)
     state = adapter.extract()
     labels = adapter.outer_ids(state.ids)
-    if top_k > state.n:
-        raise InputError(f"top_k: expected at most the {state.n} vectors stored, got {top_k}")
     wanted = [p for p in NPROBES if p <= adapter.ivf.nlist] if nprobe is None else np.ravel(nprobe).tolist()
     if not all(isinstance(p, int) and 1 <= p <= adapter.ivf.nlist for p in wanted):
         raise InputError(f"nprobe: expected integers from 1 to nlist={adapter.ivf.nlist}, got {wanted}")
-    corpus = inputs.open_corpus(adapter, embeddings, labels, ids)
+    corpus, rows = inputs.open_corpus(adapter, embeddings, labels, ids, partial=sample)
+    if top_k > corpus.n:
+        raise InputError(
+            f"top_k: expected at most the {corpus.n} vectors {'passed' if sample else 'stored'}, got {top_k}"
+        )
     opened = inputs.open_queries(adapter, queries, "queries", BLOCK_ROWS)
-    known = None if relevant is None else inputs.open_relevant(relevant, opened.n, labels, "relevant")
+    known = None if relevant is None else open_relevant(relevant, opened.n, labels, "relevant")
     corpus.check_finite(BLOCK_ROWS, progress)
-    inputs.check_corpus(adapter, state, corpus, np.random.default_rng(0))
+    inputs.check_corpus(adapter, state.take(rows), corpus, np.random.default_rng(0))
     vectors = opened.block(0, opened.n)
+    asked = vectors
+    if query_encoder is None and query_inputs is not None:
+        raise InputError("query_inputs: expected together with query_encoder=, got it without one")
+    if query_encoder is not None:
+        entries = vectors if query_inputs is None else query_encoders.as_inputs(query_inputs, "query_inputs")
+        if len(entries) != len(vectors):
+            raise InputError(f"query_inputs: expected one for each of {len(vectors)} queries, got {len(entries)}")
+        device = query_encoders.home(query_encoder)
+        query_encoders.check_encoder(query_encoder, entries, adapter.index.d, device)
+        asked = query_encoders.encode(query_encoder, entries, device).cpu().numpy()
     top, _ = Teacher(adapter.metric, adapter.normalizes, BLOCK_ROWS, progress=progress).top_k(corpus, vectors, top_k)
-    return measure(adapter, QuerySet(vectors, labels[top], None, known), adapter.nprobe, wanted)
+    searched = QuerySet(asked, labels[rows][top], None, known)
+    whole = measure(adapter, searched, adapter.nprobe, wanted)
+    if len(rows) == state.n:
+        return whole
+    with adapter.restrict(state.take(rows)):
+        return measure(adapter, searched, adapter.nprobe, wanted).at_the_cost_of(whole)

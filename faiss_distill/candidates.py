@@ -6,23 +6,63 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from faiss_distill.mixture import Mixture, Source
 from faiss_distill.state import Float32, Int64
 
 
-def in_batch_candidates(top: Tensor, sampled: int, generator: torch.Generator) -> Tensor:
-    """Distill-VQ's "IB + Top-K": a sample of each query's Top-K, shared by the whole batch.
+class Candidates:
+    """Draws the documents that a batch of queries is scored on, Distill-VQ's :math:`D_q`.
 
     Args:
-        top: the teacher's Top-K of each query in the batch, int64 ``(nq, K)``.
-        sampled: how many of the ``K`` are drawn, without replacement.
-        generator: source of randomness.
+        mixture: the sources.
+        top: the teacher's Top-K of each query, int64 ``(nq, K)``, K at least the depth of the ``top`` sources.
+        relevant: rows of the documents labelled relevant, -1 as padding, int64 ``(nq, r)``, or None.
+        n: documents in the corpus.
 
-    Returns:
-        The distinct drawn documents, ascending, int64 ``(k,)`` with ``k <= nq * sampled``.
+    Attributes:
+        hard: what the current index finds for each query, -1 as padding, int64 ``(nq, K)``; to be set before a mixture
+            with a ``hard`` source is drawn from.
     """
-    drawn = torch.rand(top.shape, generator=generator).topk(sampled, dim=1).indices
-    candidates: Tensor = torch.unique(top.gather(1, drawn))
-    return candidates
+
+    def __init__(self, mixture: Mixture, top: Int64, relevant: Int64 | None, n: int) -> None:
+        """Make tensors of the lists."""
+        self._mixture, self._n = mixture, n
+        self._top = torch.from_numpy(top)
+        self._relevant = None if relevant is None else torch.from_numpy(relevant)
+        self.hard: Tensor | None = None
+
+    def __call__(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """Draw for the queries ``batch``, int64 ``(nq,)``.
+
+        Returns:
+            The distinct documents drawn, ascending, int64 ``(k,)``, and which of them each query is scored on, bool
+            ``(nq, k)``, or None for all.
+        """
+        own = torch.cat([self._draw(source, batch, generator) for source in self._mixture.sources], dim=1)
+        candidates = torch.unique(own[own >= 0])
+        return candidates, None if self._mixture.in_batch else members(candidates, own)
+
+    def _draw(self, source: Source, batch: Tensor, generator: torch.Generator) -> Tensor:
+        """Documents of each query from one source, -1 as padding: int64 ``(nq, s)``."""
+        if source.kind == "random":
+            return torch.randint(self._n, (len(batch), source.depth), generator=generator)
+        lists = {"gt": self._relevant, "top": self._top, "hard": self.hard}[source.kind]
+        if lists is None:
+            raise ValueError(f"the mixture draws on {source.kind!r}, which is not there")
+        pool = lists[batch] if source.kind == "gt" else lists[batch, : source.depth]
+        if source.sampled is None or source.sampled >= pool.shape[1]:
+            return pool
+        order = torch.rand(pool.shape, generator=generator).masked_fill_(pool < 0, -1)
+        return pool.gather(1, order.topk(source.sampled, dim=1).indices)
+
+
+def members(candidates: Tensor, lists: Tensor) -> Tensor:
+    """Which of ``candidates``, ascending int64 ``(k,)``, are in each of ``lists (nq, s)``: bool ``(nq, k)``."""
+    at = torch.searchsorted(candidates, lists).clamp(max=len(candidates) - 1)
+    queries, columns = torch.nonzero(candidates[at] == lists, as_tuple=True)
+    out = torch.zeros(len(lists), len(candidates), dtype=torch.bool)
+    out[queries, at[queries, columns]] = True
+    return out
 
 
 class LocalQueries:

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import fields
+from inspect import getdoc
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,11 @@ from faiss_distill.api import evaluate
 from faiss_distill.datasets import load_debian_packages
 from faiss_distill.errors import DistillError, InputError
 from faiss_distill.evaluation import table
+from faiss_distill.readers.npy import open_npy
 from faiss_distill.report import check_plot, plot
 
 VECTORS = ".npy, .fvecs or .fbin"
+LABELS = "integer .npy (nq,) or (nq, r), or qrels of query rows and ids"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     tune.add_argument("--queries", metavar="FILE", help=f"training queries, {VECTORS} (default: documents stand in)")
     tune.add_argument("-o", "--output", metavar="OUT", required=True, type=Path, help="where to write the tuned index")
     tune.add_argument("--validation-queries", metavar="FILE", help="queries that choose and judge (default: held out)")
-    tune.add_argument("--relevant", metavar="FILE", help="relevant ids of the queries, integer .npy (nq,) or (nq, r)")
+    tune.add_argument("--relevant", metavar="FILE", help=f"relevant ids of the queries, {LABELS}")
     tune.add_argument("--validation-relevant", metavar="FILE", help="the same for --validation-queries")
     tune.add_argument("--plot", metavar="FILE", type=Path, help="draw recall against codes scanned, .png, .svg or .pdf")
     tune.add_argument("--json", action="store_true", help="print the report as JSON")
@@ -81,7 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_inputs(evaluation)
     evaluation.add_argument("--queries", metavar="FILE", required=True, help=f"queries, {VECTORS}")
-    evaluation.add_argument("--relevant", metavar="FILE", help="relevant ids of the queries, integer .npy")
+    evaluation.add_argument("--relevant", metavar="FILE", help=f"relevant ids of the queries, {LABELS}")
     evaluation.add_argument("--nprobe", metavar="N", type=int, nargs="+", help="lists to probe (default: 1 4 16 64)")
     evaluation.add_argument("--json", action="store_true", help="print JSON")
     evaluation.set_defaults(run=_eval)
@@ -120,23 +123,28 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
 def _add_config(parser: argparse.ArgumentParser) -> None:
     """One option for each field of DistillConfig, with the help from its docstring."""
     group = parser.add_argument_group("options of the tuning")
-    notes = dict(re.findall(r"^ {8}(\w+): (.*?)(?=^ {8}\w+: |\n\s*\n)", DistillConfig.__doc__ or "", re.M | re.S))
-    types = {"int": int, "int | None": int, "float": float, "Encoding": str, "str": str}
+    documented = getdoc(DistillConfig) or ""  # without the indentation, which Python 3.13 drops by itself
+    notes = dict(re.findall(r"^ {4}(\w+): (.*?)(?=^ {4}\w+: |\n\s*\n)", documented, re.M | re.S))
+    types = {"int": int, "int | None": int, "float": float, "float | None": float}
     for field in fields(DistillConfig):
         note = " ".join(notes[field.name].replace("`", "").split()).replace("%", "%%")
         default = getattr(field.default, "value", field.default)
         option = f"--{field.name.replace('_', '-')}"
+        if field.name == "query_encoder_rate":
+            continue  # no module comes over a command line
         if field.name == "progress":
             group.add_argument("--no-progress", dest="progress", action="store_false", help="show no progress bars")
             continue
+        if default is False:
+            group.add_argument(option, action="store_true", help=note)
+            continue
         text = note if default is None else f"{note.rstrip('.')} (default: {default})"
-        group.add_argument(
-            option, metavar=field.name.split("_")[-1].upper(), type=types[str(field.type)], default=default, help=text
-        )
+        kind = types.get(str(field.type), str)  # enums and notations are checked by DistillConfig
+        group.add_argument(option, metavar=field.name.split("_")[-1].upper(), type=kind, default=default, help=text)
 
 
 def _tune(args: argparse.Namespace) -> None:
-    config = DistillConfig(**{f.name: getattr(args, f.name) for f in fields(DistillConfig)})
+    config = DistillConfig(**{f.name: getattr(args, f.name) for f in fields(DistillConfig) if hasattr(args, f.name)})
     given = [args.embeddings, args.queries, args.ids, args.relevant, args.validation_queries, args.validation_relevant]
     _check_output(args.output, args.index.stat().st_size if args.index.is_file() else 0, given)
     if args.plot is not None:
@@ -147,10 +155,10 @@ def _tune(args: argparse.Namespace) -> None:
         index,
         args.embeddings,
         args.queries,
-        ids=_read_ids(args.ids, "ids"),
-        relevant=_read_ids(args.relevant, "relevant"),
+        ids=_read_ids(args.ids),
+        relevant=args.relevant,
         validation_queries=args.validation_queries,
-        validation_relevant=_read_ids(args.validation_relevant, "validation_relevant"),
+        validation_relevant=args.validation_relevant,
         config=config,
     )
     report = trainer.train()
@@ -169,8 +177,8 @@ def _eval(args: argparse.Namespace) -> None:
         index,
         args.embeddings,
         args.queries,
-        ids=_read_ids(args.ids, "ids"),
-        relevant=_read_ids(args.relevant, "relevant"),
+        ids=_read_ids(args.ids),
+        relevant=args.relevant,
         nprobe=args.nprobe,
         top_k=min(100, index.ntotal),
     )
@@ -312,13 +320,10 @@ def _check_output(path: Path, size: int, inputs: Sequence[str | Path | None]) ->
         raise InputError(f"output: expected {size} bytes free in {str(folder)!r}, got {free}")
 
 
-def _read_ids(path: str | None, name: str) -> Any:
+def _read_ids(path: str | None) -> Any:
     """An integer ``.npy`` file, or None."""
     if path is None:
         return None
     if not Path(path).is_file():
-        raise InputError(f"{name}: no such file: {path!r}")
-    try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise InputError(f"{name}: {path!r} is not a complete .npy file: {error}") from error
+        raise InputError(f"ids: no such file: {path!r}")
+    return open_npy(Path(path), "ids")

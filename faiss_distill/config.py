@@ -3,10 +3,41 @@
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass
 from numbers import Real
 
 from faiss_distill.errors import InputError
+from faiss_distill.mixture import Mixture
+
+
+class Loss(str, enum.Enum):
+    """What is minimised: a similarity of teacher and student scores, or an objective of the peers."""
+
+    LISTNET = "listnet"
+    KL = "kl"
+    RANKNET = "ranknet"
+    MSE = "mse"
+    MARGIN_MSE = "margin_mse"
+    LISTMLE = "listmle"
+    LAMBDARANK = "lambdarank"
+    CONTRASTIVE = "contrastive"
+    RECONSTRUCTION = "reconstruction"
+
+
+class Learn(str, enum.Enum):
+    """Which parameters are learned, by which of the two losses."""
+
+    BOTH = "both"
+    IVF = "ivf"
+    PQ = "pq"
+
+
+class Assignment(str, enum.Enum):
+    """The lists that vectors are in."""
+
+    FIXED = "fixed"
+    REFRESHED = "refreshed"
 
 
 class Encoding(str, enum.Enum):
@@ -14,6 +45,10 @@ class Encoding(str, enum.Enum):
 
     QUERY_AWARE = "query_aware"
     NEAREST = "nearest"
+    FROZEN = "frozen"
+
+
+ENUMS: dict[str, type[enum.Enum]] = {"loss": Loss, "learn": Learn, "assignment": Assignment, "encoding": Encoding}
 
 
 @dataclass(frozen=True)
@@ -24,15 +59,34 @@ class DistillConfig:
 
     Attributes:
         epochs: passes over the training queries. 0 keeps centroids and codebooks and only re-encodes.
-        batch_size: queries per step; their sampled candidates are shared within the batch.
-        top_k: exact neighbours that the teacher finds for each query; also the depth of ``recall@top_k``.
-        sampled: of each query's ``top_k``, how many are drawn as candidates at each step.
-        perplexity: the softmax temperature is set so that the teacher's distribution over a query's ``top_k``
-            has this perplexity on average. Must be below ``top_k``.
-        learning_rate: Adam's step, relative to the spread of the parameters it moves and of the documents.
-        patience: epochs without improvement on the selection queries after which training stops.
+        batch_size: queries per step; if not given 256, or all of them if there are fewer.
+        top_k: exact neighbours that the teacher finds for each query, from which the temperature and a document's
+            local queries come; also the depth of ``recall@top_k``.
+        loss: how the student's scores are compared with the teacher's: ``"listnet"``, ``"kl"``, ``"ranknet"``,
+            ``"mse"``, ``"margin_mse"``, ``"listmle"`` or ``"lambdarank"``. Or an objective without a teacher:
+            ``"contrastive"``, the labelled documents (the best candidate, without ``gt``) against the others, and
+            ``"reconstruction"``, the documents' own squared error. RankNet, LambdaRank and ListMLE see, of many
+            candidates, the 128 that the teacher likes best.
+        candidates: documents that a query is scored on: ``topK``, the teacher's Top-K; ``hardK``, what the index being
+            tuned finds, searched anew for each epoch; ``gt``, those labelled relevant; ``randomN``; joined by ``+``. A
+            ``:S`` draws S of them at each step; ``in_batch`` shares them within the batch. For example
+            ``"gt + in_batch + top200:1"``.
+        learn: ``"both"``, the ``"ivf"`` centroids alone by the loss of the coarse scores, or the ``"pq"`` codebooks
+            alone by that of the full scores.
+        balance: scale the loss of the coarse scores to the size of that of the full scores, as published.
+        assignment: ``"fixed"`` keeps each vector in its list, ``"refreshed"`` moves it to the best centroid after each
+            epoch.
         encoding: ``"query_aware"`` minimises the score error over the queries that matter for a document,
-            ``"nearest"`` is faiss's own choice: the nearest codeword in each segment.
+            ``"nearest"`` is faiss's own choice, the nearest codeword in each segment. ``"frozen"`` keeps the stored
+            codes: the embeddings may then be a sample, passed with their ``ids``.
+        temperature: what scores are divided by; if not given, ``perplexity`` decides.
+        perplexity: the temperature is set so that the teacher's softmax over a query's ``top_k`` has this perplexity
+            on average. Must be below ``top_k``.
+        learning_rate: Adam's step, relative to the spread of the parameters it moves and of the documents.
+        centroid_rate: Adam's step for the centroids in their own units, in place of ``learning_rate``.
+        codebook_rate: the same for the codebooks.
+        query_encoder_rate: Adam's step for the parameters of a query encoder.
+        patience: epochs without improvement on the selection queries after which training stops.
         sweeps: passes of coordinate descent over a document's sub-codes.
         local_queries: how many of the training queries nearest to a document shape its code.
         local_weight: weight of each of these in the error that its code minimises.
@@ -53,13 +107,21 @@ class DistillConfig:
     """
 
     epochs: int = 3
-    batch_size: int = 256
+    batch_size: int | None = None
     top_k: int = 100
-    sampled: int = 10
+    loss: Loss = Loss.LISTNET
+    candidates: str = "in_batch + top100:10"
+    learn: Learn = Learn.BOTH
+    balance: bool = False
+    assignment: Assignment = Assignment.FIXED
+    encoding: Encoding = Encoding.QUERY_AWARE
+    temperature: float | None = None
     perplexity: float = 60.0
     learning_rate: float = 0.02
+    centroid_rate: float | None = None
+    codebook_rate: float | None = None
+    query_encoder_rate: float = 1e-4
     patience: int = 2
-    encoding: Encoding = Encoding.QUERY_AWARE
     sweeps: int = 3
     local_queries: int = 8
     local_weight: float = 2.0
@@ -77,32 +139,57 @@ class DistillConfig:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        try:
-            object.__setattr__(self, "encoding", Encoding(self.encoding))
-        except ValueError:
-            names = ", ".join(repr(e.value) for e in Encoding)
-            raise InputError(f"encoding: expected one of {names}, got {self.encoding!r}") from None
-        at_least = {"epochs": 0, "batch_size": 1, "top_k": 10, "sampled": 1, "patience": 1, "sweeps": 1}
-        at_least |= {"local_queries": 0, "max_queries": 100, "block_rows": 256, "seed": 0}
-        if self.nprobe is not None:
-            at_least["nprobe"] = 1
+        for name, kind in ENUMS.items():
+            try:
+                object.__setattr__(self, name, kind(getattr(self, name)))
+            except ValueError:
+                names = ", ".join(repr(e.value) for e in kind)
+                raise InputError(f"{name}: expected one of {names}, got {getattr(self, name)!r}") from None
+        at_least = {"epochs": 0, "batch_size": 1, "top_k": 10, "patience": 1, "sweeps": 1, "local_queries": 0}
+        at_least |= {"max_queries": 100, "block_rows": 256, "nprobe": 1, "seed": 0}
         for name, low in at_least.items():
             value = getattr(self, name)
+            if value is None and name in ("batch_size", "nprobe"):
+                continue
             if isinstance(value, bool) or not isinstance(value, int) or value < low:
                 raise InputError(f"{name}: expected an integer of at least {low}, got {value!r}")
-        not_negative = ("local_weight", "self_weight", "global_weight", "max_scan_increase")
-        for name in not_negative:
+        for name in ("local_weight", "self_weight", "global_weight", "max_scan_increase"):
             if not (_is_number(getattr(self, name)) and getattr(self, name) >= 0):
                 raise InputError(f"{name}: expected a number of at least 0, got {getattr(self, name)!r}")
         for name in ("validation_fraction", "confidence", "learning_rate"):
             if not (_is_number(getattr(self, name)) and 0 < getattr(self, name) < 1):
                 raise InputError(f"{name}: expected a number between 0 and 1, got {getattr(self, name)!r}")
+        for name in ("temperature", "centroid_rate", "codebook_rate", "query_encoder_rate"):
+            value = getattr(self, name)
+            if value is None and name != "query_encoder_rate":
+                continue
+            if not (_is_number(value) and 0 < value < math.inf):
+                raise InputError(f"{name}: expected a positive number, got {value!r}")
+        for name in ("balance", "progress"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"{name}: expected True or False, got {getattr(self, name)!r}")
         if not (_is_number(self.perplexity) and 1 < self.perplexity < self.top_k):
             raise InputError(
                 f"perplexity: expected between 1 and top_k={self.top_k}, got {self.perplexity!r}; set it with top_k"
             )
-        if self.sampled > self.top_k:
-            raise InputError(f"sampled: expected at most top_k={self.top_k}, got {self.sampled}")
+        if self.encoding is Encoding.FROZEN and self.assignment is Assignment.REFRESHED:
+            raise InputError(
+                "assignment: expected 'fixed' with encoding='frozen', got 'refreshed'; a code belongs to its list"
+            )
+        if self.mixture.single and self.loss is not Loss.RECONSTRUCTION:
+            raise InputError(
+                f"candidates: expected others to rank a document against, got {self.candidates!r}; add in_batch"
+            )
+
+    @property
+    def mixture(self) -> Mixture:
+        """:attr:`candidates`, parsed."""
+        return Mixture.parse(self.candidates)
+
+    @property
+    def depth(self) -> int:
+        """How many exact neighbours the training queries need: ``top_k``, or more if ``candidates`` go deeper."""
+        return max(self.top_k, self.mixture.depth("top"))
 
 
 def _is_number(value: object) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import faiss
@@ -46,7 +46,8 @@ class OperatingPoint:
         recall_at_k: share of the exact top 10 in the first K returned, with K as in :class:`Evaluation`.
         codes_scanned: codes compared, a query.
         latency_ms: wall-clock milliseconds a query, searched as one batch. Noisy on shared machines.
-        mrr_at_10: reciprocal rank of the first relevant document in the first 10, or None without labels.
+        mrr_at_10: reciprocal rank of the first relevant document in the first 10, over the queries that have one; None
+            if none has.
         label_recall_at_10: share of the relevant documents in the first 10, or None.
         label_recall_at_k: share of the relevant documents in the first K, or None.
     """
@@ -86,6 +87,14 @@ class Evaluation:
     def own(self) -> OperatingPoint:
         """The operating point at ``own_nprobe``."""
         return next(p for p in self.points if p.nprobe == self.own_nprobe)
+
+    def at_the_cost_of(self, other: Evaluation) -> Evaluation:
+        """What is found here, with the codes scanned, latency and list imbalance of another at the same nprobes."""
+        points = tuple(
+            replace(p, codes_scanned=o.codes_scanned, latency_ms=o.latency_ms)
+            for p, o in zip(self.points, other.points, strict=True)
+        )
+        return replace(self, points=points, imbalance=other.imbalance)
 
     def __str__(self) -> str:
         """A text table; the nprobe it is judged at is starred."""
@@ -147,6 +156,11 @@ def measure(adapter: IVFPQAdapter, queries: QuerySet, own_nprobe: int, nprobes: 
         if nprobe == own_nprobe:
             own_overlap = overlap
         labels = queries.relevant
+        found_of, first_of = found, first
+        if labels is not None:  # queries without a label say nothing
+            labelled = (labels != -1).any(axis=1)
+            labels, found_of, first_of = labels[labelled], found[labelled], first[labelled]
+            labels = labels if len(labels) else None
         point = OperatingPoint(
             nprobe=nprobe,
             overlap_at_10=float(overlap.mean()),
@@ -154,32 +168,32 @@ def measure(adapter: IVFPQAdapter, queries: QuerySet, own_nprobe: int, nprobes: 
             recall_at_k=float(recall(found, queries.truth[:, :10]).mean()),
             codes_scanned=codes_scanned,
             latency_ms=1000 * seconds / len(found),
-            mrr_at_10=None if labels is None else float(reciprocal_rank(first, labels).mean()),
-            label_recall_at_10=None if labels is None else float(recall(first, labels).mean()),
-            label_recall_at_k=None if labels is None else float(recall(found, labels).mean()),
+            mrr_at_10=None if labels is None else float(reciprocal_rank(first_of, labels).mean()),
+            label_recall_at_10=None if labels is None else float(recall(first_of, labels).mean()),
+            label_recall_at_k=None if labels is None else float(recall(found_of, labels).mean()),
         )
         points.append(point)
     depth = queries.truth.shape[1]
     return Evaluation(depth, own_nprobe, tuple(points), own_overlap, adapter.imbalance, adapter.bytes_per_vector)
 
 
+def search(adapter: IVFPQAdapter, queries: QuerySet, k: int) -> Int64:
+    """The first ``k`` ids ``(nq, k)`` of the index as it is, -1 as padding, without those that queries exclude."""
+    if queries.exclude is None:
+        return np.asarray(adapter.index.search(queries.vectors, k)[1])
+    found = np.asarray(adapter.index.search(queries.vectors, k + 1)[1])
+    return found[all_but(found, queries.exclude)].reshape(-1, k)
+
+
 def _search(adapter: IVFPQAdapter, queries: QuerySet, nprobe: int) -> tuple[Int64, Int64, float, float]:
     """The first 10 ids ``(nq, 10)`` and the first K ``(nq, K)``, codes scanned a query, seconds of a search."""
     stats: Any = faiss.cvar.indexIVF_stats  # type: ignore[attr-defined]
-    depth = queries.truth.shape[1]
-
-    def search(k: int) -> Int64:
-        if queries.exclude is None:
-            return np.asarray(adapter.index.search(queries.vectors, k)[1])
-        found = np.asarray(adapter.index.search(queries.vectors, k + 1)[1])
-        return found[all_but(found, queries.exclude)].reshape(-1, k)
-
     with adapter.probing(nprobe):
         stats.reset()
         start = time.perf_counter()
-        found = search(depth)
+        found = search(adapter, queries, queries.truth.shape[1])
         seconds = time.perf_counter() - start
         codes_scanned = stats.ndis / len(found)
         # A refinement re-ranks as many as are asked for, so its first 10 are those of a search for 10.
-        first = search(10) if adapter.refines else found[:, :10]
+        first = search(adapter, queries, 10) if adapter.refines else found[:, :10]
     return first, found, codes_scanned, seconds

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from faiss_distill import query_encoders
 from faiss_distill.adapters import IVFPQAdapter
 from faiss_distill.config import DistillConfig
 from faiss_distill.errors import InputError
 from faiss_distill.readers import Vectors, open_vectors
+from faiss_distill.relevance import open_relevant
 from faiss_distill.state import Float32, Int64, IVFPQState
 
 SAMPLE = 1_000
@@ -32,33 +36,68 @@ class Queries:
         vectors: as the outer index takes them, float32 ``(nq, d_in)``.
         rows: where documents stand in, the row of the corpus that each is, int64 ``(nq,)``; else None.
         relevant: ids of the relevant documents, -1 as padding, int64 ``(nq, r)``, or None.
+        inputs: what the query encoder takes, one entry a query ``(nq, ...)``, or None without one.
     """
 
     vectors: Float32
     rows: Int64 | None = None
     relevant: Int64 | None = None
+    inputs: NDArray[Any] | None = None
 
     def take(self, which: slice | Int64) -> Queries:
         """Some of them."""
-        rows, relevant = (None if a is None else a[which] for a in (self.rows, self.relevant))
-        return Queries(self.vectors[which], rows, relevant)
+        rows, relevant, given = (None if a is None else a[which] for a in (self.rows, self.relevant, self.inputs))
+        return Queries(self.vectors[which], rows, relevant, given)
 
     def distinct(self, but: Queries | None = None) -> Queries:
-        """The first of each that occurs more than once, without those that are in ``but``.
+        """The first of each that occurs more than once, with the labels of all, without those that are in ``but``.
 
-        A log repeats its queries. One that is trained on must not judge, and one that judges must count once.
+        A log repeats its queries. One that is trained on must not judge, and one that judges must count once. Queries
+        are the same if their vectors are, or what the query encoder takes.
         """
-        seen = set() if but is None else {vector.tobytes() for vector in but.vectors}
-        kept = []
-        for i, vector in enumerate(self.vectors):
-            key = vector.tobytes()
-            if key not in seen:
-                seen.add(key)
-                kept.append(i)
-        return self.take(np.array(kept, dtype=np.int64))
+        taken = set() if but is None else {key for i in range(len(but.vectors)) for key in but._keys(i)}
+        first: dict[Hashable, int] = {}
+        copies: dict[int, list[int]] = {}
+        for i in range(len(self.vectors)):
+            keys = self._keys(i)
+            if any(key in taken for key in keys):
+                continue
+            known = [first[key] for key in keys if key in first]
+            owner = known[0] if known else i
+            for key in keys:
+                first.setdefault(key, owner)
+            copies.setdefault(owner, []).append(i)
+        out = self.take(np.array(list(copies), dtype=np.int64))
+        if self.relevant is None or len(copies) == len(self.vectors):
+            return out
+        labels = [np.unique(self.relevant[rows]) for rows in copies.values()]
+        labels = [found[found != -1] for found in labels]
+        merged = np.full((len(labels), max((len(found) for found in labels), default=1) or 1), -1, dtype=np.int64)
+        for row, found in zip(merged, labels, strict=True):
+            row[: len(found)] = found
+        return replace(out, relevant=merged)
+
+    def _keys(self, i: int) -> list[Hashable]:
+        """What tells query ``i`` from others: its vector, and its input if there is one."""
+        keys: list[Hashable] = [self.vectors[i].tobytes()]
+        if self.inputs is not None:
+            entry = self.inputs[i]
+            keys.append(("input", entry.tobytes() if isinstance(entry, np.ndarray) else repr(entry)))
+        return keys
 
 
-def open_corpus(adapter: IVFPQAdapter, embeddings: Any, labels: Int64, ids: Any) -> Vectors:
+@dataclass(frozen=True)
+class Given:
+    """Queries of one purpose, as a user passes them; any may be None."""
+
+    queries: Any
+    relevant: Any
+    inputs: Any
+
+
+def open_corpus(
+    adapter: IVFPQAdapter, embeddings: Any, labels: Int64, ids: Any, partial: bool = False
+) -> tuple[Vectors, Int64]:
     """The embeddings in the order of ``labels``.
 
     Args:
@@ -66,6 +105,10 @@ def open_corpus(adapter: IVFPQAdapter, embeddings: Any, labels: Int64, ids: Any)
         embeddings: see :func:`faiss_distill.readers.open_vectors`.
         labels: outer ids of the stored vectors, distinct, int64 ``(n,)``.
         ids: id of each embedding, or None if row ``i`` belongs to id ``i``.
+        partial: whether ``ids`` may lack some of the stored vectors.
+
+    Returns:
+        The embeddings, and which of ``labels`` they belong to, ascending int64.
 
     Raises:
         InputError: wrong dimension, or embeddings and stored ids are not one to one.
@@ -73,8 +116,20 @@ def open_corpus(adapter: IVFPQAdapter, embeddings: Any, labels: Int64, ids: Any)
     corpus = open_vectors(embeddings, "embeddings")
     if corpus.d != adapter.index.d:
         raise InputError(f"embeddings: expected dimension {adapter.index.d} as the index has, got {corpus.d}")
-    rows = _rows_of(labels, corpus.n, ids)
-    return corpus if np.array_equal(rows, np.arange(corpus.n)) else corpus.select(rows)
+    held = np.arange(len(labels))
+    if partial and ids is not None:
+        held = np.flatnonzero(np.isin(labels, _integers(ids, "ids")))
+        if len(held) == 0:
+            raise InputError("ids: expected ids that the index holds, got none that it does")
+    rows = _rows_of(labels[held], corpus.n, ids)
+    return corpus if np.array_equal(rows, np.arange(corpus.n)) else corpus.select(rows), held
+
+
+def positions(labels: Int64, ids: Int64) -> Int64:
+    """Where each of ``ids`` is in ``labels``, distinct in any order; -1 where it is not: int64, shaped as ``ids``."""
+    order = np.argsort(labels)
+    at = np.minimum(np.searchsorted(labels, ids, sorter=order), len(labels) - 1)
+    return np.where(labels[order[at]] == ids, order[at], -1)
 
 
 def _rows_of(labels: Int64, n_embeddings: int, ids: Any) -> Int64:
@@ -103,7 +158,10 @@ def _rows_of(labels: Int64, n_embeddings: int, ids: Any) -> Int64:
         raise InputError(f"ids: expected distinct ids, got {len(doubles)} repeated ({_examples(doubles)})")
     missing = np.setdiff1d(labels, ordered)
     if len(missing):
-        raise InputError(f"ids: expected the ids of all {n} stored vectors, got none of {_examples(missing)}")
+        raise InputError(
+            f"ids: expected the ids of all {n} stored vectors, {len(missing)} are missing ({_examples(missing)}); "
+            f"a sample will do with encoding='frozen'"
+        )
     if n_embeddings > n:
         extra = np.setdiff1d(ordered, labels)
         raise InputError(f"ids: expected only ids that the index holds, got {len(extra)} others ({_examples(extra)})")
@@ -161,31 +219,6 @@ def open_queries(adapter: IVFPQAdapter, queries: Any, name: str, block_rows: int
     return vectors
 
 
-def open_relevant(relevant: Any, n_queries: int, labels: Int64, name: str) -> Int64:
-    """Relevant ids as int64 ``(n_queries, r)``, -1 as padding.
-
-    Args:
-        relevant: integers ``(n_queries,)`` or ``(n_queries, r)``, -1 where there is none.
-        n_queries: rows expected.
-        labels: ids that the index holds.
-        name: what to call it in errors.
-
-    Raises:
-        InputError: wrong shape or dtype, or ids that the index does not hold.
-    """
-    out = _integers(relevant, name)
-    if out.dtype.kind not in "iu" or out.ndim not in (1, 2) or len(out) != n_queries:
-        raise InputError(
-            f"{name}: expected integers ({n_queries},) or ({n_queries}, r), one row a query, "
-            f"got {out.dtype} of shape {out.shape}"
-        )
-    out = np.asarray(out.reshape(n_queries, -1), dtype=np.int64)
-    unknown = np.setdiff1d(out[out != -1], labels)
-    if len(unknown):
-        raise InputError(f"{name}: expected ids that the index holds, got {len(unknown)} others ({_examples(unknown)})")
-    return out
-
-
 @dataclass(frozen=True)
 class Splitter:
     """Makes training and validation queries of what a user passes.
@@ -196,6 +229,8 @@ class Splitter:
         labels: the ids that it holds, int64 ``(n,)``.
         config: for ``validation_fraction``, ``max_queries`` and ``block_rows``.
         rng: source of randomness.
+        query_encoder: the module that queries are to be encoded with, or None.
+        device: where it runs.
     """
 
     adapter: IVFPQAdapter
@@ -203,36 +238,44 @@ class Splitter:
     labels: Int64
     config: DistillConfig
     rng: np.random.Generator
+    query_encoder: Any
+    device: torch.device
 
-    def split(
-        self, queries: Any, relevant: Any, validation_queries: Any, validation_relevant: Any
-    ) -> tuple[Queries, Queries]:
-        """Training and validation queries; the arguments are those of :func:`faiss_distill.distill`.
+    def split(self, given: Given, held_out: Given) -> tuple[Queries, Queries]:
+        """Training and validation queries.
 
         Raises:
             InputError: one of them is wrong, or lacks what it belongs to, or there are too few queries.
         """
-        for name, value, needs in (
-            ("relevant", relevant, queries),
-            ("validation_queries", validation_queries, queries),
-            ("validation_relevant", validation_relevant, validation_queries),
+        some, others = (g.queries is not None or g.inputs is not None for g in (given, held_out))
+        for name, present, belongs in (
+            ("relevant", given.relevant is not None, some),
+            ("validation_queries", others, some),
+            ("validation_relevant", held_out.relevant is not None, others),
+            ("query_encoder", self.query_encoder is not None, some),
         ):
-            if value is not None and needs is None:
+            if present and not belongs:
                 raise InputError(f"{name}: expected together with the queries it belongs to, got it without them")
-        if queries is None:
+        for name, value in (("query_inputs", given.inputs), ("validation_query_inputs", held_out.inputs)):
+            if value is not None and self.query_encoder is None:
+                raise InputError(f"{name}: expected together with query_encoder=, got it without one")
+        if others and (given.inputs is None) != (held_out.inputs is None):
+            missing = "query_inputs" if given.inputs is None else "validation_query_inputs"
+            raise InputError(f"{missing}: expected inputs for queries and validation_queries alike, got none")
+        if not some:
             rows = self.rng.permutation(self.corpus.n)[: min(STAND_INS, self.config.max_queries)]
             return self._divide(Queries(self._documents(rows), rows).distinct(), "embeddings")
-        whole = self._load(queries, relevant, "queries")
-        if validation_queries is None:
+        whole = self._load(given, "")
+        if not others:
             return self._divide(whole, "queries")
-        held_out = self._load(validation_queries, validation_relevant, "validation_queries").distinct(but=whole)
-        if len(held_out.vectors) < MIN_QUERIES // 3:
+        validation = self._load(held_out, "validation_").distinct(but=whole)
+        if len(validation.vectors) < MIN_QUERIES // 3:
             raise InputError(
                 f"validation_queries: expected at least {MIN_QUERIES // 3} distinct ones that are not in queries, "
-                f"got {len(held_out.vectors)}; pass more, "
+                f"got {len(validation.vectors)}; pass more, "
                 f"or leave them out to have some held out of queries"
             )
-        return whole, held_out
+        return whole, validation
 
     def _documents(self, rows: Int64) -> Float32:
         order = np.argsort(rows)
@@ -240,15 +283,30 @@ class Splitter:
         out[order] = self.corpus.take(rows[order])  # ascending: kind to a memory-mapped file
         return out
 
-    def _load(self, queries: Any, relevant: Any, name: str) -> Queries:
-        vectors = open_queries(self.adapter, queries, name, self.config.block_rows)
+    def _load(self, given: Given, prefix: str) -> Queries:
+        encoder, entries, vectors = self.query_encoder, None, None
+        if given.queries is not None:
+            vectors = open_queries(self.adapter, given.queries, f"{prefix}queries", self.config.block_rows)
+        if given.inputs is not None:
+            entries = query_encoders.as_inputs(given.inputs, f"{prefix}query_inputs")
+        counts = [x.n if isinstance(x, Vectors) else len(x) for x in (vectors, entries) if x is not None]
+        if counts[-1] != counts[0]:
+            raise InputError(f"{prefix}query_inputs: expected one for each of {counts[0]} queries, got {counts[1]}")
         known = None
-        if relevant is not None:
-            known = open_relevant(
-                relevant, vectors.n, self.labels, "relevant" if name == "queries" else "validation_relevant"
-            )
-        rows = np.sort(self.rng.permutation(vectors.n)[: self.config.max_queries])
-        return Queries(vectors.take(rows), None, None if known is None else known[rows]).distinct()
+        if given.relevant is not None:
+            known = open_relevant(given.relevant, counts[0], self.labels, f"{prefix}relevant")
+        rows = np.sort(self.rng.permutation(counts[0])[: self.config.max_queries])
+        known = None if known is None else known[rows]
+        taken = None if vectors is None else vectors.take(rows)
+        entries = taken if entries is None else entries[rows]
+        if encoder is None:
+            entries = None
+        elif entries is not None:
+            query_encoders.check_encoder(encoder, entries, self.adapter.index.d, self.device)
+            if taken is None:  # what the encoder makes of them before it learns
+                taken = query_encoders.encode(encoder, entries, self.device).cpu().numpy()
+        assert taken is not None  # there were queries, or inputs with an encoder
+        return Queries(taken, None, known, entries).distinct()
 
     def _divide(self, whole: Queries, name: str) -> tuple[Queries, Queries]:
         n = len(whole.vectors)

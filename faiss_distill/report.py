@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from faiss_distill.config import DistillConfig
+from torch import nn
+
+from faiss_distill.config import DistillConfig, Encoding
 from faiss_distill.errors import InputError, MissingDependencyError
 from faiss_distill.evaluation import Evaluation, table
 
@@ -18,11 +20,13 @@ def check_plot(path: str | Path) -> None:
     """Find out before the work whether :func:`plot` will be able to draw ``path``.
 
     Raises:
-        InputError: its suffix is none of the :data:`PLOT_FORMATS`.
+        InputError: its suffix is none of the :data:`PLOT_FORMATS`, or its folder is not there.
         MissingDependencyError: matplotlib is not installed.
     """
     if Path(path).suffix not in PLOT_FORMATS:
         raise InputError(f"plot: expected a file ending in {', '.join(PLOT_FORMATS)}, got {str(path)!r}")
+    if not Path(path).parent.is_dir():
+        raise InputError(f"plot: no such folder: {str(Path(path).parent)!r}")
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
@@ -33,7 +37,7 @@ def plot(before: Evaluation, after: Evaluation, path: str | Path, title: str = "
     """Draw overlap@10 and nearest-in-10 against codes scanned into ``path``, ``.png``, ``.svg`` or ``.pdf``.
 
     Raises:
-        InputError: another suffix.
+        InputError: another suffix, or no such folder.
         MissingDependencyError: matplotlib is not installed.
     """
     check_plot(path)
@@ -71,6 +75,7 @@ class DistillReport:
         index: the index's classes from the outside in.
         metric: ``"inner_product"`` or ``"l2"``.
         n: vectors in the index.
+        n_embeddings: of these, the vectors whose embeddings were passed; before and after are measured among them.
         query_source: ``"queries"``, or ``"documents"`` where documents stood in for them.
         n_train: queries trained on.
         n_selection: queries that chose the best epoch.
@@ -79,8 +84,10 @@ class DistillReport:
         after: the tuned index; if not kept, what it would have been.
         gain: mean difference of overlap@10 at the judged nprobe, after minus before.
         interval: its paired bootstrap interval at ``config.confidence``.
-        temperature: the calibrated softmax temperature.
+        temperature: what scores were divided by in training.
         history: for each epoch (0 is the start) its training loss and the overlap@10 of the selection queries.
+        best_epoch: the epoch whose centroids and codebooks were taken; 0 if those at the start were best.
+        query_encoder: the trained query encoder, if one was passed and the result was kept: search with its embeddings.
         seconds: wall-clock seconds by phase.
         config: the options.
     """
@@ -90,6 +97,7 @@ class DistillReport:
     index: str
     metric: str
     n: int
+    n_embeddings: int
     query_source: str
     n_train: int
     n_selection: int
@@ -100,25 +108,25 @@ class DistillReport:
     interval: tuple[float, float]
     temperature: float
     history: tuple[dict[str, float | None], ...]
+    best_epoch: int
+    query_encoder: nn.Module | None
     seconds: dict[str, float]
     config: DistillConfig
-
-    @property
-    def best_epoch(self) -> int:
-        """The epoch whose centroids and codebooks were taken; 0 if those at the start were best."""
-        return max(range(len(self.history)), key=lambda i: self.history[i]["overlap_at_10"] or 0.0)
 
     def __str__(self) -> str:
         """The table, with what a reader needs to judge it."""
         epochs = len(self.history) - 1
         share = " (documents stood in for queries: the gain on real queries may differ)"
+        only_codes = not self.best_epoch and self.config.encoding is not Encoding.FROZEN
+        part = "" if self.n_embeddings == self.n else f", measured among the {self.n_embeddings} embeddings passed"
         lines = [
-            f"{self.index}, {self.metric}, {self.n} vectors of {self.before.bytes_per_vector} bytes",
+            f"{self.index}, {self.metric}, {self.n} vectors of {self.before.bytes_per_vector} bytes{part}",
             f"{'Kept' if self.kept else 'NOT kept, the index is as it was'}: {self.reason}",
             f"trained on {self.n_train} {self.query_source}, epoch {self.best_epoch} of {epochs} chosen by "
             f"{self.n_selection} others, measured on {self.n_validation} more"
             + (share if self.query_source == "documents" else ""),
-            *(["centroids and codebooks are those of before: only the codes are new"] if not self.best_epoch else []),
+            *(["search with the embeddings of report.query_encoder"] if self.query_encoder is not None else []),
+            *(["centroids and codebooks are those of before: only the codes are new"] if only_codes else []),
             "",
             table(self.before, self.after),
             f"* judged here, nprobe {self.before.own_nprobe}",
@@ -131,9 +139,10 @@ class DistillReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain Python numbers, strings, lists and dicts, without the per-query arrays."""
-        out = asdict(self)
-        out |= {"before": self.before.to_dict(), "after": self.after.to_dict()}
-        out["config"]["encoding"] = self.config.encoding.value
+        out = {field.name: getattr(self, field.name) for field in fields(self)}
+        out |= {"before": self.before.to_dict(), "after": self.after.to_dict(), "history": list(self.history)}
+        out["config"] = {k: getattr(v, "value", v) for k, v in asdict(self.config).items()}
+        out["query_encoder"] = None if self.query_encoder is None else type(self.query_encoder).__name__
         return out
 
     def to_json(self, path: str | Path | None = None) -> str:
@@ -147,7 +156,7 @@ class DistillReport:
         """Draw recall against codes scanned, before and after, into ``path``, ``.png``, ``.svg`` or ``.pdf``.
 
         Raises:
-            InputError: another suffix.
+            InputError: another suffix, or no such folder.
             MissingDependencyError: matplotlib is not installed.
         """
         plot(self.before, self.after, path)

@@ -7,7 +7,7 @@ Axes, everywhere in this package: ``n`` stored vectors, ``nlist`` inverted lists
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +58,10 @@ class IVFPQState:
     def d(self) -> int:
         """Dimension behind the transforms."""
         return int(self.centroids.shape[1])
+
+    def take(self, rows: Int64) -> IVFPQState:
+        """The same parameters over some of the vectors."""
+        return replace(self, assignment=self.assignment[rows], codes=self.codes[rows], ids=self.ids[rows])
 
     def reconstruct(self, rows: Int64) -> Float32:
         """Decode the vectors ``rows``: float32 ``(len(rows), d)``."""

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from scipy import stats
+from torch import nn
 from tqdm import tqdm
 
-from faiss_distill import inputs
+from faiss_distill import inputs, query_encoders
 from faiss_distill.adapters import open_index
 from faiss_distill.candidates import LocalQueries
 from faiss_distill.config import DistillConfig, Encoding
 from faiss_distill.encoding import QueryAwareEncoder
 from faiss_distill.errors import InputError
-from faiss_distill.evaluation import Evaluation, QuerySet, measure
-from faiss_distill.optimisation import Documents, Objective, Selection, Taught, optimise
+from faiss_distill.evaluation import Evaluation, QuerySet, measure, search
+from faiss_distill.objective import Documents, Objective, Selection, StudentQueries, Taught
+from faiss_distill.optimisation import optimise
 from faiss_distill.report import DistillReport
-from faiss_distill.state import Float32, IVFPQState
+from faiss_distill.state import Int64, IVFPQState
 from faiss_distill.students import IVFPQStudent, nearest_codes
 from faiss_distill.teacher import Teacher, calibrate_temperature
 
@@ -42,13 +45,22 @@ class DistillTrainer:
 
     Args:
         index: see :func:`faiss_distill.distill`, as for all arguments.
-        embeddings: the vectors behind the index, ``(n, d)``.
+        embeddings: the vectors behind the index, ``(n, d)``; a sample of them if codes are frozen.
         queries: training queries ``(nq, d)``, or None.
         ids: id of each embedding, or None if row ``i`` belongs to id ``i``.
         relevant: relevant ids of ``queries``.
         validation_queries: queries that choose and judge; held out of ``queries`` if None.
         validation_relevant: relevant ids of ``validation_queries``.
+        query_encoder: a module that is trained along, in place.
+        query_inputs: what it takes, one for each of ``queries``.
+        validation_query_inputs: one for each of ``validation_queries``.
         config: the options.
+
+    Attributes:
+        config: the options.
+        query_encoder: as passed.
+        start_counts: whether the centroids and codebooks at the start may turn out best. Benchmarks set it to False to
+            see what a method does.
 
     Raises:
         UnsupportedIndexError: the index can't be tuned.
@@ -65,10 +77,14 @@ class DistillTrainer:
         relevant: Any = None,
         validation_queries: Any = None,
         validation_relevant: Any = None,
+        query_encoder: Any = None,
+        query_inputs: Any = None,
+        validation_query_inputs: Any = None,
         config: DistillConfig | None = None,
     ) -> None:
         """Check everything, load the queries and split them."""
         self.config = config = config or DistillConfig()
+        self.start_counts = True
         self.seconds: dict[str, float] = {}
         rng = np.random.default_rng(config.seed)
         try:
@@ -79,21 +95,36 @@ class DistillTrainer:
             self._adapter = adapter = open_index(index)
             self._state = adapter.extract()
             self._labels = adapter.outer_ids(self._state.ids)
-            self._corpus = inputs.open_corpus(adapter, embeddings, self._labels, ids)
-            if config.top_k >= self._state.n:
-                raise InputError(f"top_k: expected less than the {self._state.n} vectors stored, got {config.top_k}")
+            frozen = config.encoding is Encoding.FROZEN
+            self._corpus, rows = inputs.open_corpus(adapter, embeddings, self._labels, ids, partial=frozen)
+            # What can be taught: all stored vectors, or those whose embeddings are there.
+            self._sample = self._state if len(rows) == self._state.n else self._state.take(rows)
+            self._sample_labels = self._labels[rows]
+            deepest = max(config.depth, config.mixture.depth("hard"))
+            if deepest >= self._sample.n:
+                raise InputError(
+                    f"{'top_k' if deepest == config.top_k else 'candidates'}: expected less than the "
+                    f"{self._sample.n} vectors {'passed' if frozen else 'stored'}, got {deepest}"
+                )
             if config.nprobe is not None and config.nprobe > adapter.ivf.nlist:
                 raise InputError(f"nprobe: expected at most nlist={adapter.ivf.nlist}, got {config.nprobe}")
-            self.query_source = "documents" if queries is None else "queries"
-            splitter = inputs.Splitter(adapter, self._corpus, self._labels, config, rng)
-            self._train, self._validation = splitter.split(queries, relevant, validation_queries, validation_relevant)
+            self.query_source = "documents" if queries is None and query_inputs is None else "queries"
+            self.query_encoder = query_encoder
+            if isinstance(query_encoder, nn.Module):
+                query_encoder.to(self._device)
+            splitter = inputs.Splitter(adapter, self._corpus, self._labels, config, rng, query_encoder, self._device)
+            self._train, self._validation = splitter.split(
+                inputs.Given(queries, relevant, query_inputs),
+                inputs.Given(validation_queries, validation_relevant, validation_query_inputs),
+            )
+            self._check_training_queries()
             self._corpus.check_finite(config.block_rows, config.progress)
-            inputs.check_corpus(adapter, self._state, self._corpus, rng)
+            inputs.check_corpus(adapter, self._sample, self._corpus, rng)
         self._teacher = Teacher(adapter.metric, adapter.normalizes, config.block_rows, config.device, config.progress)
         self._nprobe = config.nprobe or adapter.nprobe
 
     def train(self) -> DistillReport:
-        """Tune the index in place, if that makes it better.
+        """Tune the index in place, and the query encoder with it, if that makes search better.
 
         Returns:
             What was found before and after, whether the result was kept, and why.
@@ -102,31 +133,74 @@ class DistillTrainer:
             InputError: the index was changed since the trainer was made.
         """
         self._check_unchanged()
+        encoder = self.query_encoder
+        if encoder is None:
+            return self._run()
+        saved, kept = copy.deepcopy(encoder.state_dict()), False
+        try:
+            report = self._run()
+            kept = report.kept
+            return report
+        finally:
+            if not kept:
+                encoder.load_state_dict(saved)
+
+    def _run(self) -> DistillReport:
+        config, adapter = self.config, self._adapter
         with self._phase("teacher"):
-            train, held_out = self._teach(self._train), self._teach(self._validation)
+            train, held_out = self._teach(self._train, config.depth), self._teach(self._validation, config.top_k)
         # No query both chooses the epoch and judges the result.
         n_selection = min(len(held_out.top) // 4, MAX_SELECTION)
-        judges = self._query_set(held_out.take(slice(n_selection, None)))
+        judges = held_out.take(slice(n_selection, None))
+        partial = self._sample.n < self._state.n
         with self._phase("evaluate"):
-            before = measure(self._adapter, judges, self._nprobe)
-        temperature = calibrate_temperature(train.scores[:1000], self.config.perplexity)
+            # A query encoder may have learned before: what it makes of the queries counts too.
+            asked = [self._query_set(judges, encoder) for encoder in dict.fromkeys((None, self.query_encoder))]
+            with adapter.restrict(self._sample) if partial else nullcontext():
+                found = [measure(adapter, queries, self._nprobe) for queries in asked]
+            if partial:  # what is found is known among the sample, what it costs is that of the whole index
+                costs = [measure(adapter, queries, self._nprobe) for queries in asked]
+                found = [f.at_the_cost_of(c) for f, c in zip(found, costs, strict=True)]
+            before = max(found, key=lambda evaluation: evaluation.own.overlap_at_10)
+        temperature = config.temperature or calibrate_temperature(
+            train.scores[:1000, : config.top_k], config.perplexity
+        )
         with self._phase("optimise"):
-            documents = Documents(self._corpus, self._adapter, self._state.assignment, self._device)
-            objective = Objective(documents, train, self._teacher, temperature, self.config.sampled)
+            documents = Documents(self._corpus, adapter, self._sample, config, self._device)
+            objective = Objective(
+                documents, train, self._teacher, temperature, config, lambda s: self._mine(s, documents, train)
+            )
             selection = Selection(documents, held_out.take(slice(0, n_selection)), self._nprobe)
-            student, history = optimise(self._state, objective, selection, len(train.top), self.config, self._device)
+            # Dropout in a query encoder draws on torch's own generator.
+            devices = [self._device] if self._device.type == "cuda" else []
+            with torch.enable_grad(), torch.random.fork_rng(devices):
+                torch.manual_seed(config.seed)
+                student, history, best_epoch = optimise(
+                    self._sample, self.query_encoder, documents, objective, selection, len(train.top), config,
+                    self.start_counts,
+                )  # fmt: skip
         with self._phase("encode"):
-            quantizer, state = self._encode(student, train)
+            quantizer, sample = self._encode(student, documents, train)
+        queries = self._query_set(judges, student.query_encoder)
+        if partial:
+            with self._phase("evaluate"), adapter.write(sample, quantizer):
+                among = measure(adapter, queries, self._nprobe)
         with self._phase("commit"):
-            change = self._adapter.write(state, quantizer)
+            frozen = config.encoding is Encoding.FROZEN
+            state = replace(self._state, centroids=sample.centroids, codebooks=sample.codebooks) if partial else sample
+            change = adapter.write(state, quantizer, lists=not frozen)
         with change:
             with self._phase("evaluate"):
-                after = measure(self._adapter, judges, self._nprobe)
+                after = measure(adapter, queries, self._nprobe)
+            if partial:
+                after = among.at_the_cost_of(after)
             kept, reason, gain, interval = self._judge(before, after)
             if kept:
                 change.commit()
+        if kept and not best_epoch and not frozen:
+            reason += "; training did not help: only the codes are new"
         if kept:
-            self._state = state
+            self._state, self._sample = state, sample
         logger.info("%s: %s", "kept" if kept else "not kept", reason)
         return DistillReport(
             kept=kept,
@@ -134,19 +208,48 @@ class DistillTrainer:
             index=self._adapter.description,
             metric=self._adapter.metric.value,
             n=self._state.n,
+            n_embeddings=self._sample.n,
             query_source=self.query_source,
             n_train=len(train.top),
             n_selection=n_selection,
-            n_validation=len(judges.truth),
+            n_validation=len(judges.top),
             before=before,
             after=after,
             gain=gain,
             interval=interval,
             temperature=temperature,
             history=tuple(history),
+            best_epoch=best_epoch,
+            query_encoder=self.query_encoder if kept else None,
             seconds={**self.seconds, "total": sum(self.seconds.values())},
             config=self.config,
         )
+
+    def _check_training_queries(self) -> None:
+        """Refuse candidates or a batch size that don't go with the training queries."""
+        mixture, train = self.config.mixture, self._train
+        if mixture.has("gt"):
+            if train.relevant is None:
+                raise InputError(
+                    f"candidates: expected sources that need no labels, got 'gt' in {self.config.candidates!r}; "
+                    f"pass relevant="
+                )
+            if all(source.kind == "gt" for source in mixture.sources):
+                known = (inputs.positions(self._sample_labels, train.relevant) >= 0).sum(axis=1)
+                known = known >= (1 if mixture.in_batch else 2)  # one alone can't be ranked
+                self._train = train = train.take(np.flatnonzero(known))
+                if not known.all():
+                    logger.warning("%d training queries with too few labelled documents are left out", (~known).sum())
+            if len(train.vectors) == 0:
+                raise InputError(
+                    "relevant: expected some that are among the embeddings and belong to training queries, got none; "
+                    "add a source that needs no labels to candidates"
+                )
+        if self.config.batch_size is not None and self.config.batch_size > len(train.vectors):
+            raise InputError(
+                f"batch_size: expected at most the {len(train.vectors)} training queries, got "
+                f"{self.config.batch_size}; leave it out for as many as there are"
+            )
 
     def _check_unchanged(self) -> None:
         """Refuse an index that is not the one that was checked: its lists would be overwritten with stale ones."""
@@ -163,45 +266,72 @@ class DistillTrainer:
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
-    def _teach(self, queries: inputs.Queries) -> Taught:
-        top, scores = self._teacher.top_k(self._corpus, queries.vectors, self.config.top_k, queries.rows)
-        return Taught(queries, top, scores)
+    def _teach(self, queries: inputs.Queries, depth: int) -> Taught:
+        top, scores = self._teacher.top_k(self._corpus, queries.vectors, depth, queries.rows)
+        relevant = None if queries.relevant is None else inputs.positions(self._sample_labels, queries.relevant)
+        return Taught(queries, top, scores, relevant)
 
-    def _query_set(self, taught: Taught) -> QuerySet:
-        rows = taught.queries.rows
+    def _query_set(self, taught: Taught, encoder: nn.Module | None) -> QuerySet:
+        """As the outer index takes them: the queries, or what the encoder makes of them."""
+        queries = taught.queries
+        vectors = queries.vectors
+        if encoder is not None and queries.inputs is not None:
+            vectors = query_encoders.encode(encoder, queries.inputs, self._device).cpu().numpy()
+        relevant = None
+        if taught.relevant is not None and queries.relevant is not None:
+            relevant = np.where(taught.relevant >= 0, queries.relevant, -1)
         return QuerySet(
-            vectors=taught.queries.vectors,
-            truth=self._labels[taught.top],
-            exclude=None if rows is None else self._labels[rows],
-            relevant=taught.queries.relevant,
+            vectors=vectors,
+            truth=self._sample_labels[taught.top],
+            exclude=None if queries.rows is None else self._sample_labels[queries.rows],
+            relevant=relevant,
         )
 
+    def _mine(self, student: IVFPQStudent, documents: Documents, train: Taught) -> Int64:
+        """What the index would find for the training queries under the student's parameters, with nearest codes."""
+        quantizer, state = self._encode(student, documents, None)
+        queries = self._query_set(train, student.query_encoder)
+        with self._adapter.write(state, quantizer), self._adapter.probing(self._nprobe):
+            found = search(self._adapter, queries, self.config.mixture.depth("hard"))
+        return inputs.positions(self._sample_labels, found)
+
     @torch.no_grad()
-    def _encode(self, student: IVFPQStudent, train: Taught) -> tuple[Any, IVFPQState]:
-        """Codes of the whole corpus under the learned parameters, and a quantizer that holds its centroids."""
-        config, state = self.config, self._state
+    def _encode(self, student: IVFPQStudent, documents: Documents, train: Taught | None) -> tuple[Any, IVFPQState]:
+        """The learned parameters with codes of the whole corpus, and a quantizer that holds the centroids.
+
+        Codes are the nearest ones if ``train`` is None, else as the options say.
+        """
+        config = self.config
         quantizer = self._adapter.quantizer_with(student.centroids.detach().cpu().numpy())
-        centroids: Float32 = quantizer.reconstruct_n(0, len(state.centroids))  # what it kept of them: fp16 rounds
-        student.centroids.copy_(torch.from_numpy(centroids))
-        codebooks = student.codebooks.detach()
-        if config.encoding is Encoding.QUERY_AWARE:
-            queries = torch.from_numpy(self._adapter.transform(train.queries.vectors)).to(self._device)
+        state = replace(
+            self._sample,
+            centroids=quantizer.reconstruct_n(0, len(student.centroids)),  # what it kept of them: fp16 rounds
+            codebooks=student.codebooks.detach().cpu().numpy(),
+            assignment=documents.assignment,
+        )
+        if config.encoding is Encoding.FROZEN:
+            return quantizer, state
+        stored = IVFPQStudent(state).to(self._device)
+        encoder = local = None
+        if config.encoding is Encoding.QUERY_AWARE and train is not None:
+            queries = StudentQueries(train.queries, self._adapter, self._device).all(student)
             encoder = QueryAwareEncoder(queries, state.metric, config)
-            local = LocalQueries(train.top, train.scores, config.local_queries)
+            top_k = config.top_k
+            local = LocalQueries(train.top[:, :top_k], train.scores[:, :top_k], config.local_queries)
         codes = np.empty_like(state.codes)
         with tqdm(total=state.n, desc="encode", unit="docs", disable=None if config.progress else True) as bar:
             for start, block in self._corpus.blocks(config.block_rows):
                 stop = start + len(block)
                 vectors = torch.from_numpy(self._adapter.transform(block)).to(self._device)
-                residuals = student.residuals(vectors, torch.from_numpy(state.assignment[start:stop]).to(self._device))
-                if config.encoding is Encoding.QUERY_AWARE:
+                residuals = stored.residuals(vectors, documents.lists(np.arange(start, stop)))
+                if encoder is not None and local is not None:
                     near = torch.from_numpy(local.of(start, stop)).to(self._device)
-                    chosen = encoder(vectors, residuals, codebooks, near)
+                    chosen = encoder(vectors, residuals, stored.codebooks.detach(), near)
                 else:
-                    chosen = nearest_codes(residuals, codebooks)
+                    chosen = nearest_codes(residuals, stored.codebooks.detach())
                 codes[start:stop] = chosen.cpu().numpy()
                 bar.update(len(block))
-        return quantizer, replace(state, centroids=centroids, codebooks=codebooks.cpu().numpy(), codes=codes)
+        return quantizer, replace(state, codes=codes)
 
     def _judge(self, before: Evaluation, after: Evaluation) -> tuple[bool, str, float, tuple[float, float]]:
         """Whether the tuned index is better, by a paired bootstrap over the judging queries."""
@@ -216,14 +346,16 @@ class DistillTrainer:
         measured = f"{gain:+.3f} [{low:+.3f}, {high:+.3f}] on {len(difference)} held-out queries"
         where = f"overlap@10 at nprobe {own.nprobe}"
         if not low > 0:
-            reason = f"{where} did not rise for certain: {measured}"
-            if config.encoding is Encoding.QUERY_AWARE:
+            reason = f"{where} {'fell' if high < 0 else 'did not rise for certain'}: {measured}"
+            if self.query_encoder is not None:
+                reason += "; a query encoder should start from embeddings near those of queries"
+            elif config.encoding is Encoding.QUERY_AWARE:
                 reason += "; more queries help, and with few of them encoding='nearest' may do better"
             return False, reason, gain, (low, high)
         if new.codes_scanned > own.codes_scanned * (1 + config.max_scan_increase):
             reason = (
                 f"{where} rose by {measured}, but codes scanned rose too, from {own.codes_scanned:.0f} to "
-                f"{new.codes_scanned:.0f} a query (max_scan_increase={config.max_scan_increase})"
+                f"{new.codes_scanned:.0f} a query; raise max_scan_increase={config.max_scan_increase} to accept that"
             )
             return False, reason, gain, (low, high)
         return True, f"{where} rose by {measured}", gain, (low, high)

@@ -46,6 +46,22 @@ class Wrapped:
             x = t.apply(x)
         return x
 
+    @property
+    def steps(self) -> tuple[tuple[Float32, Float32] | None, ...]:
+        """:meth:`transform` as arrays: ``x -> x @ A + b`` for ``(A, b)``, and ``x / ||x||`` for None."""
+        steps: list[tuple[Float32, Float32] | None] = []
+        for t in self.transforms:
+            if isinstance(t, faiss.NormalizationTransform):
+                steps.append(None)
+                continue
+            bias = t.apply(np.zeros((1, t.d_in), dtype=np.float32))
+            if isinstance(t, faiss.LinearTransform):
+                matrix = faiss.vector_to_array(t.A).reshape(t.d_out, t.d_in).T.copy()
+            else:  # moves or drops coordinates: zeros and ones, but for rounding
+                matrix = np.rint(t.apply(np.eye(t.d_in, dtype=np.float32)) - bias)
+            steps.append((matrix, bias))
+        return tuple(steps)
+
 
 def unwrap(index: Any) -> Wrapped:
     """Take ``index`` out of its containers.

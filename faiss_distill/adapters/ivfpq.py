@@ -12,7 +12,7 @@ from faiss.contrib.inspect_tools import get_invlist, get_pq_centroids
 
 from faiss_distill.adapters import quantizers
 from faiss_distill.adapters.containers import Wrapped, outer_ids
-from faiss_distill.adapters.transaction import WriteBack
+from faiss_distill.adapters.transaction import WriteBack, build_lists
 from faiss_distill.errors import InputError, UnsupportedIndexError
 from faiss_distill.state import Float32, Int64, IVFPQState, Metric, code_dtype
 
@@ -116,6 +116,11 @@ class IVFPQAdapter:
         """``x (n, d_in)`` behind the transforms: float32 ``(n, d)``."""
         return self._wrapped.transform(x)
 
+    @property
+    def steps(self) -> tuple[tuple[Float32, Float32] | None, ...]:
+        """:meth:`transform` as arrays: ``x -> x @ A + b`` for ``(A, b)``, and ``x / ||x||`` for None."""
+        return self._wrapped.steps
+
     def outer_ids(self, ids: Int64) -> Int64:
         """The ids that a search returns for ids stored in the lists.
 
@@ -162,13 +167,14 @@ class IVFPQAdapter:
         """A coarse quantizer like the index's own that holds ``centroids (nlist, d)``, off to the side."""
         return quantizers.with_centroids(self.quantizer, centroids)
 
-    def write(self, state: IVFPQState, quantizer: Any) -> WriteBack:
+    def write(self, state: IVFPQState, quantizer: Any, lists: bool = True) -> WriteBack:
         """A transaction that puts ``state`` into the index.
 
         Args:
-            state: of the same ids and shapes as :meth:`extract` gives; codes relative to the centroids that
-                ``quantizer`` reconstructs.
+            state: of the shapes that :meth:`extract` gives; codes relative to the centroids that ``quantizer``
+                reconstructs. With fewer vectors than the index holds it can be searched, but not committed.
             quantizer: from :meth:`quantizer_with`.
+            lists: False leaves the inverted lists alone, codes and all, and writes the parameters only.
 
         Raises:
             InputError: a shape, dtype or code of ``state`` does not fit this index.
@@ -177,9 +183,9 @@ class IVFPQAdapter:
         expected = {
             "centroids": ((self.ivf.nlist, self.ivf.d), np.dtype(np.float32)),
             "codebooks": ((pq.M, pq.ksub, pq.dsub), np.dtype(np.float32)),
-            "assignment": ((self.ivf.ntotal,), np.dtype(np.int64)),
-            "codes": ((self.ivf.ntotal, pq.M), np.dtype(code_dtype(pq.ksub))),
-            "ids": ((self.ivf.ntotal,), np.dtype(np.int64)),
+            "assignment": ((state.n,), np.dtype(np.int64)),
+            "codes": ((state.n, pq.M), np.dtype(code_dtype(pq.ksub))),
+            "ids": ((state.n,), np.dtype(np.int64)),
         }
         for name, (shape, dtype) in expected.items():
             array = getattr(state, name)
@@ -191,7 +197,15 @@ class IVFPQAdapter:
         for name, array in (("centroids", state.centroids), ("codebooks", state.codebooks)):
             if not np.isfinite(array).all():
                 raise InputError(f"{name}: expected finite values, got NaN or infinity")
-        return WriteBack(self.ivf, quantizer, state.codebooks, state.assignment, state.ids, pack(state.codes, pq.nbits))
+        new_lists = None
+        if lists:
+            new_lists = build_lists(self.ivf, state.assignment, state.ids, pack(state.codes, pq.nbits))
+        return WriteBack(self.ivf, quantizer, state.codebooks, new_lists)
+
+    def restrict(self, state: IVFPQState) -> WriteBack:
+        """A transaction under which the index holds only these of its vectors, for as long as it is not undone."""
+        lists = build_lists(self.ivf, state.assignment, state.ids, pack(state.codes, self.ivf.pq.nbits))
+        return WriteBack(self.ivf, faiss.clone_index(self.quantizer), state.codebooks, lists)
 
 
 def pack(codes: Any, nbits: int) -> Any:

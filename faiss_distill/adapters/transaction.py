@@ -23,18 +23,13 @@ class WriteBack:
         ivf: the index to change.
         quantizer: a coarse quantizer of the same class as the index's, holding the new centroids.
         codebooks: float32 ``(M, ksub, dsub)``.
-        assignment: int64 ``(n,)``.
-        ids: int64 ``(n,)``.
-        packed: uint8 ``(n, code_size)``.
+        lists: new inverted lists from :func:`build_lists`, or None to leave those of the index alone.
     """
 
-    def __init__(
-        self, ivf: Any, quantizer: Any, codebooks: Float32, assignment: Int64, ids: Int64, packed: Codes
-    ) -> None:
-        """Build the new lists off to the side and copy what would be overwritten."""
-        self._ivf, self._quantizer, self._codebooks = ivf, quantizer, codebooks
+    def __init__(self, ivf: Any, quantizer: Any, codebooks: Float32, lists: Any) -> None:
+        """Copy what would be overwritten."""
+        self._ivf, self._quantizer, self._codebooks, self._lists = ivf, quantizer, codebooks, lists
         self._live_quantizer = faiss.downcast_index(ivf.quantizer)
-        self._lists = _build_lists(ivf, assignment, ids, packed)
         self._old_quantizer = faiss.clone_index(ivf.quantizer)
         self._old_codebooks = faiss.vector_to_array(ivf.pq.centroids)
         self._old_lists, self._owned = ivf.invlists, ivf.own_invlists
@@ -57,7 +52,13 @@ class WriteBack:
         return self
 
     def commit(self) -> None:
-        """Keep the change."""
+        """Keep the change.
+
+        Raises:
+            RuntimeError: the new lists don't hold as many vectors as the index.
+        """
+        if self._ivf.invlists.compute_ntotal() != self._ivf.ntotal:
+            raise RuntimeError(f"new lists of {self._ivf.invlists.compute_ntotal()} vectors, not {self._ivf.ntotal}")
         self._committed = True
 
     def __exit__(
@@ -67,6 +68,8 @@ class WriteBack:
         if not self._committed or kind is not None:
             self._undo()
             return
+        if self._lists is None:
+            return
         # C++ owns the new lists from here on; Python frees the old ones, unless they were a caller's own.
         self._lists.this.disown()
         self._ivf.own_invlists = True
@@ -74,6 +77,8 @@ class WriteBack:
             self._old_lists.this.own(True)
 
     def _write_lists(self) -> None:
+        if self._lists is None:
+            return
         self._ivf.own_invlists = False  # or replace_invlists would delete the old ones
         self._ivf.replace_invlists(self._lists, False)
 
@@ -94,6 +99,8 @@ class WriteBack:
             self._ivf.precompute_table()
 
     def _rebuild_direct_map(self) -> None:
+        if self._lists is None:
+            return
         kind = self._ivf.direct_map.type
         # By way of none, since setting the type it already has would do nothing.
         self._ivf.set_direct_map_type(faiss.DirectMap.NoMap)  # type: ignore[attr-defined]
@@ -108,7 +115,8 @@ class WriteBack:
         self._ivf.direct_map = self._old_map.direct_map
 
 
-def _build_lists(ivf: Any, assignment: Int64, ids: Int64, packed: Codes) -> Any:
+def build_lists(ivf: Any, assignment: Int64, ids: Int64, packed: Codes) -> Any:
+    """Inverted lists off to the side: lists ``(n,)``, ids ``(n,)`` and packed codes, uint8 ``(n, code_size)``."""
     lists = faiss.ArrayInvertedLists(ivf.nlist, ivf.code_size)
     order = np.argsort(assignment, kind="stable")
     ends = np.searchsorted(assignment[order], np.arange(ivf.nlist + 1))

@@ -47,19 +47,22 @@ class IVFPQStudent(nn.Module):
 
     Args:
         state: where to start from.
+        query_encoder: trained with them, if there is one.
 
     Attributes:
         centroids: ``(nlist, d)``.
         codebooks: ``(M, ksub, dsub)``.
+        query_encoder: query inputs to embeddings, in front of the index's transforms.
     """
 
-    def __init__(self, state: IVFPQState) -> None:
+    def __init__(self, state: IVFPQState, query_encoder: nn.Module | None = None) -> None:
         """Copy the state's arrays into parameters."""
         super().__init__()
         self.metric = state.metric
         self.by_residual = state.by_residual
         self.centroids = nn.Parameter(torch.tensor(state.centroids))
         self.codebooks = nn.Parameter(torch.tensor(state.codebooks))
+        self.query_encoder = query_encoder
 
     def residuals(self, vectors: Tensor, assignment: Tensor) -> Tensor:
         """What the codes stand for: ``vectors (n, d)``, less their centroid if the index is residual."""
@@ -75,17 +78,16 @@ class IVFPQStudent(nn.Module):
         decoded = decode(codes, self.codebooks)
         return decoded + F.embedding(assignment, self.centroids) if self.by_residual else decoded
 
-    def forward(self, queries: Tensor, assignment: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """Distill-VQ Eq. 5: coarse and full scores of every query with every candidate.
+    def coarse_scores(self, queries: Tensor, assignment: Tensor) -> Tensor:
+        """Distill-VQ Eq. 5, ``s_ivf``: ``queries (nq, d)`` with the lists of the candidates ``(k,)``, ``(nq, k)``.
 
-        Args:
-            queries: ``(nq, d)``, behind the index's transforms.
-            assignment: lists of the candidates, int64 ``(k,)``.
-            codes: their codes, int64 ``(k, M)``; gradients reach the chosen codewords only.
-
-        Returns:
-            ``s_ivf`` and ``s_pq``, each ``(nq, k)``.
+        Queries come behind the index's transforms.
         """
-        coarse = similarity(queries, self.centroids, self.metric).index_select(1, assignment)
-        full = similarity(queries, self.reconstruct(assignment, codes), self.metric)
-        return coarse, full
+        return similarity(queries, self.centroids, self.metric).index_select(1, assignment)
+
+    def full_scores(self, queries: Tensor, assignment: Tensor, codes: Tensor) -> Tensor:
+        """Distill-VQ Eq. 5, ``s_pq``: as :meth:`coarse_scores`, of candidates with ``codes (k, M)``.
+
+        Gradients reach the chosen codewords only.
+        """
+        return similarity(queries, self.reconstruct(assignment, codes), self.metric)
