@@ -14,6 +14,17 @@ import pytest
 
 from faiss_distill.datasets import load_debian_packages
 
+N = 2000
+"""Documents in the indexes of most tests."""
+QUICK = {
+    "epochs": 1,
+    "top_k": 40,
+    "candidates": "in_batch + top40:10",
+    "perplexity": 25.0,
+    "progress": False,
+    "nprobe": 4,
+}
+"""Options of a tuning that takes a second."""
 METRICS = {"ip": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
 
 

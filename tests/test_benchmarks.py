@@ -2,11 +2,26 @@
 
 import json
 import sys
+from dataclasses import replace
 
+import faiss
 import numpy as np
 import pytest
+from scipy import stats
 
-from benchmarks import debian, make_full_data, make_sample
+from benchmarks import debian, figure3, make_full_data, make_sample, methods, table2, table3, table4, table5, table6
+from benchmarks.suite import Experiment, main
+from benchmarks.suite.cache import Cache, digest, library_source
+from benchmarks.suite.experiment import CachedTeacher, UngatedTrainer, cut, needs_labels, tuned_key
+from benchmarks.suite.measure import FaissSearcher, Measured, TestQueries, measure, per_query
+from benchmarks.suite.output import text
+from benchmarks.suite.results import Row, compare, mean_half_range, paired_p
+from benchmarks.suite.scann_peer import ScannSearcher, scann_rows
+from faiss_distill import DistillTrainer
+from faiss_distill.config import DistillConfig
+from faiss_distill.readers import Vectors
+from faiss_distill.state import Metric
+from faiss_distill.teacher import Teacher
 
 TRANSLATION = """\
 Package: one
@@ -66,3 +81,334 @@ def test_the_benchmark_runs_on_the_sample(tmp_path, monkeypatch, capsys):
         new = next(p for p in result["after"][0]["points"] if p["nprobe"] == 16)
         assert new["overlap_at_10"] > old["overlap_at_10"]
         assert f"{old['overlap_at_10']:.3f} → " in out
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """A quick experiment, and the cache that all tests here share."""
+    return Experiment(None, True, 3, Cache(tmp_path_factory.mktemp("cache")))
+
+
+ARRAY = np.arange(6, dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        ("a", 2, ARRAY),
+        ("a", "1", ARRAY),
+        ("a1", ARRAY),
+        (1, "a", ARRAY),
+        ("a", 1, ARRAY, None),
+        ("a", 1, ARRAY + 1),
+        ("a", 1, ARRAY.reshape(2, 3)),
+        ("a", 1, ARRAY.view(np.int32)),
+        ("a", 1, None),
+    ],
+)
+def test_a_digest_changes_with_every_part(others):
+    assert digest("a", 1, ARRAY) == digest("a", 1, ARRAY.copy())
+    assert digest("a", 1, ARRAY) != digest(*others)
+
+
+def test_a_digest_sees_content_not_layout():
+    x = np.arange(12.0).reshape(3, 4)
+    assert digest(x[:, ::2]) == digest(x[:, ::2].copy())
+
+
+def test_the_cache_makes_a_thing_once(tmp_path):
+    made = []
+
+    def make():
+        made.append(1)
+        return {"x": ARRAY, "text": np.array("é")}
+
+    for _ in range(2):
+        stored = Cache(tmp_path / "new").get("kind", "key", make)
+        np.testing.assert_array_equal(stored["x"], ARRAY)
+        assert str(stored["text"]) == "é"
+    assert len(made) == 1
+    Cache(tmp_path / "new").get("kind", "other", make)
+    Cache(tmp_path / "new").get("other", "key", make)
+    assert len(made) == 3
+
+
+def test_the_cache_keeps_nothing_of_an_interrupted_write(tmp_path, monkeypatch):
+    def interrupted(file, **_):
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np, "savez", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Cache(tmp_path).get("kind", "key", lambda: {"x": ARRAY})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_library_s_source_counts_by_content(tmp_path):
+    (tmp_path / "inner").mkdir()
+    for name in ("a.py", "inner/b.py"):
+        (tmp_path / name).write_text("x = 1\n")
+    first = library_source(tmp_path)
+    assert library_source(tmp_path) == first
+    (tmp_path / "inner/b.py").write_text("x = 2\n")
+    second = library_source(tmp_path)
+    (tmp_path / "c.py").write_text("")
+    assert len({first, second, library_source(tmp_path)}) == 3
+
+
+TUNED = {
+    "start": np.arange(9, dtype=np.uint8),
+    "documents": "of them",
+    "train": ARRAY.reshape(3, 2),
+    "labels": None,
+    "validation": ARRAY.reshape(3, 2)[:1],
+    "config": DistillConfig(),
+    "adapter": False,
+    "source": "of it",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("start", np.zeros(9, dtype=np.uint8)),
+        ("documents", "of others"),
+        ("train", ARRAY.reshape(3, 2) + 1),
+        ("labels", np.arange(3)),
+        ("validation", ARRAY.reshape(3, 2)[:2]),
+        ("config", DistillConfig(seed=1)),
+        ("config", DistillConfig(candidates="top100")),
+        ("source", "of another"),
+    ],
+)
+def test_a_tuning_is_found_again_only_for_the_same_inputs(name, value):
+    assert tuned_key(**TUNED) == tuned_key(**TUNED)
+    assert tuned_key(**TUNED) != tuned_key(**TUNED | {name: value})
+
+
+@pytest.mark.parametrize("package", ["torch", "faiss"])
+def test_a_tuning_is_not_found_again_under_another_version(package, monkeypatch):
+    before = tuned_key(**TUNED)
+    monkeypatch.setattr(f"{package}.__version__", "0.0")
+    assert tuned_key(**TUNED) != before
+
+
+def test_an_index_is_built_once_for_its_factory_string_and_documents(tmp_path):
+    e = Experiment(None, True, 1, Cache(tmp_path))
+    e.data = cut(e.data, 500, (20, 20, 20))
+    first, _ = e.build("IVF4,PQ4x4np")
+    again, _ = e.build("IVF4,PQ4x4np")
+    np.testing.assert_array_equal(first, again)
+    assert len(list(tmp_path.iterdir())) == 1
+    e.build("IVF4,PQ8x4np")
+    assert len(list(tmp_path.iterdir())) == 2
+    other = Experiment(None, True, 1, Cache(tmp_path))
+    other.data = replace(e.data, documents=e.data.documents[::-1].copy())
+    other.build("IVF4,PQ4x4np")
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_teacher_remembers(tmp_path, data, monkeypatch):
+    corpus, queries = Vectors(data.documents[:500], "embeddings"), data.queries[:20]
+    plain = Teacher(Metric.INNER_PRODUCT)
+    teacher = CachedTeacher(**vars(plain), cache=Cache(tmp_path))
+    excluded = np.arange(20)
+    calls = [(corpus, queries, 10), (corpus, queries, 11), (corpus, queries, 10, excluded), (corpus, queries[:9], 10)]
+    calls.append((Vectors(data.documents[1:501], "embeddings"), queries, 10))
+    expected = [plain.top_k(*call) for call in calls]
+    for _ in range(2):
+        for call, found in zip(calls, expected, strict=True):
+            for a, b in zip(teacher.top_k(*call), found, strict=True):
+                np.testing.assert_array_equal(a, b)
+        assert len(list(tmp_path.iterdir())) == len(calls)
+        monkeypatch.setattr(Teacher, "top_k", None)
+
+
+def test_the_gate_is_off_but_heard(monkeypatch):
+    monkeypatch.setattr(DistillTrainer, "_judge", lambda *_: (False, "worse", -0.1, (-0.2, 0.0)))
+    trainer = object.__new__(UngatedTrainer)
+    assert trainer._judge(None, None) == (True, "worse", -0.1, (-0.2, 0.0))
+
+
+def test_a_cut_keeps_the_labels(quick):
+    data = quick.data
+    assert data.documents.shape == (4000, 384)
+    assert [s.stop - s.start for s in (data.train, data.validation, data.test)] == [1500, 300, 500]
+    whole = Experiment(None, False, 1, quick.cache).data
+    for mine, all_of_them in ((data.train, whole.train), (data.validation, whole.validation), (data.test, whole.test)):
+        n = mine.stop - mine.start
+        np.testing.assert_array_equal(data.queries[mine], whole.queries[all_of_them][:n])
+        labelled = whole.documents[whole.relevant[all_of_them][:n]]
+        np.testing.assert_array_equal(data.documents[data.relevant[mine]], labelled)
+
+
+def test_only_methods_that_learn_from_labels_see_them():
+    needs = {name: needs_labels(config) for name, config in methods.PEERS.items()}
+    assert needs == {"contrastive": True, "reconstruction": False, "Distill-VQ as published": True}
+    assert not needs_labels(methods.OURS)
+    assert needs_labels(DistillConfig(candidates="gt:1 + in_batch"))
+
+
+def oracle(found, truth, relevant):
+    """The metrics of one query, by loops."""
+
+    def share(depth, wanted):
+        wanted = [w for w in wanted if w != -1]
+        return sum(w in found[:depth] for w in wanted) / max(len(wanted), 1)
+
+    ranks = [i + 1 for i, id_ in enumerate(found[:10]) if id_ != -1 and id_ in relevant]
+    return {
+        "overlap_at_10": share(10, truth),
+        "nearest_in_10": float(truth[0] in found[:10]),
+        "recall_at_100": share(100, truth),
+        "mrr_at_10": 1 / ranks[0] if ranks else 0.0,
+        "label_recall_at_10": share(10, relevant),
+        "label_recall_at_100": share(100, relevant),
+    }
+
+
+def test_metrics_are_those_of_a_naive_oracle():
+    rng = np.random.default_rng(0)
+    found = np.stack([rng.permutation(150)[:100] for _ in range(60)])
+    found[::3, 40:] = -1
+    found[0] = -1
+    truth = np.stack([rng.permutation(150)[:10] for _ in range(60)])
+    relevant = np.stack([rng.permutation(150)[:2] for _ in range(60)])
+    relevant[::2, 1] = -1
+    relevant[1] = -1
+    scores = per_query(found, truth, relevant)
+    for i in range(60):
+        for name, value in oracle(found[i].tolist(), truth[i].tolist(), relevant[i].tolist()).items():
+            assert scores[name][i] == pytest.approx(value), (i, name)
+
+
+def test_a_measurement_is_of_a_plain_search_at_its_nprobe(data, built):
+    index = built("IVF16,PQ16x4")
+    queries = data.queries[:50]
+    truth = faiss.knn(queries, data.documents[:2000], 10, faiss.METRIC_INNER_PRODUCT)[1]
+    relevant = truth[:, 3:4]
+    for nprobe in (2, 16):
+        measured = measure(FaissSearcher(index), TestQueries(queries, truth, relevant), nprobe, repeats=2)
+        index.nprobe = nprobe
+        expected = per_query(index.search(queries, 100)[1], truth, relevant)
+        for name, values in expected.items():
+            np.testing.assert_array_equal(measured.scores[name], values)
+        lists = index.quantizer.search(queries, nprobe)[1]
+        sizes = np.array([index.invlists.list_size(i) for i in range(16)])
+        assert measured.codes_scanned == pytest.approx(sizes[lists].sum(axis=1).mean())
+        assert measured.latency_ms > 0
+
+
+def run_of(overlap, mrr=0.0, n=200, noise=0.0, seed=0, codes=100.0):
+    values = overlap + noise * np.random.default_rng(seed).standard_normal(n)
+    scores = {"overlap_at_10": values.astype(np.float32), "mrr_at_10": np.full(n, mrr, dtype=np.float32)}
+    return Measured(scores, codes, 0.5)
+
+
+def test_mean_and_half_range():
+    assert mean_half_range([0.5, 0.2, 0.8, 0.3]) == pytest.approx((0.45, 0.3))
+    assert mean_half_range([2.0]) == (2.0, 0.0)
+    row = Row("x", (run_of(0.5), run_of(0.75)), details=({"seed": 0, "best_epoch": 1}, {"seed": 1, "best_epoch": 3}))
+    assert row.values("overlap_at_10") == [0.5, 0.75]
+    assert row.mean("overlap_at_10") == 0.625
+    assert row.values("best_epoch") == [1, 3]
+    assert row.values("codes_scanned") == [100.0, 100.0]
+    np.testing.assert_array_equal(row.per_query("overlap_at_10"), np.full(200, 0.625))
+    assert row.values("train_seconds") == []
+    assert Row("y", (replace(run_of(0.5), codes_scanned=None),)).values("codes_scanned") == []
+    assert np.isnan(Row("z", (), missing="not installed").mean("overlap_at_10"))
+
+
+def test_p_is_that_of_a_paired_t_test():
+    rng = np.random.default_rng(0)
+    base = rng.random(100)
+    better = base + 0.01 + 0.02 * rng.standard_normal(100)
+    d = better - base
+    t = d.mean() / (d.std(ddof=1) / np.sqrt(100))
+    assert paired_p(better, base) == pytest.approx(2 * stats.t.sf(abs(t), df=99))
+    assert paired_p(better, base) < 1e-3 < stats.ttest_ind(better, base).pvalue  # pairing is what finds it
+    assert paired_p(base, base) == 1.0
+    assert paired_p(np.ones(5), np.zeros(5)) == 0.0
+
+
+def test_rows_are_compared_with_the_strongest_baseline_of_their_part():
+    rows = [
+        Row("weak", (run_of(0.3, 0.9, noise=0.01),), "a", baseline=True),
+        Row("strong", (run_of(0.5, 0.1, noise=0.01),), "a", baseline=True),
+        Row("missing", (), "a", baseline=True, missing="not installed"),
+        Row("stronger elsewhere", (run_of(0.9),), "b", baseline=True),
+        Row("better", (run_of(0.6, 0.9, noise=0.01, seed=1), run_of(0.6, 0.9, noise=0.01, seed=2)), "a"),
+        Row("worse", (run_of(0.4, 0.8, noise=0.01, seed=3),), "a"),
+        Row("same", (run_of(0.5, 0.9, noise=0.01, seed=4),), "a"),
+    ]
+    compared = compare(rows)
+    assert compared[:4] == [{}, {}, {}, {}]
+    better, worse, same = compared[4:]
+    assert {c.baseline for c in (better["overlap_at_10"], worse["overlap_at_10"])} == {"strong"}
+    assert {c.baseline for c in (better["mrr_at_10"], worse["mrr_at_10"])} == {"weak"}
+    assert [c["overlap_at_10"].mark for c in (better, worse, same)] == ["*", "†", ""]
+    assert [c["mrr_at_10"].mark for c in (better, worse, same)] == ["", "†", ""]
+    assert better["overlap_at_10"].difference == pytest.approx(0.1, abs=0.005)
+
+
+def test_the_text_table_lines_up(quick):
+    rows = [
+        Row("untuned", (run_of(0.3),), baseline=True),
+        Row("other", (), baseline=True, missing="not installed"),
+        Row("ours", (run_of(0.5, 0.1), run_of(0.6, 0.1))),
+    ]
+    lines = text("Title", rows, compare(rows), ("overlap_at_10", "mrr_at_10", "codes_scanned"), quick).splitlines()
+    assert lines[0] == "Title"
+    heads, rule, untuned, other, ours = lines[3:8]
+    assert set(rule) == {"-"}
+    assert ours.startswith("ours  ")
+    assert "0.550 ±0.050*" in ours
+    assert "0.100 ±0.000*" in ours
+    assert "0.300" in untuned
+    assert "not installed" in other
+    assert len(heads) == len(untuned) == len(ours) == len(rule)
+    assert untuned.index("0.300") + 5 == ours.index("*")  # marks stand beside the figures
+    assert "  overlap@10: untuned" in lines
+
+
+def test_scann_is_left_out_where_it_is_not_installed(quick, monkeypatch):
+    monkeypatch.setitem(sys.modules, "scann", None)
+    for row in scann_rows(quick):
+        assert (row.name[:5], row.runs, row.missing, row.baseline) == ("ScaNN", (), "not installed", True)
+
+
+def test_scann_finds_most_of_the_nearest(quick):
+    scann = pytest.importorskip("scann")
+    searcher = ScannSearcher(scann, quick.data.documents, 8, 32, 0.2)
+    assert searcher.dimensions_per_block == 6
+    measured = measure(searcher, quick.queries, 8, repeats=1)
+    assert measured.scores["overlap_at_10"].mean() > 0.4
+    with pytest.raises(ValueError, match="size: expected 2 \\* size to divide the dimension 384, got 5"):
+        ScannSearcher(scann, quick.data.documents, 8, 5, 0.2)
+
+
+def test_quick_and_data_exclude_each_other(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(table2.TABLE, ["--quick", "--data", str(tmp_path)])
+    assert "leave --data out" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="quick: expected without data"):
+        Experiment(tmp_path, True, 1, Cache(tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", [table2, table3, table4, table5, table6, figure3], ids=lambda m: m.TABLE.name)
+def test_a_table_runs(module, quick, tmp_path, capsys):
+    name = module.TABLE.name
+    main(module.TABLE, ["--quick", "--output", str(tmp_path), "--cache", str(quick.cache.folder)])
+    assert (tmp_path / f"{name}.txt").read_text() in capsys.readouterr().out
+    assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    content = json.loads((tmp_path / f"{name}.json").read_text())
+    assert content["data"]["name"] == "quick"
+    assert content["environment"]["faiss_threads"] >= 1
+    ran = [row for row in content["rows"] if "missing" not in row]
+    assert all(0 < row["mean"][m] < 1 for row in ran for m in ("overlap_at_10", "mrr_at_10", "label_recall_at_100"))
+    compared = [row for row in ran if row["against"]]
+    assert all(0 <= row["against"]["overlap_at_10"]["p"] <= 1 for row in compared)
+    ours = [row for row in compared if "ours" in row["name"]]
+    assert ours
+    assert all(row["against"]["overlap_at_10"]["difference"] > 0 for row in ours)

@@ -85,6 +85,19 @@ def test_eval_agrees_with_the_library(files, capsys, data):
     assert "MRR@10 (labels)" in capsys.readouterr().out
 
 
+def test_options_and_labels_reach_the_trainer(files, capsys):
+    (files / "qrels.txt").write_text("".join(f"{q} 0 {q} 1\n" for q in range(0, 2000, 3)))
+    options = ["--relevant", str(files / "qrels.txt"), "--candidates", "gt + in_batch + top120:2", "--loss", "kl"]
+    options += ["--balance", "--temperature", "0.05", "--learn", "pq", "--encoding", "frozen", "--json"]
+    assert tune(files, *options) == 0
+    printed = json.loads(capsys.readouterr().out)
+    config = printed["config"]
+    assert (config["candidates"], config["loss"], config["balance"]) == ("gt + in_batch + top120:2", "kl", True)
+    assert (config["temperature"], config["learn"], config["encoding"]) == (0.05, "pq", "frozen")
+    assert printed["temperature"] == 0.05
+    assert printed["before"]["points"][0]["mrr_at_10"] is not None
+
+
 def test_inspect(files, capsys, built):
     assert main(["inspect", str(files / "in.faiss")]) == 0
     out = capsys.readouterr().out
@@ -187,6 +200,16 @@ class TestErrors:
 
     def test_bad_option(self, files, capsys):
         refused(capsys, tune(files, "--encoding", "best"), "encoding: expected one of 'query_aware', 'nearest'")
+
+    def test_labels_file(self, files, capsys):
+        refused(capsys, tune(files, "--relevant", str(files / "no")), "relevant: no such file")
+        (files / "bad.tsv").write_text("q1\td1\t1\n")
+        refused(
+            capsys, tune(files, "--relevant", str(files / "bad.tsv")), "relevant: ", "pass query_ids= to read_qrels"
+        )
+
+    def test_candidates(self, files, capsys):
+        refused(capsys, tune(files, "--candidates", "bm25"), "candidates: expected in_batch, gt", "got 'bm25'")
 
     def test_ids_file(self, files, capsys):
         refused(capsys, tune(files, "--ids", str(files / "nope.npy")), "ids: no such file")

@@ -1,4 +1,5 @@
 import dataclasses
+import inspect
 import re
 
 import pytest
@@ -9,7 +10,7 @@ from faiss_distill.config import Encoding
 
 def test_every_field_is_documented():
     for field in dataclasses.fields(DistillConfig):
-        assert re.search(rf"^ {{8}}{field.name}: ", DistillConfig.__doc__, re.MULTILINE), field.name
+        assert re.search(rf"^ {{4}}{field.name}: ", inspect.getdoc(DistillConfig), re.MULTILINE), field.name
 
 
 def test_strings_become_enums():
@@ -25,9 +26,20 @@ def test_strings_become_enums():
         ("batch_size", 2.5, "an integer of at least 1"),
         ("top_k", 9, "an integer of at least 10"),
         ("nprobe", 0, "an integer of at least 1"),
-        ("encoding", "best", "one of 'query_aware', 'nearest'"),
+        ("encoding", "best", "one of 'query_aware', 'nearest', 'frozen'"),
         ("perplexity", 100.0, "between 1 and top_k=100"),
-        ("sampled", 101, "at most top_k=100"),
+        (
+            "loss",
+            "bpr",
+            "one of 'listnet', 'kl', 'ranknet', 'mse', 'margin_mse', 'listmle', 'lambdarank', 'contrastive', ",
+        ),
+        ("learn", "all", "one of 'both', 'ivf', 'pq'"),
+        ("assignment", None, "one of 'fixed', 'refreshed'"),
+        ("temperature", 0.0, "a positive number"),
+        ("centroid_rate", -1.0, "a positive number"),
+        ("codebook_rate", float("inf"), "a positive number"),
+        ("query_encoder_rate", None, "a positive number"),
+        ("balance", 1, "True or False"),
         ("local_weight", -1.0, "a number of at least 0"),
         ("local_weight", float("nan"), "a number of at least 0"),
         ("learning_rate", "a", "a number between 0 and 1"),

@@ -103,7 +103,7 @@ class TestIds:
     def test_missing(self, refused):
         ids = np.arange(N)
         ids[:2] = [9000, 9001]
-        refused("ids: expected the ids of all 500 stored vectors, got none of 0, 1", ids=ids)
+        refused(r"ids: expected the ids of all 500 stored vectors, 2 are missing \(0, 1\)", ids=ids)
 
     def test_of_vectors_that_are_not_there(self, refused, data):
         refused(
@@ -134,7 +134,7 @@ class TestQueries:
         with pytest.raises(InputError, match="top_k: expected less than the 50 vectors stored, got 100"):
             DistillTrainer(index, data.documents[:50])
         with pytest.raises(InputError, match=r"embeddings: expected at least 60 .* got 50"):
-            distill(index, data.documents[:50], top_k=20, perplexity=10.0)
+            distill(index, data.documents[:50], top_k=20, perplexity=10.0, candidates="in_batch + top20")
 
     def test_not_finite(self, refused, data):
         bad = torch.from_numpy(data.queries.copy())
@@ -148,7 +148,7 @@ class TestLabels:
         refused(r"relevant: expected integers", relevant=np.zeros(2000))
 
     def test_ragged(self, refused):
-        refused("relevant: expected an array of integers, got rows of unequal length", relevant=[[1], [2, 3]])
+        refused(r"relevant: expected integers \(2000,\) or \(2000, r\), .*, got a list of 2", relevant=[[1], [2, 3]])
 
     def test_only_minus_one_is_padding(self, refused):
         labels = np.full((2000, 2), -1)
@@ -176,7 +176,7 @@ class TestOptions:
             evaluate(built(n=N), data.documents[:N], data.queries, top_k=9)
 
     def test_unknown_option(self, built, data):
-        with pytest.raises(TypeError, match="unexpected keyword argument 'epoch'; see DistillConfig"):
+        with pytest.raises(TypeError, match=r"unexpected keyword argument 'epoch'.*; see DistillConfig"):
             distill(built(n=N), data.documents[:N], data.queries, epoch=3)
 
     def test_nprobe_of_evaluate(self, built, data):

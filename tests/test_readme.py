@@ -2,14 +2,17 @@
 
 import re
 import shlex
+import textwrap
 from pathlib import Path
 
 import faiss
 import numpy as np
 import pytest
+import scipy.sparse
 
 from faiss_distill.cli import main
 
+OPTIONS = (Path(__file__).parent.parent / "docs" / "options.rst").read_text(encoding="utf-8")
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
 
@@ -38,6 +41,25 @@ def test_command_lines(capsys):
         assert main(shlex.split(line)) == 0
     assert "can be tuned" in capsys.readouterr().out
     assert Path("recall.png").exists()
+
+
+@pytest.mark.usefixtures("_files")
+def test_code_of_the_options(data):
+    blocks = re.findall(r"code-block:: python\n\n((?:   .*\n|\n)+)", OPTIONS)
+    np.save("relevant.npy", np.arange(1500))
+    Path("qrels.tsv").write_text("0 0 3 1\n7 0 5 1\n", encoding="utf-8")
+    Path("named.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td3\t1\n", encoding="utf-8")
+    sample = np.arange(0, 2000, 2)
+    known = {
+        "np": np, "scipy": scipy, "nq": 1500, "index": faiss.read_index("wiki.faiss"), "queries": data.queries[1500:],
+        "judgements": np.eye(1500, 2000, dtype=int), "names": [f"q{i}" for i in range(1500)],
+        "titles": {f"d{i}": i for i in range(2000)}, "sample": data.documents[sample], "ids_of_sample": sample,
+    }  # fmt: skip
+    assert len(blocks) == 4
+    for block in blocks:
+        exec(textwrap.dedent(block), known)
+    assert known["relevant"] == {1: {3: 1}}
+    assert known["published"].depth == 200
 
 
 def test_make_targets_exist():

@@ -56,6 +56,11 @@ def test_phases_add_up(report):
     assert report.seconds["total"] == pytest.approx(sum(phases.values()))
 
 
+def test_plot_into_no_folder(report, tmp_path):
+    with pytest.raises(InputError, match="plot: no such folder"):
+        report.plot(tmp_path / "no" / "p.png")
+
+
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
 def test_plot_draws_every_point(report, tmp_path, suffix):
     report.plot(tmp_path / f"p{suffix}")

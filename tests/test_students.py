@@ -31,7 +31,7 @@ def _train_vectors(data):
 def test_full_score_is_what_faiss_returns(index, data):
     state = open_index(index).extract()
     student = IVFPQStudent(state)
-    _, full = student(
+    full = student.full_scores(
         torch.from_numpy(data.queries[:50]), torch.from_numpy(state.assignment), torch.tensor(state.codes).long()
     )
     sign = 1 if index.metric_type == faiss.METRIC_INNER_PRODUCT else -1
@@ -43,9 +43,7 @@ def test_coarse_score_is_the_quantizers(index, data):
     state = open_index(index).extract()
     student = IVFPQStudent(state)
     lists = torch.arange(index.nlist)
-    coarse, _ = student(
-        torch.from_numpy(data.queries[:50]), lists, torch.zeros(index.nlist, index.pq.M, dtype=torch.int64)
-    )
+    coarse = student.coarse_scores(torch.from_numpy(data.queries[:50]), lists)
     sign = 1 if index.metric_type == faiss.METRIC_INNER_PRODUCT else -1
     distances, numbers = index.quantizer.search(data.queries[:50], index.nlist)
     np.testing.assert_allclose(sign * distances, coarse.detach().numpy()[np.arange(50)[:, None], numbers], atol=1e-4)
@@ -73,7 +71,7 @@ def test_gradients_reach_the_chosen_codewords_only(built):
     state = open_index(built()).extract()
     student = IVFPQStudent(state)
     codes = torch.tensor(state.codes[:1]).long()
-    _, full = student(torch.ones(1, 64), torch.from_numpy(state.assignment[:1]), codes)
+    full = student.full_scores(torch.ones(1, 64), torch.from_numpy(state.assignment[:1]), codes)
     full.sum().backward()
     touched = student.codebooks.grad.abs().sum(2) > 0
     assert touched.sum() == state.codes.shape[1]

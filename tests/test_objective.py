@@ -1,0 +1,298 @@
+"""What a batch costs, which parameters that moves, and the options that change it."""
+
+import json
+from dataclasses import replace
+
+import faiss
+import numpy as np
+import pytest
+import torch
+from conftest import METRICS, QUICK, N, core, serialized
+from scipy.special import log_softmax, softmax
+
+from faiss_distill import DistillConfig, DistillTrainer, InputError, distill
+from faiss_distill.adapters import open_index
+from faiss_distill.config import Loss
+from faiss_distill.losses import LOSSES
+from faiss_distill.objective import Documents, Objective
+from faiss_distill.students import IVFPQStudent
+
+
+@pytest.fixture
+def parts(built, data):
+    """A trainer's objective and student, for any options."""
+
+    def parts(metric="ip", queries="real", relevant=None, **options):
+        config = DistillConfig(**QUICK | options)
+        chosen = data.queries[:300] if queries == "real" else None
+        trainer = DistillTrainer(built(metric=metric), data.documents[:N], chosen, relevant=relevant, config=config)
+        train = trainer._teach(trainer._train, config.depth)
+        documents = Documents(trainer._corpus, trainer._adapter, trainer._sample, config, torch.device("cpu"))
+        mine = lambda student: trainer._mine(student, documents, train)  # noqa: E731
+        objective = Objective(documents, train, trainer._teacher, 0.05, config, mine)
+        return trainer, train, documents, objective, IVFPQStudent(trainer._sample)
+
+    return parts
+
+
+def loss(objective, student, batch=None, seed=0):
+    return objective(student, torch.arange(16) if batch is None else batch, torch.Generator().manual_seed(seed))
+
+
+def test_every_similarity_function_can_be_chosen():
+    assert {x.value for x in Loss} == {*LOSSES, "contrastive", "reconstruction"}
+
+
+def test_the_loss_against_a_loop(parts, data):
+    """ListNet on the candidates of two queries, each on its own, in numpy and from faiss's own decoding."""
+    trainer, train, _, objective, student = parts(candidates="top40")
+    index = core(trainer._adapter.index)
+    x = data.documents[:N]
+    decoded = trainer._sample.reconstruct(np.arange(N))
+    coarse = index.quantizer.reconstruct_n(0, index.nlist)[trainer._sample.assignment]
+    expected = 0.0
+    for q in (0, 5):
+        query, rows = train.queries.vectors[q], train.top[q]
+        target = softmax(x[rows] @ query / 0.05)
+        for rebuilt in (decoded, coarse):
+            expected -= (target * log_softmax(rebuilt[rows] @ query / 0.05)).sum() / 2
+    assert float(loss(objective, student, torch.tensor([0, 5])).detach()) == pytest.approx(expected, rel=1e-4)
+
+
+def test_documents_that_stand_in_are_not_their_own_candidates(parts):
+    _, train, _, objective, _ = parts(queries=None, candidates="in_batch + top40")
+    rows = torch.from_numpy(train.queries.rows)
+    # A batch of a document and its own nearest neighbours, so that it is among the shared candidates.
+    near = [int((rows == r).nonzero()[0]) for r in train.top[0][:30] if (rows == r).any()]
+    batch = torch.tensor([0, *near])
+    candidates, _ = objective._candidates(batch, torch.Generator())
+    assert rows[0] in candidates
+    compare = objective._comparison(batch, candidates, objective._documents.take(candidates.numpy())[0], None)
+    scores = torch.zeros(len(batch), len(candidates), requires_grad=True)
+    compare(scores).backward()
+    itself = candidates == rows[0]
+    assert scores.grad[0, itself] == 0
+    assert (scores.grad[0, ~itself] != 0).all()
+
+
+@pytest.mark.parametrize(
+    ("learn", "moved"), [("both", {"centroids", "codebooks"}), ("ivf", {"centroids"}), ("pq", {"codebooks"})]
+)
+@pytest.mark.parametrize("objective", ["listnet", "reconstruction"])
+def test_only_what_is_to_be_learned_moves(built, data, learn, moved, objective, monkeypatch):
+    monkeypatch.setattr(DistillTrainer, "_judge", lambda *_: (True, "", 0.0, (0.0, 0.0)))
+    index = built()
+    before = open_index(index).extract()
+    trainer = DistillTrainer(
+        index, data.documents[:N], data.queries, config=DistillConfig(**QUICK, learn=learn, loss=objective)
+    )
+    trainer.start_counts = False
+    assert trainer.train().best_epoch == 1
+    after = open_index(index).extract()
+    assert {f for f in ("centroids", "codebooks") if not np.array_equal(getattr(before, f), getattr(after, f))} == moved
+
+
+def test_ivf_and_pq_losses_add_up_to_both(parts):
+    values = {}
+    for learn in ("both", "ivf", "pq"):
+        _, _, _, objective, student = parts(learn=learn)
+        values[learn] = float(loss(objective, student).detach())
+    assert values["both"] == pytest.approx(values["ivf"] + values["pq"], rel=1e-5)
+
+
+def test_balanced_losses_are_of_one_size_and_pull_as_before(parts):
+    values, gradients = {}, {}
+    for learn, balance in (("both", True), ("both", False), ("ivf", False), ("pq", False)):
+        _, _, _, objective, student = parts(learn=learn, balance=balance, loss="mse")
+        value = loss(objective, student)
+        values[learn, balance] = float(value.detach())
+        value.backward()
+        gradients[learn, balance] = student.codebooks.grad
+    assert values["both", True] == pytest.approx(2 * values["pq", False], rel=1e-5)
+    assert values["ivf", False] != pytest.approx(values["pq", False], rel=0.1)
+    torch.testing.assert_close(gradients["both", True], gradients["both", False])  # only the coarse loss is scaled
+
+
+def test_contrastive_prefers_the_labelled_document(parts):
+    labels = np.random.default_rng(0).integers(0, N, 300)
+    _, train, _, objective, _ = parts(relevant=labels, loss="contrastive", candidates="gt + in_batch")
+    batch = torch.arange(8)
+    candidates, _ = objective._candidates(batch, torch.Generator())
+    assert set(candidates.tolist()) == set(train.relevant[:8].ravel().tolist())
+    compare = objective._comparison(batch, candidates, objective._documents.take(candidates.numpy())[0], None)
+    scores = torch.zeros(8, len(candidates), requires_grad=True)
+    compare(scores).backward()
+    positive = candidates == torch.from_numpy(train.relevant[:8])
+    assert (scores.grad[positive] < 0).all()
+    assert (scores.grad[~positive] > 0).all()
+
+
+def test_without_labels_the_teachers_best_stands_in(parts):
+    _, train, _, objective, _ = parts(loss="contrastive", candidates="top40")
+    candidates, scored = objective._candidates(torch.arange(8), torch.Generator())
+    compare = objective._comparison(
+        torch.arange(8), candidates, objective._documents.take(candidates.numpy())[0], scored
+    )
+    scores = torch.zeros(8, len(candidates), requires_grad=True)
+    compare(scores).backward()
+    assert [candidates[row.argmin()].item() for row in scores.grad] == train.top[:8, 0].tolist()
+
+
+@pytest.mark.parametrize("name", ["ranknet", "lambdarank", "listmle"])
+def test_losses_of_the_best_see_128_candidates(parts, name):
+    _, train, _, objective, _ = parts(loss=name)
+    batch = torch.arange(32)
+    candidates, _ = objective._candidates(batch, torch.Generator())
+    exact = objective._documents.take(candidates.numpy())[0]
+    compare = objective._comparison(batch, candidates, exact, None)
+    scores = torch.randn(32, len(candidates), generator=torch.Generator().manual_seed(0), requires_grad=True)
+    compare(scores).backward()
+    touched = scores.grad != 0
+    assert len(candidates) > 128
+    assert (touched.sum(dim=1) <= 128).all()
+    liked = torch.from_numpy(train.queries.vectors[:32]) @ exact.T
+    hidden = liked.topk(128, dim=1).values[:, -1:] > liked
+    assert not (touched & hidden).any()
+    assert touched.sum() > 32 * 30
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("stand_in", [False, True])
+def test_hard_candidates_are_what_the_index_finds_and_it_stays_as_it_was(parts, metric, stand_in):
+    trainer, train, _, objective, student = parts(
+        metric, queries=None if stand_in else "real", candidates="in_batch + hard30:5"
+    )
+    index = trainer._adapter.index
+    before = serialized(index)
+    with torch.no_grad():
+        student.centroids += 0.05 * torch.randn_like(student.centroids)
+    objective.refresh(student)
+    mined = objective._candidates.hard.numpy()
+    assert serialized(index) == before
+    assert mined.shape == (len(train.top), 30)
+    # The same by hand: an index of these centroids, with what faiss itself stores in the same lists.
+    by_hand = faiss.clone_index(index)
+    state = trainer._sample
+    quantizer = trainer._adapter.quantizer_with(student.centroids.detach().numpy())
+    codes = student.encode(torch.from_numpy(trainer._corpus.take(np.arange(N))), torch.from_numpy(state.assignment))
+    changed = replace(state, centroids=student.centroids.detach().numpy(), codes=codes.numpy().astype(np.uint8))
+    with open_index(by_hand).write(changed, quantizer) as change:
+        change.commit()
+    core(by_hand).nprobe = 4
+    found = by_hand.search(train.queries.vectors, 31)[1]
+    for got, want, own in zip(mined, found, train.queries.rows if stand_in else [None] * len(found), strict=True):
+        assert got.tolist() == [w for w in want if w != own][:30]
+
+
+def test_a_failure_while_mining_leaves_the_index_bitwise(built, data, monkeypatch):
+    index = built()
+    before = serialized(index)
+    monkeypatch.setattr("faiss_distill.trainer.search", lambda *_: (_ for _ in ()).throw(MemoryError("injected")))
+    with pytest.raises(MemoryError, match="injected"):
+        distill(index, data.documents[:N], data.queries, **QUICK | {"candidates": "in_batch + hard40:5"})
+    assert serialized(index) == before
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_refreshed_lists_are_those_that_faiss_would_choose(built, data, metric):
+    index = built(metric=metric)
+    before = open_index(index).extract()
+    report = distill(index, data.documents[:N], data.queries, **QUICK, assignment="refreshed")
+    assert report.kept
+    after = open_index(index).extract()
+    moved = before.assignment != after.assignment
+    assert 0 < moved.mean() < 0.5
+    own = index.quantizer.search(data.documents[:N], 1)[1].ravel()
+    assert (own == after.assignment).mean() > 0.999
+    np.testing.assert_array_equal(before.ids, after.ids)
+
+
+class TestRefusals:
+    def refused(self, built, data, match, **arguments):
+        index = built()
+        before = serialized(index)
+        with pytest.raises(InputError, match=match):
+            distill(index, data.documents[:N], data.queries, **QUICK | arguments)
+        assert serialized(index) == before
+
+    def test_labels_that_are_needed(self, built, data):
+        self.refused(
+            built,
+            data,
+            r"candidates: expected sources that need no labels, got 'gt' .* pass relevant=",
+            candidates="gt + in_batch",
+        )
+
+    def test_a_batch_of_more_queries_than_there_are(self, built, data):
+        self.refused(built, data, r"batch_size: expected at most the 1800 training queries, got 1801", batch_size=1801)
+
+    def test_a_batch_of_more_labelled_queries_than_there_are(self, built, data):
+        labels = {i: [i] for i in range(0, 2000, 20)}
+        match = r"batch_size: expected at most the \d\d training queries, got 200"
+        self.refused(built, data, match, candidates="gt + in_batch", relevant=labels, batch_size=200)
+
+    def test_labels_of_none_that_train(self, built, data):
+        match = "relevant: expected some that are among the embeddings and belong to training queries, got none"
+        given = {"ids": np.arange(900), "encoding": "frozen", "relevant": np.full(2000, 1500)}
+        index = built()
+        with pytest.raises(InputError, match=match):
+            distill(index, data.documents[:900], data.queries, **QUICK | given | {"candidates": "gt + in_batch"})
+
+    def test_candidates_deeper_than_the_corpus(self, built, data):
+        for text in ("top2000:2", "hard2000:2"):
+            self.refused(
+                built, data, "candidates: expected less than the 2000 vectors stored, got 2000", candidates=text
+            )
+
+
+def test_a_batch_for_which_nothing_is_found_costs_nothing(parts):
+    _, train, _, objective, student = parts(candidates="in_batch + hard10")
+    objective._candidates.hard = torch.full((len(train.top), 10), -1)
+    value = loss(objective, student)
+    value.backward()
+    assert float(value.detach()) == 0
+    assert not student.codebooks.grad.any()
+
+
+def test_labels_of_which_none_is_held_out(built, data, caplog):
+    """They train, but nothing can be said of them."""
+    labels = np.full(1500, -1)
+    labels[:1000] = np.arange(1000)
+    report = distill(
+        built(), data.documents[:N], data.queries[:1500], relevant=labels, validation_queries=data.queries[1500:],
+        validation_relevant=np.r_[np.arange(100), np.full(400, -1)], **QUICK | {"candidates": "gt + in_batch"},
+    )  # fmt: skip
+    assert report.n_train == 1000
+    assert "500 training queries with too few labelled documents are left out" in caplog.text
+    assert report.before.own.mrr_at_10 is None
+    assert "MRR" not in str(report)
+    json.loads(report.to_json(), parse_constant=pytest.fail)
+
+
+def test_one_label_alone_ranks_nothing(built, data):
+    labels = [[i, i + 1] if i % 2 else [i] for i in range(1500)]
+    trainer = DistillTrainer(
+        built(), data.documents[:N], data.queries[:1500], relevant=labels, validation_queries=data.queries[1500:],
+        config=DistillConfig(**QUICK | {"candidates": "gt"}),
+    )  # fmt: skip
+    assert len(trainer._train.vectors) == 750
+
+
+def test_reasons_say_what_to_do(built, data):
+    kept = distill(built(), data.documents[:N], data.queries, **QUICK | {"epochs": 0})
+    assert kept.kept
+    assert kept.reason.endswith("training did not help: only the codes are new")
+    encoder = torch.nn.Linear(64, 64)
+    report = distill(built(), data.documents[:N], data.queries, query_encoder=encoder, **QUICK)
+    assert "fell: -" in report.reason
+    assert "a query encoder should start from embeddings near those of queries" in report.reason
+
+
+def test_labels_of_a_few_queries_are_enough(built, data):
+    labels = {i: [i, i + 1] for i in range(0, 2000, 4)}
+    arguments = QUICK | {"candidates": "gt + in_batch", "loss": "contrastive"}
+    report = distill(built(), data.documents[:N], data.queries, relevant=labels, **arguments)
+    assert 400 <= report.n_train <= 500
+    arguments["candidates"] = "gt + in_batch + top40:2"
+    report = distill(built(), data.documents[:N], data.queries, relevant=labels, **arguments)
+    assert report.n_train == 1800
