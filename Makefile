@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-fast lint docs bench clean
+.PHONY: demo test test-fast lint docs bench tables clean
 
 demo: $(VENV)/plot  ## build an index on the packaged sample, tune it, print before and after
 	$(BIN)/faiss-distill demo --output demo
@@ -24,8 +24,12 @@ lint: $(VENV)/lint  ## style, types, layers
 docs: $(VENV)/docs  ## build docs/_build/html
 	$(BIN)/sphinx-build -n -W --keep-going -b html docs docs/_build/html
 
-bench: $(VENV)/plot  ## the benchmark of the README, on the packaged sample; DATA=DIR for the full set
+bench: $(VENV)/bench  ## the benchmark of the README, on the packaged sample; DATA=DIR for the full set
 	$(BIN)/python -m benchmarks.debian $(if $(DATA),--data $(DATA))
+
+tables: $(VENV)/bench  ## tables 2 to 6 and figure 3, on the packaged sample; DATA=DIR for the full set (hours)
+	for t in table2 table3 table4 table5 table6 figure3; do \
+	$(BIN)/python -m benchmarks.$$t $(if $(DATA),--data $(DATA)) || exit; done
 
 $(VENV)/%: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

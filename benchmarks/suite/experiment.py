@@ -1,0 +1,298 @@
+"""The data of a table, and the indexes over it: built, tuned, measured."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.suite.cache import Arrays, Cache, digest, library_source
+from benchmarks.suite.measure import FaissSearcher, Measured, Searcher, TestQueries, measure
+from benchmarks.suite.results import Row
+from faiss_distill import DistillTrainer, Evaluation, LinearAdapter
+from faiss_distill.config import DistillConfig, Loss
+from faiss_distill.datasets import RetrievalData, load_debian_packages
+from faiss_distill.readers import Vectors
+from faiss_distill.state import Float32, Int64
+from faiss_distill.teacher import Teacher
+
+QUICK_DOCUMENTS, QUICK_QUERIES = 4_000, (1_500, 300, 500)
+
+
+@dataclass(frozen=True)
+class CachedTeacher(Teacher):
+    """A teacher that remembers what it found.
+
+    Attributes:
+        cache: where.
+    """
+
+    cache: Cache = field(kw_only=True)
+
+    def top_k(self, corpus: Vectors, queries: Float32, k: int, exclude: Int64 | None = None) -> tuple[Int64, Float32]:
+        """See :class:`Teacher`."""
+
+        def search() -> Arrays:
+            ids, scores = super(CachedTeacher, self).top_k(corpus, queries, k, exclude)
+            return {"ids": ids, "scores": scores}
+
+        blocks = (block for _, block in corpus.blocks(self.block_rows))
+        key = digest(self.metric.value, str(self.normalize), *blocks, queries, k, exclude, faiss.__version__)
+        found = self.cache.get("teacher", key, search)
+        return found["ids"], found["scores"]
+
+
+class UngatedTrainer(DistillTrainer):
+    """The trainer without its gate, so that a table shows what a method does even where a user would be spared it.
+
+    Which epoch is taken is chosen on held-out queries, but not the start. What the gate would have said is in the
+    report's reason.
+    """
+
+    def __init__(self, cache: Cache, *args: Any, **kwargs: Any) -> None:
+        """Arguments as for the trainer; the teacher's results go through ``cache``."""
+        super().__init__(*args, **kwargs)
+        self._teacher = CachedTeacher(**vars(self._teacher), cache=cache)
+        self.start_counts = False
+
+    def _judge(self, before: Evaluation, after: Evaluation) -> tuple[bool, str, float, tuple[float, float]]:
+        _, reason, gain, interval = super()._judge(before, after)
+        return True, reason, gain, interval
+
+
+def cut(data: RetrievalData, n_documents: int, n_queries: tuple[int, int, int]) -> RetrievalData:
+    """The first ``n_queries`` of each split, and ``n_documents`` documents among which are those labelled relevant."""
+    splits = (data.train, data.validation, data.test)
+    chosen = np.concatenate(
+        [np.arange(s.start, min(s.start + n, s.stop)) for s, n in zip(splits, n_queries, strict=True)]
+    )
+    labelled = np.unique(data.relevant[chosen])
+    others = np.setdiff1d(np.arange(len(data.documents)), labelled)
+    rows = np.sort(np.concatenate([labelled, others[: max(0, n_documents - len(labelled))]]))
+    ends = np.cumsum([0, *(min(n, s.stop - s.start) for s, n in zip(splits, n_queries, strict=True))]).tolist()
+    relevant = np.searchsorted(rows, data.relevant[chosen])
+    return RetrievalData(
+        data.documents[rows],
+        data.queries[chosen],
+        relevant,
+        *(slice(*pair) for pair in pairwise(ends)),
+    )
+
+
+def needs_labels(config: DistillConfig) -> bool:
+    """Whether a method learns from labels; no other gets to see them."""
+    return config.loss is Loss.CONTRASTIVE or config.mixture.has("gt")
+
+
+def tuned_key(
+    start: NDArray[np.uint8],
+    documents: str,
+    train: Float32,
+    labels: Int64 | None,
+    validation: Float32,
+    config: DistillConfig,
+    adapter: bool,
+    source: str,
+) -> str:
+    """Digest of all that the outcome of a tuning depends on.
+
+    Args:
+        start: the serialized index.
+        documents: digest of the embeddings.
+        train: training queries, float32 ``(nq, d)``.
+        labels: rows of the documents relevant to them, int64 ``(nq,)``, or None.
+        validation: held-out queries, float32 ``(nv, d)``.
+        config: the options, with the seed.
+        adapter: whether queries go through a linear adapter that learns.
+        source: digest of the library.
+    """
+    versions = f"torch {torch.__version__}, faiss {faiss.__version__}"
+    return digest(start, documents, train, labels, validation, repr(config), int(adapter), source, versions)
+
+
+class Experiment:
+    """What all rows of a table share.
+
+    Args:
+        directory: folder of the full set; None for the packaged sample.
+        quick: a small part of the sample, one epoch, one seed: to see that everything runs.
+        seeds: tunings of each method.
+        cache: holds what was built, taught and tuned.
+
+    Attributes:
+        data: documents, queries, labels.
+        name: of the data: ``"full"``, ``"sample"`` or ``"quick"``.
+        nlist: lists, unless a table varies them.
+        nprobe: lists probed, unless a table varies them.
+        bytes: of a code, unless a table varies them.
+        seeds: 0, 1, ...
+    """
+
+    def __init__(self, directory: Path | None, quick: bool, seeds: int, cache: Cache) -> None:
+        """Load the data."""
+        if quick and directory:
+            raise ValueError("quick: expected without data, as it cuts the packaged sample")
+        data = load_debian_packages(directory)
+        self.name = "quick" if quick else "full" if directory else "sample"
+        self.data = cut(data, QUICK_DOCUMENTS, QUICK_QUERIES) if quick else data
+        self.nlist, self.nprobe, self.bytes = {"full": (512, 16, 16), "sample": (128, 4, 16), "quick": (32, 2, 8)}[
+            self.name
+        ]
+        self.seeds = range(1 if quick else seeds)
+        self.cache = cache
+        self._source = library_source()  # now: the files may change while it runs
+
+    @property
+    def quick(self) -> bool:
+        """Whether it is only about seeing that everything runs."""
+        return self.name == "quick"
+
+    def factory(self, nlist: int | None = None, size: int | None = None, opq: bool = True) -> str:
+        """Factory string of an index of ``size`` bytes a vector, without polysemous training (``np``)."""
+        size = size or self.bytes
+        return (f"OPQ{size}," if opq else "") + f"IVF{nlist or self.nlist},PQ{size}np"
+
+    @cached_property
+    def queries(self) -> TestQueries:
+        """The test queries with their exact Top-10."""
+        vectors, documents = self.data.queries[self.data.test], self.data.documents
+
+        def search() -> Arrays:
+            return {"ids": faiss.knn(vectors, documents, 10, faiss.METRIC_INNER_PRODUCT)[1]}
+
+        truth = self.cache.get("truth", digest(self._documents_digest, vectors, faiss.__version__), search)["ids"]
+        return TestQueries(vectors, truth, self.data.relevant[self.data.test, None])
+
+    def build(self, factory: str) -> tuple[NDArray[np.uint8], float]:
+        """A filled index, serialized, and the seconds that its train and add took."""
+
+        def make() -> Arrays:
+            index = faiss.index_factory(self.data.documents.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+            kept = _hurry(index) if self.quick else None
+            start = time.perf_counter()
+            index.train(self.data.documents)
+            index.add(self.data.documents)
+            seconds = time.perf_counter() - start
+            del kept
+            print(f"  {factory}: built in {seconds:.0f} s", flush=True)
+            return {"index": faiss.serialize_index(index), "seconds": np.array(seconds)}
+
+        key = digest(factory, "ip", self._documents_digest, faiss.__version__, str(self.quick))
+        built = self.cache.get("index", key, make)
+        return built["index"], float(built["seconds"])
+
+    def tune(
+        self, start: NDArray[np.uint8], config: DistillConfig, label: str, adapter: bool
+    ) -> tuple[FaissSearcher, dict[str, Any]]:
+        """A tuned copy of a serialized index, with a linear query adapter if asked, and what the trainer reported."""
+        data = self.data
+        train, validation = data.queries[data.train], data.queries[data.validation]
+        labels = data.relevant[data.train] if needs_labels(config) else None
+
+        def make() -> Arrays:
+            index = faiss.deserialize_index(start)
+            encoder = LinearAdapter(train.shape[1]) if adapter else None
+            trainer = UngatedTrainer(
+                self.cache, index, data.documents, train, query_encoder=encoder,
+                relevant=labels, validation_queries=validation, config=replace(config, progress=False),
+            )  # fmt: skip
+            report = trainer.train()
+            seconds = report.seconds["optimise"] + report.seconds["encode"]
+            details = {
+                "seed": config.seed,
+                "train_seconds": seconds,
+                "best_epoch": report.best_epoch,
+                "gate": report.reason,
+                "temperature": report.temperature,
+                "history": report.history,
+                "seconds": report.seconds,
+            }
+            print(f"  {label}, seed {config.seed}: {report.seconds['total']:.0f} s; {report.reason}", flush=True)
+            made = {"index": faiss.serialize_index(index), "details": np.array(json.dumps(details))}
+            return made if encoder is None else {**made, "matrix": encoder.matrix}
+
+        key = tuned_key(start, self._documents_digest, train, labels, validation, config, adapter, self._source)
+        tuned = self.cache.get("tuned", key, make)
+        searcher = FaissSearcher(faiss.deserialize_index(tuned["index"]), tuned.get("matrix"))
+        return searcher, json.loads(str(tuned["details"]))
+
+    def row(
+        self,
+        name: str,
+        factory: str,
+        config: DistillConfig | None = None,
+        *,
+        nprobe: int | None = None,
+        search_nprobe: int | None = None,
+        group: str = "",
+        baseline: bool = False,
+        x: float | None = None,
+        adapter: bool = False,
+    ) -> Row:
+        """Build, tune for each seed (not at all without ``config``), and measure.
+
+        Args:
+            name: of the method.
+            factory: of the index that it starts from.
+            config: the method's settings; the seed is ours.
+            nprobe: lists probed while the best epoch is chosen, and when searching.
+            search_nprobe: lists probed when searching, if others.
+            group: see :class:`Row`, as for ``baseline`` and ``x``.
+            baseline: one of the rows that the others are compared with.
+            x: where a plot has it.
+            adapter: whether queries go through a linear adapter that learns.
+        """
+        nprobe = nprobe or self.nprobe
+        probed = search_nprobe or nprobe
+        start, build_seconds = self.build(factory)
+        settings: dict[str, Any] = {"factory": factory, "nprobe": probed, "build_seconds": build_seconds}
+        runs: list[Measured] = []
+        details: list[dict[str, Any]] = []
+        if config is None:
+            runs.append(measure(FaissSearcher(faiss.deserialize_index(start)), self.queries, probed))
+        else:
+            config = replace(config, nprobe=nprobe, epochs=min(config.epochs, 1) if self.quick else config.epochs)
+            settings["config"] = asdict(config)
+            for seed in self.seeds:
+                label = f"{group}, {name}" if group else name
+                searcher, detail = self.tune(start, replace(config, seed=seed), label, adapter)
+                runs.append(measure(searcher, self.queries, probed))
+                details.append(detail)
+        return Row(name, tuple(runs), group, baseline, settings, tuple(details), x)
+
+    def peer_row(self, name: str, searchers: Sequence[Searcher], settings: dict[str, Any]) -> Row:
+        """A baseline that is no faiss index, one searcher for each seed."""
+        runs = tuple(measure(searcher, self.queries, self.nprobe) for searcher in searchers)
+        return Row(name, runs, baseline=True, settings=settings)
+
+    @cached_property
+    def _documents_digest(self) -> str:
+        return digest(self.data.documents)
+
+
+def _hurry(index: Any) -> Any:
+    """Train an OPQ in few iterations, and have faiss say nothing about few points.
+
+    Returns:
+        What faiss points to: to be kept while it trains.
+    """
+    ivf: Any = faiss.downcast_index(faiss.extract_index_ivf(index))
+    ivf.pq.cp.min_points_per_centroid = 1
+    if not isinstance(index, faiss.IndexPreTransform):
+        return None
+    chain: Any = index.chain
+    opq: Any = faiss.downcast_VectorTransform(chain.at(0))
+    pq = faiss.ProductQuantizer(opq.d_out, opq.M, 8)
+    pq.cp.min_points_per_centroid = 1
+    opq.pq, opq.niter, opq.niter_pq_0 = pq, 8, 10
+    return pq

@@ -1,0 +1,61 @@
+"""Table 3: similarity functions, sources of candidates, and the other parts of the method.
+
+python -m benchmarks.table3 --data DIR
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from benchmarks.methods import OURS
+from benchmarks.suite import Experiment, Row, Table, main
+from faiss_distill.config import Assignment, Encoding, Loss
+
+LOSSES = (Loss.LISTNET, Loss.KL, Loss.RANKNET, Loss.MSE, Loss.MARGIN_MSE, Loss.LISTMLE, Loss.LAMBDARANK)
+CANDIDATES = (
+    "in_batch + top100:10",
+    "in_batch + top10",
+    "in_batch + top200:1",
+    "top100:10",
+    "gt + in_batch",
+    "gt + in_batch + top200:1",
+    "in_batch + hard100:10",
+    "in_batch + top100:5 + hard100:5",
+    "in_batch + random10",
+)
+PARTS = {
+    "codes alone, nothing trained": replace(OURS, epochs=0),
+    "nearest codes": replace(OURS, encoding=Encoding.NEAREST),
+    "frozen codes": replace(OURS, encoding=Encoding.FROZEN),
+    "temperature 1": replace(OURS, temperature=1.0),
+    "balanced losses": replace(OURS, balance=True),
+    "refreshed lists": replace(OURS, assignment=Assignment.REFRESHED),
+}
+QUICK_LOSSES = (Loss.LISTNET, Loss.LAMBDARANK)
+QUICK_CANDIDATES = ("in_batch + top100:10", "top100:10", "gt + in_batch + top200:1", "in_batch + hard100:10")
+
+
+def rows(e: Experiment) -> Sequence[Row]:
+    """Each part with the untuned index as its baseline; ours is in both."""
+    losses = QUICK_LOSSES if e.quick else LOSSES
+    candidates = QUICK_CANDIDATES if e.quick else CANDIDATES
+    parts = {
+        "(a) similarity functions": {loss.value: replace(OURS, loss=loss) for loss in losses},
+        "(b) candidates": {mixture: replace(OURS, candidates=mixture) for mixture in candidates},
+        "(c) other parts": {"ours": OURS, **PARTS},
+    }
+    out: list[Row] = []
+    for group, configs in parts.items():
+        out.append(e.row("untuned", e.factory(), group=group, baseline=True))
+        for name, config in configs.items():
+            shown = f"{name} (ours)" if config == OURS and name != "ours" else name
+            out.append(e.row(shown, e.factory(), config, group=group))
+    out.append(e.row("linear query adapter", e.factory(), OURS, group=group, adapter=True))
+    return out
+
+
+TABLE = Table("table3", "Similarity functions, sources of candidates and other parts, the rest as ours", rows)
+
+if __name__ == "__main__":
+    main(TABLE)
