@@ -38,6 +38,7 @@ class Assignment(str, enum.Enum):
 
     FIXED = "fixed"
     REFRESHED = "refreshed"
+    QUERY_AWARE = "query_aware"
 
 
 class Encoding(str, enum.Enum):
@@ -74,11 +75,14 @@ class DistillConfig:
         learn: ``"both"``, the ``"ivf"`` centroids alone by the loss of the coarse scores, or the ``"pq"`` codebooks
             alone by that of the full scores.
         balance: scale the loss of the coarse scores to the size of that of the full scores, as published.
-        assignment: ``"fixed"`` keeps each vector in its list, ``"refreshed"`` moves it to the best centroid after each
-            epoch.
-        encoding: ``"query_aware"`` minimises the score error over the queries that matter for a document,
-            ``"nearest"`` is faiss's own choice, the nearest codeword in each segment. ``"frozen"`` keeps the stored
-            codes: the embeddings may then be a sample, passed with their ``ids``.
+        assignment: before each epoch and after the last, ``"query_aware"`` moves each vector to the list in which the
+            queries that it matters to look for it, at a price on codes scanned; ``"refreshed"`` to the list that faiss
+            would now choose. ``"fixed"`` keeps each in its list. If not given, ``"query_aware"``, or ``"fixed"`` with
+            frozen codes.
+        encoding: before each epoch and after the last, ``"query_aware"`` chooses the codes that minimise the score
+            error over the queries that matter for a document, and the epoch trains with these. ``"nearest"`` is faiss's
+            own choice, the nearest codeword in each segment, at every step. ``"frozen"`` keeps the stored codes: the
+            embeddings may then be a sample, passed with their ``ids``.
         temperature: what scores are divided by; if not given, ``perplexity`` decides.
         perplexity: the temperature is set so that the teacher's softmax over a query's ``top_k`` has this perplexity
             on average. Must be below ``top_k``.
@@ -89,11 +93,14 @@ class DistillConfig:
         patience: epochs without improvement on the selection queries after which training stops.
         sweeps: passes of coordinate descent over a document's sub-codes.
         local_queries: how many of the training queries nearest to a document shape its code.
-        local_weight: weight of each of these in the error that its code minimises.
+        local_weight: weight of the nearest of these in the error that its code minimises; further ones weigh less, the
+            25th half as much.
         self_weight: weight of the document itself, taken as a query.
         global_weight: weight of the covariance of all training queries.
         validation_fraction: share of ``queries`` held out when no ``validation_queries`` are given.
         max_queries: a longer query log is sampled down to this many.
+        fill_to: training queries fewer than this are filled up with documents that stand in for them, unless
+            ``candidates`` or ``loss`` need labels or a query encoder learns. 0 for none.
         confidence: level of the paired bootstrap interval whose lower end must be above 0 for the result to be kept.
         max_scan_increase: the tuned index may scan at most this share more codes a query than before.
         block_rows: corpus rows held in memory at a time.
@@ -113,7 +120,7 @@ class DistillConfig:
     candidates: str = "in_batch + top100:10"
     learn: Learn = Learn.BOTH
     balance: bool = False
-    assignment: Assignment = Assignment.FIXED
+    assignment: Assignment | None = None
     encoding: Encoding = Encoding.QUERY_AWARE
     temperature: float | None = None
     perplexity: float = 60.0
@@ -123,12 +130,13 @@ class DistillConfig:
     query_encoder_rate: float = 1e-4
     patience: int = 2
     sweeps: int = 3
-    local_queries: int = 8
-    local_weight: float = 2.0
+    local_queries: int = 32
+    local_weight: float = 4.0
     self_weight: float = 1.0
     global_weight: float = 0.5
     validation_fraction: float = 0.1
     max_queries: int = 65_536
+    fill_to: int = 20_000
     confidence: float = 0.95
     max_scan_increase: float = 0.01
     block_rows: int = 16_384
@@ -140,13 +148,15 @@ class DistillConfig:
     def __post_init__(self) -> None:
         """Check every field."""
         for name, kind in ENUMS.items():
+            if name == "assignment" and self.assignment is None:
+                continue
             try:
                 object.__setattr__(self, name, kind(getattr(self, name)))
             except ValueError:
                 names = ", ".join(repr(e.value) for e in kind)
                 raise InputError(f"{name}: expected one of {names}, got {getattr(self, name)!r}") from None
         at_least = {"epochs": 0, "batch_size": 1, "top_k": 10, "patience": 1, "sweeps": 1, "local_queries": 0}
-        at_least |= {"max_queries": 100, "block_rows": 256, "nprobe": 1, "seed": 0}
+        at_least |= {"max_queries": 100, "block_rows": 256, "nprobe": 1, "seed": 0, "fill_to": 0}
         for name, low in at_least.items():
             value = getattr(self, name)
             if value is None and name in ("batch_size", "nprobe"):
@@ -172,14 +182,21 @@ class DistillConfig:
             raise InputError(
                 f"perplexity: expected between 1 and top_k={self.top_k}, got {self.perplexity!r}; set it with top_k"
             )
-        if self.encoding is Encoding.FROZEN and self.assignment is Assignment.REFRESHED:
+        if self.encoding is Encoding.FROZEN and self.lists is not Assignment.FIXED:
             raise InputError(
-                "assignment: expected 'fixed' with encoding='frozen', got 'refreshed'; a code belongs to its list"
+                f"assignment: expected 'fixed' with encoding='frozen', got {self.lists.value!r}; a code belongs "
+                f"to its list"
             )
         if self.mixture.single and self.loss is not Loss.RECONSTRUCTION:
             raise InputError(
                 f"candidates: expected others to rank a document against, got {self.candidates!r}; add in_batch"
             )
+
+    @property
+    def lists(self) -> Assignment:
+        """:attr:`assignment`, or what it is if not given."""
+        usual = Assignment.FIXED if self.encoding is Encoding.FROZEN else Assignment.QUERY_AWARE
+        return self.assignment or usual
 
     @property
     def mixture(self) -> Mixture:

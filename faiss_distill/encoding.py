@@ -14,7 +14,7 @@ both of the form :math:`-(u \cdot e + \kappa \|e\|^2)`. The codes minimise
 where :math:`G` is the covariance of all training queries, up to scale, and the directions :math:`u_r` belong to the
 document's own nearest training queries and to the document itself taken as a query. The terms that couple segments are
 the point: they let one segment cancel another's error. Coordinate descent over the ``M`` sub-codes starts from the
-nearest codewords; no sweep can raise the cost.
+nearest codewords or from earlier codes; no sweep can raise the cost.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ from faiss_distill.config import DistillConfig
 from faiss_distill.state import Metric
 from faiss_distill.students import decode, nearest_codes
 
+HALF = 24
+"""A document's local queries weigh less the further they are: one of this rank half of what the best one does."""
+
 
 def score_error_codes(
     residuals: Tensor,
@@ -35,6 +38,7 @@ def score_error_codes(
     weights: Tensor,
     kappa: float,
     sweeps: int,
+    start: Tensor | None = None,
 ) -> Tensor:
     r"""Minimise :math:`e^\top H e + \sum_r w_r (u_r \cdot e + \kappa \|e\|^2)^2` over codes by coordinate descent.
 
@@ -46,54 +50,73 @@ def score_error_codes(
         weights: :math:`w \ge 0`, ``(n, R)``.
         kappa: 0 for inner product, positive for L2.
         sweeps: passes over the segments; stops early once nothing changes.
+        start: codes to start from, int64 ``(n, M)``; the nearest codewords if None.
 
     Returns:
         Codes, int64 ``(n, M)``.
     """
-    n_segments, _, dsub = codebooks.shape
+    n, (n_segments, _, dsub) = len(residuals), codebooks.shape
     segments = [slice(m * dsub, (m + 1) * dsub) for m in range(n_segments)]
-    norms = codebooks.square().sum(2)
+    # Each segment's directions side by side in memory, times the roots of the weights.
+    roots = weights.sqrt()[:, :, None]
+    parts = (directions * roots).view(n, -1, n_segments, dsub).permute(2, 0, 1, 3).contiguous()
     # Per segment, the part of the cost that no other segment changes: (n, ksub) each.
     own = []
-    for m, s in enumerate(segments):
-        dots = -(directions[:, :, s] @ codebooks[m].T)
+    for u, s, book in zip(parts, segments, codebooks, strict=True):
+        r, gram = residuals[:, s], torch.baddbmm(hessian[s, s], u.transpose(1, 2), u)
+        table = torch.addmm(_quadratic(gram, book), torch.bmm(gram, r[:, :, None])[:, :, 0], book.T, alpha=-2)
         if kappa:
-            error = residuals[:, s].square().sum(1, keepdim=True) - 2 * residuals[:, s] @ codebooks[m].T + norms[m]
-            dots += torch.einsum("nrd,nd->nr", directions[:, :, s], residuals[:, s])[:, :, None]
-            dots += kappa * error[:, None]
-        quadratic = ((codebooks[m] @ hessian[s, s]) * codebooks[m]).sum(1)
-        own.append(torch.einsum("nr,nrk->nk", weights, dots.square_()) + quadratic)
+            error, pull = _squared(r, book), torch.bmm(u.transpose(1, 2), roots)
+            along = torch.bmm(r[:, None], pull)[:, 0] - pull[:, :, 0] @ book.T
+            table += kappa * error * (kappa * weights.sum(1, keepdim=True) * error + 2 * along)
+        own.append(table)
 
-    codes = nearest_codes(residuals, codebooks)
+    codes = nearest_codes(residuals, codebooks) if start is None else start.clone()
     e = residuals - decode(codes, codebooks)
     he = e @ hessian
-    score_error = torch.einsum("nrd,nd->nr", directions, e) + kappa * e.square().sum(1, keepdim=True)
+    score_error = torch.stack([torch.bmm(u, e[:, s, None]) for u, s in zip(parts, segments, strict=True)]).sum(0)
+    if kappa:
+        score_error += kappa * roots * e.square().sum(1)[:, None, None]
     for _ in range(sweeps):
         before = codes.clone()
-        for m, s in enumerate(segments):
-            u, r, old = directions[:, :, s], residuals[:, s], codebooks[m][codes[:, m]]
-            # Score error of the other segments alone. With kappa = 0 the segment's residual may stay in: see `own`.
-            inner = r - old if kappa else -old
-            rest = score_error - torch.einsum("nrd,nd->nr", u, inner)
+        for m, (u, s, book) in enumerate(zip(parts, segments, codebooks, strict=True)):
+            old = e[:, s].clone()
+            # Score error of the other segments alone.
+            rest = torch.baddbmm(score_error, u, old[:, :, None], alpha=-1)
             if kappa:
-                rest -= kappa * inner.square().sum(1, keepdim=True)
-            pull = weights * rest
-            total = kappa * pull.sum(1, keepdim=True)
-            linear = torch.einsum("nr,nrd->nd", pull, u) + he[:, s] + old @ hessian[s, s] + 2 * total * r
-            cost = own[m] - 2 * linear @ codebooks[m].T
+                rest -= kappa * roots * old.square().sum(1)[:, None, None]
+            linear = torch.bmm(u.transpose(1, 2), rest)[:, :, 0] + he[:, s] - old @ hessian[s, s]
+            cost = torch.addmm(own[m], linear, book.T, alpha=-2)
             if kappa:
-                cost += 2 * total * norms[m]
+                cost += 2 * kappa * (roots * rest).sum(1) * _squared(residuals[:, s], book)
             codes[:, m] = cost.argmin(1)
-            new = codebooks[m][codes[:, m]]
-            e[:, s] += old - new
-            he += (old - new) @ hessian[s]
-            inner = r - new if kappa else -new
-            score_error = rest + torch.einsum("nrd,nd->nr", u, inner)
+            new = residuals[:, s] - book[codes[:, m]]
+            e[:, s] = new
+            he.addmm_(new - old, hessian[s])
+            score_error = torch.baddbmm(rest, u, new[:, :, None])
             if kappa:
-                score_error += kappa * inner.square().sum(1, keepdim=True)
+                score_error += kappa * roots * new.square().sum(1)[:, None, None]
         if torch.equal(codes, before):
             break
     return codes
+
+
+def _quadratic(gram: Tensor, book: Tensor) -> Tensor:
+    r""":math:`c^\top G c` of codewords ``(ksub, dsub)`` under each of ``gram (n, dsub, dsub)``: ``(n, ksub)``."""
+    row, column = torch.triu_indices(*gram.shape[1:], device=gram.device)
+    products = book[:, row] * book[:, column] * torch.where(row == column, 1, 2)
+    return gram.flatten(1).index_select(1, row * gram.shape[2] + column) @ products.T
+
+
+def _squared(vectors: Tensor, book: Tensor) -> Tensor:
+    """Squared distances of ``vectors (n, dsub)`` from the codewords ``book (ksub, dsub)``: ``(n, ksub)``."""
+    return vectors.square().sum(1, keepdim=True) - 2 * vectors @ book.T + book.square().sum(1)
+
+
+def closeness(local: Tensor, dtype: torch.dtype) -> Tensor:
+    """How much each of a document's own queries counts, best first: int64 ``(n, R)``, -1 for none, to ``(n, R)``."""
+    rank = torch.arange(local.shape[1], device=local.device, dtype=dtype)
+    return (local >= 0) / (1 + rank / HALF)
 
 
 class QueryAwareEncoder:
@@ -123,9 +146,9 @@ class QueryAwareEncoder:
         self.scale = float(scale.sqrt()) * (1 if metric is Metric.INNER_PRODUCT else 2)
 
     def block_size(self, codebooks: Tensor) -> int:
-        """Documents to encode at a time, so that a block's tables stay within 2**22 numbers."""
-        n_segments, ksub, _ = codebooks.shape
-        return max(16, min(1024, 2**22 // (ksub * max(n_segments, self.config.local_queries + 1))))
+        """Documents to encode at a time, so that a block's tables and directions stay within 2**21 numbers each."""
+        n_segments, ksub, dsub = codebooks.shape
+        return max(16, min(256, 2**21 // (n_segments * max(ksub, dsub * (self.config.local_queries + 1), dsub**2))))
 
     def directions(self, vectors: Tensor, local: Tensor) -> tuple[Tensor, Tensor]:
         """The score-error directions of ``vectors (n, d)`` and their weights: ``(n, R, d)`` and ``(n, R)``.
@@ -143,12 +166,17 @@ class QueryAwareEncoder:
             # As a query, x itself has u = 0: its score error is ||e||^2 alone.
             u = torch.cat([near - x, torch.zeros_like(x)], dim=1) * (2 / self.scale)
         weights = u.new_empty(u.shape[:2])
-        weights[:, :-1] = config.local_weight * (local >= 0)
+        weights[:, :-1] = config.local_weight * closeness(local, u.dtype)
         weights[:, -1] = config.self_weight
         return u, weights
 
-    def __call__(self, vectors: Tensor, residuals: Tensor, codebooks: Tensor, local: Tensor) -> Tensor:
-        """Codes of ``vectors (n, d)`` whose codes stand for ``residuals (n, d)``: int64 ``(n, M)``."""
+    def __call__(
+        self, vectors: Tensor, residuals: Tensor, codebooks: Tensor, local: Tensor, start: Tensor | None = None
+    ) -> Tensor:
+        """Codes of ``vectors (n, d)`` whose codes stand for ``residuals (n, d)``: int64 ``(n, M)``.
+
+        The search for them begins at the codes ``start``, or at the nearest codewords.
+        """
         kappa = 0.0 if self.metric is Metric.INNER_PRODUCT else 1 / self.scale
         size = self.block_size(codebooks)
         blocks = []
@@ -156,6 +184,9 @@ class QueryAwareEncoder:
             part = slice(i, i + size)
             u, weights = self.directions(vectors[part], local[part])
             blocks.append(
-                score_error_codes(residuals[part], codebooks, self.hessian, u, weights, kappa, self.config.sweeps)
-            )
+                score_error_codes(
+                    residuals[part], codebooks, self.hessian, u, weights, kappa, self.config.sweeps,
+                    None if start is None else start[part],
+                )
+            )  # fmt: skip
         return torch.cat(blocks)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from faiss_distill import query_encoders
 from faiss_distill.adapters import IVFPQAdapter
-from faiss_distill.config import DistillConfig
+from faiss_distill.config import DistillConfig, Loss
 from faiss_distill.errors import InputError
 from faiss_distill.readers import Vectors, open_vectors
 from faiss_distill.relevance import open_relevant
@@ -34,7 +34,8 @@ class Queries:
 
     Attributes:
         vectors: as the outer index takes them, float32 ``(nq, d_in)``.
-        rows: where documents stand in, the row of the corpus that each is, int64 ``(nq,)``; else None.
+        rows: where documents stand in, the row of the corpus that each is, -1 for a real query, int64 ``(nq,)``; None
+            if all are real.
         relevant: ids of the relevant documents, -1 as padding, int64 ``(nq, r)``, or None.
         inputs: what the query encoder takes, one entry a query ``(nq, ...)``, or None without one.
     """
@@ -227,7 +228,7 @@ class Splitter:
         adapter: the index.
         corpus: its embeddings, in the order of ``labels``.
         labels: the ids that it holds, int64 ``(n,)``.
-        config: for ``validation_fraction``, ``max_queries`` and ``block_rows``.
+        config: for ``validation_fraction``, ``max_queries``, ``fill_to`` and ``block_rows``.
         rng: source of randomness.
         query_encoder: the module that queries are to be encoded with, or None.
         device: where it runs.
@@ -267,7 +268,8 @@ class Splitter:
             return self._divide(Queries(self._documents(rows), rows).distinct(), "embeddings")
         whole = self._load(given, "")
         if not others:
-            return self._divide(whole, "queries")
+            train, validation = self._divide(whole, "queries")
+            return self._filled(train, validation), validation
         validation = self._load(held_out, "validation_").distinct(but=whole)
         if len(validation.vectors) < MIN_QUERIES // 3:
             raise InputError(
@@ -275,7 +277,21 @@ class Splitter:
                 f"got {len(validation.vectors)}; pass more, "
                 f"or leave them out to have some held out of queries"
             )
-        return whole, validation
+        return self._filled(whole, validation), validation
+
+    def _filled(self, train: Queries, validation: Queries) -> Queries:
+        """Training queries with documents added that are none of the validation queries, if there are few."""
+        config, n = self.config, len(train.vectors)
+        labelled = config.mixture.has("gt") or config.loss is Loss.CONTRASTIVE
+        if n >= config.fill_to or labelled or self.query_encoder is not None:
+            return train
+        rows = self.rng.permutation(self.corpus.n)[: config.fill_to - n]
+        added = Queries(self._documents(rows), rows).distinct(but=validation)
+        assert added.rows is not None
+        return Queries(
+            np.concatenate([train.vectors, added.vectors]),
+            np.concatenate([np.full(n, -1, dtype=np.int64), added.rows]),
+        )
 
     def _documents(self, rows: Int64) -> Float32:
         order = np.argsort(rows)

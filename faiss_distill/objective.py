@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from faiss_distill import query_encoders
-from faiss_distill.adapters import IVFPQAdapter
 from faiss_distill.candidates import Candidates, members
-from faiss_distill.config import DistillConfig, Encoding, Learn, Loss
-from faiss_distill.inputs import Queries
+from faiss_distill.config import DistillConfig, Learn, Loss
+from faiss_distill.documents import Documents, StudentQueries, Taught
 from faiss_distill.losses import LOSSES, PAIRWISE, contrastive, reconstruction
-from faiss_distill.readers import Vectors
 from faiss_distill.routing import probed_lists
-from faiss_distill.state import Float32, Int64, IVFPQState
-from faiss_distill.students import IVFPQStudent, similarity
+from faiss_distill.state import Int64
+from faiss_distill.students import IVFPQStudent
 from faiss_distill.teacher import Teacher
 
 OF_THE_BEST = PAIRWISE | {"listmle"}
@@ -29,114 +25,10 @@ MAX_OF_THE_BEST = 128
 """How many these are, at most."""
 
 
-@dataclass(frozen=True)
-class Taught:
-    """Queries with their exact Top-K.
-
-    Attributes:
-        queries: ``nq`` of them.
-        top: corpus rows, best first, int64 ``(nq, K)``.
-        scores: their exact scores, float32 ``(nq, K)``.
-        relevant: corpus rows of the documents labelled relevant, -1 as padding, int64 ``(nq, r)``, or None.
-    """
-
-    queries: Queries
-    top: Int64
-    scores: Float32
-    relevant: Int64 | None = None
-
-    def take(self, which: slice) -> Taught:
-        """Some of them."""
-        relevant = None if self.relevant is None else self.relevant[which]
-        return Taught(self.queries.take(which), self.top[which], self.scores[which], relevant)
-
-
-class Documents:
-    """The corpus as the student sees it.
-
-    Args:
-        corpus: the embeddings.
-        adapter: the index.
-        state: lists and stored codes, in the order of the corpus.
-        config: whether codes are frozen, and the block size.
-        device: where tensors go.
-
-    Attributes:
-        assignment: list of each document, int64 ``(n,)``.
-    """
-
-    def __init__(
-        self, corpus: Vectors, adapter: IVFPQAdapter, state: IVFPQState, config: DistillConfig, device: torch.device
-    ) -> None:
-        """Start from the lists as they are."""
-        self.corpus, self.adapter, self.device = corpus, adapter, device
-        self.assignment = state.assignment
-        self._codes = state.codes if config.encoding is Encoding.FROZEN else None
-        self._block_rows = config.block_rows
-
-    def take(self, rows: Int64) -> tuple[Tensor, Tensor, Tensor]:
-        """Embeddings ``(k, d_in)``, the same behind the transforms ``(k, d)``, and lists ``(k,)``, on the device."""
-        exact = self.corpus.take(rows)
-        vectors = torch.from_numpy(self.adapter.transform(exact))
-        return torch.from_numpy(exact).to(self.device), vectors.to(self.device), self.lists(rows)
-
-    def lists(self, rows: Int64) -> Tensor:
-        """Lists of the documents, int64 ``(k,)``, on the device."""
-        return torch.from_numpy(self.assignment[rows]).to(self.device)
-
-    def codes(self, student: IVFPQStudent, rows: Int64, vectors: Tensor, lists: Tensor) -> Tensor:
-        """Their nearest codes under the student, or their stored ones if these are frozen: int64 ``(k, M)``."""
-        if self._codes is None:
-            return student.encode(vectors, lists)
-        return torch.from_numpy(self._codes[rows].astype(np.int64)).to(self.device)
-
-    @torch.no_grad()
-    def reassign(self, student: IVFPQStudent) -> None:
-        """Move every document to the list whose centroid scores best, as adding it to the index would."""
-        lists = np.empty_like(self.assignment)
-        rows = max(1, min(self._block_rows, 2**24 // len(student.centroids)))  # their scores within 64 MiB
-        for start, block in self.corpus.blocks(rows):
-            vectors = torch.from_numpy(self.adapter.transform(block)).to(self.device)
-            best = similarity(vectors, student.centroids, student.metric).argmax(dim=1)
-            lists[start : start + len(block)] = best.cpu().numpy()
-        self.assignment = lists
-
-
-class StudentQueries:
-    """Query vectors as the student has them, behind the index's transforms (Distill-VQ Eq. 5)."""
-
-    def __init__(self, queries: Queries, adapter: IVFPQAdapter, device: torch.device) -> None:
-        """Transform them once, unless they come from an encoder that learns."""
-        self._inputs, self._device = queries.inputs, device
-        if queries.inputs is None:
-            self._fixed = torch.from_numpy(adapter.transform(queries.vectors))
-        else:
-            arrays = [step and tuple(torch.from_numpy(a).to(device) for a in step) for step in adapter.steps]
-            self._steps = arrays
-
-    def __call__(self, student: IVFPQStudent, batch: Tensor) -> Tensor:
-        """The queries ``batch``, int64 ``(nq,)``: ``(nq, d)`` on the device, with the encoder's gradient."""
-        if student.query_encoder is None or self._inputs is None:
-            return self._fixed[batch].to(self._device)
-        return self._transform(query_encoders.apply(student.query_encoder, self._inputs[batch.numpy()], self._device))
-
-    def all(self, student: IVFPQStudent) -> Tensor:
-        """All of them, without a gradient and with the encoder in evaluation mode."""
-        if student.query_encoder is None or self._inputs is None:
-            return self._fixed.to(self._device)
-        return self._transform(query_encoders.encode(student.query_encoder, self._inputs, self._device))
-
-    def _transform(self, x: Tensor) -> Tensor:
-        for step in self._steps:
-            x = F.normalize(x) if step is None else x @ step[0] + step[1]
-        return x
-
-
 class Selection:
     """Overlap@10 of a student on the selection queries, as a search of the union of their Top-K would have it.
 
-    Lists are probed exactly, and documents have their nearest codes, or their stored ones if these are frozen. No faiss
-    index is built.
+    Lists are probed exactly, and documents have the codes that they have in training. No faiss index is built.
 
     Args:
         documents: the corpus.
@@ -159,16 +51,19 @@ class Selection:
         self.spread = spread(self._vectors)
 
     @torch.no_grad()
-    def __call__(self, student: IVFPQStudent) -> float:
-        """Mean overlap@10, between 0 and 1."""
+    def __call__(self, student: IVFPQStudent) -> tuple[float, float]:
+        """Mean overlap@10, between 0 and 1, and codes that a query scans of the whole corpus."""
         queries, lists = self._queries.all(student), self._documents.lists(self._pool)
-        codes = self._documents.codes(student, self._pool, self._vectors, lists)
+        codes = self._documents.codes_of(student, self._pool, self._vectors, lists)
         scores = student.full_scores(queries, lists, codes)
-        probed = probed_lists(queries, student.centroids, self._nprobe, student.metric)[:, lists]
+        opened = probed_lists(queries, student.centroids, self._nprobe, student.metric)
+        probed = opened[:, lists]
         hidden = ~probed if self._own is None else ~probed | self._own
         best = scores.masked_fill(hidden, -torch.inf).topk(10, dim=1)
         found = best.indices.masked_fill(best.values.isneginf(), -1)
-        return float((found[:, :, None] == self._truth[:, None, :]).any(dim=2).float().mean())
+        overlap = (found[:, :, None] == self._truth[:, None, :]).any(dim=2).float().mean()
+        lengths = torch.from_numpy(np.bincount(self._documents.assignment, minlength=opened.shape[1]))
+        return float(overlap), float((opened.cpu() * lengths).sum(dim=1).float().mean())
 
 
 class Objective:
@@ -219,7 +114,7 @@ class Objective:
         learn, terms = self._config.learn, []
         if self._config.loss is Loss.RECONSTRUCTION:
             if learn is not Learn.IVF:
-                codes = self._documents.codes(student, rows, vectors, lists)
+                codes = self._documents.codes_of(student, rows, vectors, lists)
                 terms.append(reconstruction(vectors, student.reconstruct(lists, codes)))
             if learn is not Learn.PQ:
                 terms.append(reconstruction(vectors, F.embedding(lists, student.centroids)))
@@ -228,7 +123,7 @@ class Objective:
             compare = self._comparison(batch, candidates, exact, scored)
             if learn is not Learn.IVF:
                 # Codes follow the codebooks; gradients flow through the chosen codewords.
-                codes = self._documents.codes(student, rows, vectors, lists)
+                codes = self._documents.codes_of(student, rows, vectors, lists)
                 terms.append(compare(student.full_scores(queries, lists, codes)))
             if learn is not Learn.PQ:
                 terms.append(compare(student.coarse_scores(queries, lists)))

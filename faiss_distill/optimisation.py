@@ -10,8 +10,9 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from faiss_distill.config import Assignment, DistillConfig, Learn
-from faiss_distill.objective import Documents, Objective, Selection, spread
+from faiss_distill.config import DistillConfig, Learn
+from faiss_distill.documents import Documents
+from faiss_distill.objective import Objective, Selection, spread
 from faiss_distill.state import IVFPQState
 from faiss_distill.students import IVFPQStudent
 
@@ -31,9 +32,9 @@ def optimise(
     Args:
         state: where to start.
         query_encoder: trained in place, or None.
-        documents: the corpus, which ends up in the lists that belong to the best student.
+        documents: the corpus, which ends up with the lists and codes that belong to the best student.
         objective: the loss of a batch.
-        selection: scores a student; higher is better.
+        selection: scores a student; what scans too many codes can't be best.
         n_queries: training queries of the objective.
         config: epochs, batch size, learning rates, patience, seed.
         start_counts: whether the best student may be the one at the start.
@@ -60,35 +61,38 @@ def optimise(
         groups.append({"params": list(query_encoder.parameters()), "lr": config.query_encoder_rate})
     optimizer = torch.optim.Adam(groups)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_cosine(steps))
-    best, best_lists = copy.deepcopy(student.state_dict()), documents.assignment
-    best_score, best_epoch = selection(student), 0
-    history: list[dict[str, float | None]] = [{"epoch": 0, "loss": None, "overlap_at_10": best_score}]
+    best = copy.deepcopy(student.state_dict()), documents.assignment, documents.codes
+    (best_score, scanned), best_epoch = selection(student), 0
+    limit = scanned * (1 + config.max_scan_increase)
+    history: list[dict[str, float | None]] = [
+        {"epoch": 0, "loss": None, "overlap_at_10": best_score, "codes_scanned": scanned}
+    ]
     with tqdm(total=steps, desc="distil", unit="steps", disable=None if config.progress else True) as bar:
         for epoch in range(1, config.epochs + 1):
+            documents.renew(student)
             objective.refresh(student)
             total = 0.0
             order = torch.randperm(n_queries, generator=generator)
             for i in range(0, n_queries - batch + 1, batch):
-                loss = objective(student, order[i : i + batch], generator)
+                value = objective(student, order[i : i + batch], generator)
                 optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
+                value.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 scheduler.step()
-                total += loss.item()
+                total += value.item()
                 bar.update()
-            if config.assignment is Assignment.REFRESHED:
-                documents.reassign(student)
-            score = selection(student)
-            history.append({"epoch": epoch, "loss": total / (n_queries // batch), "overlap_at_10": score})
+            score, scanned = selection(student)
+            loss = total / (n_queries // batch)
+            history.append({"epoch": epoch, "loss": loss, "overlap_at_10": score, "codes_scanned": scanned})
             bar.set_postfix({"selection overlap@10": f"{score:.4f}"})
-            if score > best_score or (epoch == 1 and not start_counts):
-                best, best_lists = copy.deepcopy(student.state_dict()), documents.assignment
+            if (score > best_score and scanned <= limit) or (epoch == 1 and not start_counts):
+                best = copy.deepcopy(student.state_dict()), documents.assignment, documents.codes
                 best_score, best_epoch = score, epoch
             elif epoch - best_epoch >= config.patience:
                 break
     optimizer.zero_grad()
-    student.load_state_dict(best)
-    documents.assignment = best_lists
+    parameters, documents.assignment, documents.codes = best
+    student.load_state_dict(parameters)
     return student, history, best_epoch
 
 

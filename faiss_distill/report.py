@@ -78,6 +78,7 @@ class DistillReport:
         n_embeddings: of these, the vectors whose embeddings were passed; before and after are measured among them.
         query_source: ``"queries"``, or ``"documents"`` where documents stood in for them.
         n_train: queries trained on.
+        n_stand_ins: of these, documents that stood in for queries.
         n_selection: queries that chose the best epoch.
         n_validation: other queries, on which before and after are measured.
         before: the index as it was.
@@ -85,7 +86,8 @@ class DistillReport:
         gain: mean difference of overlap@10 at the judged nprobe, after minus before.
         interval: its paired bootstrap interval at ``config.confidence``.
         temperature: what scores were divided by in training.
-        history: for each epoch (0 is the start) its training loss and the overlap@10 of the selection queries.
+        history: for each epoch (0 is the start) its training loss, and the overlap@10 of the selection queries and the
+            codes that they scan.
         best_epoch: the epoch whose centroids and codebooks were taken; 0 if those at the start were best.
         query_encoder: the trained query encoder, if one was passed and the result was kept: search with its embeddings.
         seconds: wall-clock seconds by phase.
@@ -100,6 +102,7 @@ class DistillReport:
     n_embeddings: int
     query_source: str
     n_train: int
+    n_stand_ins: int
     n_selection: int
     n_validation: int
     before: Evaluation
@@ -119,10 +122,13 @@ class DistillReport:
         share = " (documents stood in for queries: the gain on real queries may differ)"
         only_codes = not self.best_epoch and self.config.encoding is not Encoding.FROZEN
         part = "" if self.n_embeddings == self.n else f", measured among the {self.n_embeddings} embeddings passed"
+        trained = f"{self.n_train} {self.query_source}"
+        if self.query_source == "queries" and self.n_stand_ins:
+            trained = f"{self.n_train - self.n_stand_ins} queries and {self.n_stand_ins} documents as more"
         lines = [
             f"{self.index}, {self.metric}, {self.n} vectors of {self.before.bytes_per_vector} bytes{part}",
             f"{'Kept' if self.kept else 'NOT kept, the index is as it was'}: {self.reason}",
-            f"trained on {self.n_train} {self.query_source}, epoch {self.best_epoch} of {epochs} chosen by "
+            f"trained on {trained}, epoch {self.best_epoch} of {epochs} chosen by "
             f"{self.n_selection} others, measured on {self.n_validation} more"
             + (share if self.query_source == "documents" else ""),
             *(["search with the embeddings of report.query_encoder"] if self.query_encoder is not None else []),

@@ -1,4 +1,4 @@
-"""Which inverted lists a query looks into."""
+"""Which inverted lists a query looks into, and which one a document is best put in."""
 
 from __future__ import annotations
 
@@ -21,3 +21,33 @@ def probed_lists(queries: Tensor, centroids: Tensor, nprobe: int, metric: Metric
     scores = similarity(queries, centroids, metric)
     best = scores.topk(min(nprobe, len(centroids)), dim=1).indices
     return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, best, True)
+
+
+def price_of_probing(queries: Tensor, centroids: Tensor, nprobe: int, metric: Metric) -> Tensor:
+    """What it costs a document to be in each list: the share of queries that probe it, in units of their scores.
+
+    A document in a list that every query probes is scanned by all of them. The sum over documents of the share that
+    their list has is the number of codes scanned a query.
+
+    Args:
+        queries: ``(nq, d)``.
+        centroids: ``(nlist, d)``.
+        nprobe: lists a query.
+        metric: the index's metric.
+
+    Returns:
+        Tensor ``(nlist,)``: shares times the standard deviation of a query's coarse scores.
+    """
+    probes, spread = torch.zeros(len(centroids), device=centroids.device), 0.0
+    rows = max(1, 2**24 // len(centroids))  # scores within 64 MiB
+    for start in range(0, len(queries), rows):
+        part = queries[start : start + rows]
+        probes += probed_lists(part, centroids, nprobe, metric).sum(0)
+        spread += float(similarity(part, centroids, metric).std(dim=1, correction=0).sum())
+    return probes / len(queries) * (spread / len(queries))
+
+
+def best_lists(vectors: Tensor, centroids: Tensor, metric: Metric, price: Tensor | None = None) -> Tensor:
+    """The list whose centroid scores best, less its ``price (nlist,)``: ``vectors (n, d)`` to int64 ``(n,)``."""
+    scores = similarity(vectors, centroids, metric)
+    return (scores if price is None else scores - price).argmax(dim=1)

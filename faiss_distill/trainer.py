@@ -14,20 +14,18 @@ import numpy as np
 import torch
 from scipy import stats
 from torch import nn
-from tqdm import tqdm
 
 from faiss_distill import inputs, query_encoders
 from faiss_distill.adapters import open_index
-from faiss_distill.candidates import LocalQueries
-from faiss_distill.config import DistillConfig, Encoding
-from faiss_distill.encoding import QueryAwareEncoder
+from faiss_distill.config import Assignment, DistillConfig, Encoding
+from faiss_distill.documents import Documents, Taught
 from faiss_distill.errors import InputError
 from faiss_distill.evaluation import Evaluation, QuerySet, measure, search
-from faiss_distill.objective import Documents, Objective, Selection, StudentQueries, Taught
+from faiss_distill.objective import Objective, Selection
 from faiss_distill.optimisation import optimise
 from faiss_distill.report import DistillReport
 from faiss_distill.state import Int64, IVFPQState
-from faiss_distill.students import IVFPQStudent, nearest_codes
+from faiss_distill.students import IVFPQStudent
 from faiss_distill.teacher import Teacher, calibrate_temperature
 
 logger = logging.getLogger(__name__)
@@ -166,7 +164,7 @@ class DistillTrainer:
             train.scores[:1000, : config.top_k], config.perplexity
         )
         with self._phase("optimise"):
-            documents = Documents(self._corpus, adapter, self._sample, config, self._device)
+            documents = Documents(self._corpus, adapter, self._sample, train, self._nprobe, config, self._device)
             objective = Objective(
                 documents, train, self._teacher, temperature, config, lambda s: self._mine(s, documents, train)
             )
@@ -180,7 +178,7 @@ class DistillTrainer:
                     self.start_counts,
                 )  # fmt: skip
         with self._phase("encode"):
-            quantizer, sample = self._encode(student, documents, train)
+            quantizer, sample = self._written(student, documents, final=True)
         queries = self._query_set(judges, student.query_encoder)
         if partial:
             with self._phase("evaluate"), adapter.write(sample, quantizer):
@@ -211,6 +209,7 @@ class DistillTrainer:
             n_embeddings=self._sample.n,
             query_source=self.query_source,
             n_train=len(train.top),
+            n_stand_ins=0 if train.queries.rows is None else int((train.queries.rows >= 0).sum()),
             n_selection=n_selection,
             n_validation=len(judges.top),
             before=before,
@@ -283,23 +282,22 @@ class DistillTrainer:
         return QuerySet(
             vectors=vectors,
             truth=self._sample_labels[taught.top],
-            exclude=None if queries.rows is None else self._sample_labels[queries.rows],
+            exclude=None if queries.rows is None else np.where(queries.rows < 0, -1, self._sample_labels[queries.rows]),
             relevant=relevant,
         )
 
     def _mine(self, student: IVFPQStudent, documents: Documents, train: Taught) -> Int64:
-        """What the index would find for the training queries under the student's parameters, with nearest codes."""
-        quantizer, state = self._encode(student, documents, None)
+        """What the index would find for the training queries under the student's parameters."""
+        quantizer, state = self._written(student, documents, final=False)
         queries = self._query_set(train, student.query_encoder)
         with self._adapter.write(state, quantizer), self._adapter.probing(self._nprobe):
             found = search(self._adapter, queries, self.config.mixture.depth("hard"))
         return inputs.positions(self._sample_labels, found)
 
-    @torch.no_grad()
-    def _encode(self, student: IVFPQStudent, documents: Documents, train: Taught | None) -> tuple[Any, IVFPQState]:
-        """The learned parameters with codes of the whole corpus, and a quantizer that holds the centroids.
+    def _written(self, student: IVFPQStudent, documents: Documents, final: bool) -> tuple[Any, IVFPQState]:
+        """The student's parameters with codes of the whole corpus, and a quantizer that holds the centroids.
 
-        Codes are the nearest ones if ``train`` is None, else as the options say.
+        Finally lists and codes are chosen once more, as the options say; before, they are those of the training.
         """
         config = self.config
         quantizer = self._adapter.quantizer_with(student.centroids.detach().cpu().numpy())
@@ -307,31 +305,16 @@ class DistillTrainer:
             self._sample,
             centroids=quantizer.reconstruct_n(0, len(student.centroids)),  # what it kept of them: fp16 rounds
             codebooks=student.codebooks.detach().cpu().numpy(),
-            assignment=documents.assignment,
         )
         if config.encoding is Encoding.FROZEN:
             return quantizer, state
-        stored = IVFPQStudent(state).to(self._device)
-        encoder = local = None
-        if config.encoding is Encoding.QUERY_AWARE and train is not None:
-            queries = StudentQueries(train.queries, self._adapter, self._device).all(student)
-            encoder = QueryAwareEncoder(queries, state.metric, config)
-            top_k = config.top_k
-            local = LocalQueries(train.top[:, :top_k], train.scores[:, :top_k], config.local_queries)
-        codes = np.empty_like(state.codes)
-        with tqdm(total=state.n, desc="encode", unit="docs", disable=None if config.progress else True) as bar:
-            for start, block in self._corpus.blocks(config.block_rows):
-                stop = start + len(block)
-                vectors = torch.from_numpy(self._adapter.transform(block)).to(self._device)
-                residuals = stored.residuals(vectors, documents.lists(np.arange(start, stop)))
-                if encoder is not None and local is not None:
-                    near = torch.from_numpy(local.of(start, stop)).to(self._device)
-                    chosen = encoder(vectors, residuals, stored.codebooks.detach(), near)
-                else:
-                    chosen = nearest_codes(residuals, stored.codebooks.detach())
-                codes[start:stop] = chosen.cpu().numpy()
-                bar.update(len(block))
-        return quantizer, replace(state, codes=codes)
+        stored = IVFPQStudent(state, student.query_encoder).to(self._device)
+        assignment, codes = documents.assignment, documents.codes
+        if final:
+            assignment, codes = documents.choose(stored, config.lists, config.encoding)
+        elif codes is None:
+            codes = documents.choose(stored, Assignment.FIXED, Encoding.NEAREST)[1]
+        return quantizer, replace(state, assignment=assignment, codes=codes)
 
     def _judge(self, before: Evaluation, after: Evaluation) -> tuple[bool, str, float, tuple[float, float]]:
         """Whether the tuned index is better, by a paired bootstrap over the judging queries."""

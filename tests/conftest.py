@@ -23,6 +23,8 @@ QUICK = {
     "perplexity": 25.0,
     "progress": False,
     "nprobe": 4,
+    "fill_to": 0,
+    "local_queries": 8,
 }
 """Options of a tuning that takes a second."""
 METRICS = {"ip": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}

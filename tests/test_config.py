@@ -34,7 +34,7 @@ def test_strings_become_enums():
             "one of 'listnet', 'kl', 'ranknet', 'mse', 'margin_mse', 'listmle', 'lambdarank', 'contrastive', ",
         ),
         ("learn", "all", "one of 'both', 'ivf', 'pq'"),
-        ("assignment", None, "one of 'fixed', 'refreshed'"),
+        ("assignment", "moved", "one of 'fixed', 'refreshed', 'query_aware'"),
         ("temperature", 0.0, "a positive number"),
         ("centroid_rate", -1.0, "a positive number"),
         ("codebook_rate", float("inf"), "a positive number"),

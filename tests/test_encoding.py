@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faiss_distill import DistillConfig
-from faiss_distill.encoding import QueryAwareEncoder, score_error_codes
+from faiss_distill.encoding import HALF, QueryAwareEncoder, score_error_codes
 from faiss_distill.state import Metric
 from faiss_distill.students import decode, nearest_codes
 
@@ -110,7 +110,7 @@ class TestQueryAwareEncoder:
                 if self.local[i, r] < 0:
                     assert weights[i, r] == 0
                     continue
-                assert weights[i, r] == encoder.config.local_weight
+                assert float(weights[i, r]) == pytest.approx(encoder.config.local_weight / (1 + r / HALF))
                 q = self.queries[self.local[i, r]]
                 change = self.score(metric, q, self.x[i] - e[i]) - self.score(metric, q, self.x[i])
                 modelled = -(u[i, r] @ e[i] + kappa * e[i] @ e[i]) * encoder.scale

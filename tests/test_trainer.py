@@ -12,8 +12,10 @@ import faiss_distill.trainer
 from faiss_distill import DistillConfig, DistillTrainer, InputError, distill, evaluate
 from faiss_distill.adapters import open_index
 from faiss_distill.adapters.transaction import WriteBack
+from faiss_distill.documents import Documents
 from faiss_distill.encoding import QueryAwareEncoder
-from faiss_distill.objective import Documents, Selection
+from faiss_distill.evaluation import measure
+from faiss_distill.objective import Selection
 from faiss_distill.students import IVFPQStudent
 
 
@@ -83,9 +85,10 @@ def test_only_what_may_change_changes(built, data, run):
     after = open_index(index).extract()
     assert report.kept
     np.testing.assert_array_equal(before.ids, after.ids)
-    np.testing.assert_array_equal(before.assignment, after.assignment)
-    for name in ("centroids", "codebooks", "codes"):
+    for name in ("centroids", "codebooks", "codes", "assignment"):
         assert not np.array_equal(getattr(before, name), getattr(after, name))
+    fixed = open_index(run(assignment="fixed")[0]).extract()
+    np.testing.assert_array_equal(before.assignment, fixed.assignment)
 
 
 def test_the_same_seed_gives_the_same_index(run):
@@ -277,7 +280,7 @@ class TestNeverWorse:
         monkeypatch.setattr(
             QueryAwareEncoder,
             "__call__",
-            lambda self, x, r, books, near: torch.zeros(len(x), len(books), dtype=torch.int64),
+            lambda self, x, r, books, *_: torch.zeros(len(x), len(books), dtype=torch.int64),
         )
 
     @pytest.mark.parametrize("factory", ["IVF16,PQ16x4", "IDMap2,OPQ16,IVF16_HNSW16,PQ16x4,RFlat"])
@@ -322,7 +325,7 @@ class TestNeverWorse:
         means = rng.choice(difference, (4000, len(difference))).mean(axis=1)
         np.testing.assert_allclose(report.interval, np.quantile(means, [0.025, 0.975]), atol=0.01)
 
-    @pytest.mark.parametrize("point", ["_teach", "_encode", "_judge"])
+    @pytest.mark.parametrize("point", ["_teach", "_written", "_judge"])
     @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
     def test_a_failure_anywhere_leaves_the_index_bitwise(self, built, data, monkeypatch, point, error):
         real = getattr(DistillTrainer, point)
@@ -356,7 +359,7 @@ def test_the_best_epoch_is_kept(built, data, monkeypatch):
 
     def select(self, student):
         states.append(student.codebooks.detach().clone())
-        return next(scores)
+        return next(scores), 100.0
 
     monkeypatch.setattr(Selection, "__call__", select)
     index = built()
@@ -374,8 +377,9 @@ def test_selection_is_what_a_search_of_its_documents_finds(built, data, metric):
     trainer = DistillTrainer(index, data.documents[:N], data.queries, config=DistillConfig(**QUICK))
     taught = trainer._teach(trainer._validation, 40)
     state = open_index(index).extract()
-    documents = Documents(trainer._corpus, trainer._adapter, state, trainer.config, torch.device("cpu"))
-    got = Selection(documents, taught, nprobe=4)(IVFPQStudent(state))
+    documents = Documents(trainer._corpus, trainer._adapter, state, taught, 4, trainer.config, torch.device("cpu"))
+    got, scanned = Selection(documents, taught, nprobe=4)(IVFPQStudent(state))
+    assert scanned == pytest.approx(measure(trainer._adapter, trainer._query_set(taught, None), 4).own.codes_scanned)
     pool = np.unique(taught.top)
     index.remove_ids(np.setdiff1d(np.arange(N), pool))
     index.nprobe = 4

@@ -1,0 +1,205 @@
+"""The corpus as a student sees it: the list and the code of every document, renewed as the parameters move."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from faiss_distill import query_encoders
+from faiss_distill.adapters import IVFPQAdapter
+from faiss_distill.candidates import LocalQueries
+from faiss_distill.config import Assignment, DistillConfig, Encoding
+from faiss_distill.encoding import QueryAwareEncoder, closeness
+from faiss_distill.inputs import Queries
+from faiss_distill.readers import Vectors
+from faiss_distill.routing import best_lists, price_of_probing
+from faiss_distill.state import Codes, Float32, Int64, IVFPQState, Metric
+from faiss_distill.students import IVFPQStudent, nearest_codes
+
+
+@dataclass(frozen=True)
+class Taught:
+    """Queries with their exact Top-K.
+
+    Attributes:
+        queries: ``nq`` of them.
+        top: corpus rows, best first, int64 ``(nq, K)``.
+        scores: their exact scores, float32 ``(nq, K)``.
+        relevant: corpus rows of the documents labelled relevant, -1 as padding, int64 ``(nq, r)``, or None.
+    """
+
+    queries: Queries
+    top: Int64
+    scores: Float32
+    relevant: Int64 | None = None
+
+    def take(self, which: slice) -> Taught:
+        """Some of them."""
+        relevant = None if self.relevant is None else self.relevant[which]
+        return Taught(self.queries.take(which), self.top[which], self.scores[which], relevant)
+
+
+class StudentQueries:
+    """Query vectors as the student has them, behind the index's transforms (Distill-VQ Eq. 5)."""
+
+    def __init__(self, queries: Queries, adapter: IVFPQAdapter, device: torch.device) -> None:
+        """Transform them once, unless they come from an encoder that learns."""
+        self._inputs, self._device = queries.inputs, device
+        if queries.inputs is None:
+            self._fixed = torch.from_numpy(adapter.transform(queries.vectors))
+        else:
+            arrays = [step and tuple(torch.from_numpy(a).to(device) for a in step) for step in adapter.steps]
+            self._steps = arrays
+
+    def __call__(self, student: IVFPQStudent, batch: Tensor) -> Tensor:
+        """The queries ``batch``, int64 ``(nq,)``: ``(nq, d)`` on the device, with the encoder's gradient."""
+        if student.query_encoder is None or self._inputs is None:
+            return self._fixed[batch].to(self._device)
+        return self._transform(query_encoders.apply(student.query_encoder, self._inputs[batch.numpy()], self._device))
+
+    def all(self, student: IVFPQStudent) -> Tensor:
+        """All of them, without a gradient and with the encoder in evaluation mode."""
+        if student.query_encoder is None or self._inputs is None:
+            return self._fixed.to(self._device)
+        return self._transform(query_encoders.encode(student.query_encoder, self._inputs, self._device))
+
+    def _transform(self, x: Tensor) -> Tensor:
+        for step in self._steps:
+            x = F.normalize(x) if step is None else x @ step[0] + step[1]
+        return x
+
+
+class Documents:
+    """The corpus, the list of every document and, unless it follows the codebooks at every step, its code.
+
+    Args:
+        corpus: the embeddings.
+        adapter: the index.
+        state: lists and stored codes, in the order of the corpus.
+        taught: the training queries.
+        nprobe: lists that a search probes.
+        config: ``lists``, ``encoding`` and what belongs to them.
+        device: where tensors go.
+
+    Attributes:
+        assignment: list of each document, int64 ``(n,)``.
+        codes: code of each document ``(n, M)``; None while it is the nearest one under the student.
+    """
+
+    def __init__(
+        self,
+        corpus: Vectors,
+        adapter: IVFPQAdapter,
+        state: IVFPQState,
+        taught: Taught,
+        nprobe: int,
+        config: DistillConfig,
+        device: torch.device,
+    ) -> None:
+        """Start from the lists as they are, and from the stored codes if they are frozen."""
+        self.corpus, self.adapter, self.device = corpus, adapter, device
+        self.assignment = state.assignment
+        self.codes: Codes | None = state.codes if config.encoding is Encoding.FROZEN else None
+        self._config, self._nprobe, self._dtype = config, nprobe, state.codes.dtype
+        self._queries = StudentQueries(taught.queries, adapter, device)
+        top, scores = taught.top[:, : config.top_k], taught.scores[:, : config.top_k]
+        self._local = LocalQueries(top, scores, config.local_queries)
+
+    def take(self, rows: Int64) -> tuple[Tensor, Tensor, Tensor]:
+        """Embeddings ``(k, d_in)``, the same behind the transforms ``(k, d)``, and lists ``(k,)``, on the device."""
+        exact = self.corpus.take(rows)
+        vectors = torch.from_numpy(self.adapter.transform(exact))
+        return torch.from_numpy(exact).to(self.device), vectors.to(self.device), self.lists(rows)
+
+    def lists(self, rows: Int64) -> Tensor:
+        """Lists of the documents, int64 ``(k,)``, on the device."""
+        return torch.from_numpy(self.assignment[rows]).to(self.device)
+
+    def codes_of(self, student: IVFPQStudent, rows: Int64, vectors: Tensor, lists: Tensor) -> Tensor:
+        """Their codes, or without any the nearest ones under the student: int64 ``(k, M)``."""
+        if self.codes is None:
+            return student.encode(vectors, lists)
+        return torch.from_numpy(self.codes[rows].astype(np.int64)).to(self.device)
+
+    def renew(self, student: IVFPQStudent) -> None:
+        """Before an epoch: move documents to the lists, and give them the codes, that are now best for them."""
+        assignment, encoding = self._config.lists, self._config.encoding
+        aware = encoding is Encoding.QUERY_AWARE
+        if aware or assignment is not Assignment.FIXED:
+            self.assignment, codes = self.choose(student, assignment, encoding if aware else None)
+            self.codes = codes if aware else self.codes
+
+    @torch.no_grad()
+    def choose(
+        self, student: IVFPQStudent, assignment: Assignment, encoding: Encoding | None
+    ) -> tuple[Int64, Codes]:
+        """Lists ``(n,)`` and codes ``(n, M)`` of the whole corpus under a student, streamed in blocks.
+
+        Args:
+            student: the parameters.
+            assignment: how lists are chosen.
+            encoding: how codes are chosen; with None they are left undefined. The search for query-aware codes begins
+                at the current ones, if there are any.
+        """
+        config, device = self._config, self.device
+        lists, codes = self.assignment.copy(), np.empty((self.corpus.n, len(student.codebooks)), self._dtype)
+        queries = price = encoder = None
+        if Assignment.QUERY_AWARE is assignment or Encoding.QUERY_AWARE is encoding:
+            queries = self._queries.all(student)
+            if assignment is Assignment.QUERY_AWARE:
+                price = price_of_probing(queries, student.centroids, self._nprobe, student.metric)
+            if encoding is Encoding.QUERY_AWARE:
+                encoder = QueryAwareEncoder(queries, student.metric, config)
+        rows = max(1, min(config.block_rows, 2**24 // len(student.centroids)))  # scores of lists within 64 MiB
+        with tqdm(total=self.corpus.n, desc="encode", unit="docs", disable=None if config.progress else True) as bar:
+            for start, block in self.corpus.blocks(rows):
+                part = slice(start, start + len(block))
+                vectors = torch.from_numpy(self.adapter.transform(block)).to(device)
+                local = torch.from_numpy(self._local.of(part.start, part.stop)).to(device)
+                if assignment is not Assignment.FIXED:
+                    wanted = (
+                        vectors
+                        if queries is None or price is None
+                        else between(vectors, queries, local, student.metric)
+                    )
+                    lists[part] = best_lists(wanted, student.centroids, student.metric, price).cpu().numpy()
+                if encoding is not None:
+                    residuals = student.residuals(vectors, torch.from_numpy(lists[part]).to(device))
+                    codebooks = student.codebooks.detach()
+                    if encoder is None:
+                        chosen = nearest_codes(residuals, codebooks)
+                    else:
+                        held = None if self.codes is None else self.codes[part].astype(np.int64)
+                        begin = None if held is None else torch.from_numpy(held).to(device)
+                        chosen = encoder(vectors, residuals, codebooks, local, begin)
+                    codes[part] = chosen.cpu().numpy()
+                bar.update(len(block))
+        return lists, codes
+
+
+def between(vectors: Tensor, queries: Tensor, local: Tensor, metric: Metric) -> Tensor:
+    """Half-way from documents to the mean of their local queries, which say where they will be looked for.
+
+    For inner product, documents are first scaled to the length of the queries, which changes no choice of a list.
+
+    Args:
+        vectors: documents, ``(n, d)``.
+        queries: training queries, ``(nq, d)``.
+        local: each document's own queries, int64 ``(n, R)``, -1 for none; without any the document stays.
+        metric: the index's metric.
+
+    Returns:
+        Tensor ``(n, d)``.
+    """
+    weights = closeness(local, vectors.dtype)
+    total = weights.sum(1, keepdim=True)
+    weights = weights / total.clamp(min=torch.finfo(vectors.dtype).tiny)
+    mean = F.embedding_bag(local.clamp(min=0), queries, per_sample_weights=weights, mode="sum")
+    if metric is Metric.INNER_PRODUCT:
+        vectors = F.normalize(vectors) * queries.square().sum(1).mean().sqrt()
+    return torch.where(total > 0, (vectors + mean) / 2, vectors)
