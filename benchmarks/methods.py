@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from faiss_distill.config import DistillConfig, Encoding, Loss
+from faiss_distill.config import Assignment, DistillConfig, Encoding, Loss
 
 OURS = DistillConfig()
 """The defaults of the library."""
@@ -15,11 +15,16 @@ PUBLISHED = DistillConfig(
     codebook_rate=1e-4,
     balance=True,
     encoding=Encoding.NEAREST,
+    assignment=Assignment.FIXED,
 )
 """Distill-VQ as published: labels and one of the teacher's Top-200, temperature 1, its learning rates."""
 
 CONTRASTIVE = DistillConfig(
-    loss=Loss.CONTRASTIVE, candidates="gt + in_batch", learning_rate=0.005, encoding=Encoding.NEAREST
+    loss=Loss.CONTRASTIVE,
+    candidates="gt + in_batch",
+    learning_rate=0.005,
+    encoding=Encoding.NEAREST,
+    assignment=Assignment.FIXED,
 )
 """The objective of MoPQ and its kin: the labelled document against those of the other queries in the batch.
 
@@ -27,7 +32,12 @@ Of the rates 0.001, 0.005 and 0.02 and those of the paper, 0.005 does best on th
 together.
 """
 
-RECONSTRUCTION = DistillConfig(loss=Loss.RECONSTRUCTION, candidates="in_batch + random10", encoding=Encoding.NEAREST)
+RECONSTRUCTION = DistillConfig(
+    loss=Loss.RECONSTRUCTION,
+    candidates="in_batch + random10",
+    encoding=Encoding.NEAREST,
+    assignment=Assignment.FIXED,
+)
 """Centroids and codebooks that rebuild the documents, by gradient descent: no queries, no ranking.
 
 Of the rates 0.005 and 0.02 and those of the paper, 0.02 does best on the validation queries.

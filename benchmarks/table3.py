@@ -30,6 +30,7 @@ PARTS = {
     "frozen codes": replace(OURS, encoding=Encoding.FROZEN),
     "temperature 1": replace(OURS, temperature=1.0),
     "balanced losses": replace(OURS, balance=True),
+    "fixed lists": replace(OURS, assignment=Assignment.FIXED),
     "refreshed lists": replace(OURS, assignment=Assignment.REFRESHED),
 }
 QUICK_LOSSES = (Loss.LISTNET, Loss.LAMBDARANK)

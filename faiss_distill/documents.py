@@ -135,9 +135,7 @@ class Documents:
             self.codes = codes if aware else self.codes
 
     @torch.no_grad()
-    def choose(
-        self, student: IVFPQStudent, assignment: Assignment, encoding: Encoding | None
-    ) -> tuple[Int64, Codes]:
+    def choose(self, student: IVFPQStudent, assignment: Assignment, encoding: Encoding | None) -> tuple[Int64, Codes]:
         """Lists ``(n,)`` and codes ``(n, M)`` of the whole corpus under a student, streamed in blocks.
 
         Args:

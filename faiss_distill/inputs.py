@@ -282,10 +282,11 @@ class Splitter:
     def _filled(self, train: Queries, validation: Queries) -> Queries:
         """Training queries with documents added that are none of the validation queries, if there are few."""
         config, n = self.config, len(train.vectors)
+        full = min(config.fill_to, self.corpus.n // 3)
         labelled = config.mixture.has("gt") or config.loss is Loss.CONTRASTIVE
-        if n >= config.fill_to or labelled or self.query_encoder is not None:
+        if 4 * n >= full or labelled or self.query_encoder is not None:
             return train
-        rows = self.rng.permutation(self.corpus.n)[: config.fill_to - n]
+        rows = self.rng.permutation(self.corpus.n)[: full - n]
         added = Queries(self._documents(rows), rows).distinct(but=validation)
         assert added.rows is not None
         return Queries(

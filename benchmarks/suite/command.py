@@ -28,6 +28,7 @@ class Table:
         rows: makes them.
         draw: its plot.
         columns: of the text; the JSON has all.
+        conclude: what follows from the rows, in words.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Table:
     rows: Callable[[Experiment], Sequence[Row]]
     draw: Callable[[Figure, Sequence[Row]], None] = output.dots
     columns: tuple[str, ...] = COLUMNS
+    conclude: Callable[[Sequence[Row]], str] | None = None
 
 
 def main(table: Table, arguments: Sequence[str] | None = None) -> None:
@@ -57,6 +59,8 @@ def main(table: Table, arguments: Sequence[str] | None = None) -> None:
     rows = table.rows(experiment)
     compared = compare(rows)
     written = output.text(table.title, rows, compared, table.columns, experiment)
+    if table.conclude is not None:
+        written += f"\n{table.conclude(rows)}\n"
     content = output.to_dict(table.title, rows, compared, experiment)
     output.write(folder, table.name, written, content, lambda figure: table.draw(figure, rows))
     print(f"\n{written}\nwrote {folder / table.name}.txt, .json and .png in {time.perf_counter() - start:.0f} s")

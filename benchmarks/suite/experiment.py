@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -158,9 +159,13 @@ class Experiment:
         return self.name == "quick"
 
     def factory(self, nlist: int | None = None, size: int | None = None, opq: bool = True) -> str:
-        """Factory string of an index of ``size`` bytes a vector, without polysemous training (``np``)."""
-        size = size or self.bytes
-        return (f"OPQ{size}," if opq else "") + f"IVF{nlist or self.nlist},PQ{size}np"
+        """Factory string of an index of ``size`` bytes a vector, without polysemous training (``np``).
+
+        The rotation pads dimensions that ``size`` segments don't divide.
+        """
+        size, d = size or self.bytes, self.data.documents.shape[1]
+        padded = f"_{size * math.ceil(d / size)}" if d % size else ""
+        return (f"OPQ{size}{padded}," if opq else "") + f"IVF{nlist or self.nlist},PQ{size}np"
 
     @cached_property
     def queries(self) -> TestQueries:
@@ -192,19 +197,31 @@ class Experiment:
         return built["index"], float(built["seconds"])
 
     def tune(
-        self, start: NDArray[np.uint8], config: DistillConfig, label: str, adapter: bool
+        self,
+        start: NDArray[np.uint8],
+        config: DistillConfig,
+        label: str,
+        adapter: bool,
+        n_queries: int | None = None,
     ) -> tuple[FaissSearcher, dict[str, Any]]:
-        """A tuned copy of a serialized index, with a linear query adapter if asked, and what the trainer reported."""
+        """A tuned copy of a serialized index, with a linear query adapter if asked, and what the trainer reported.
+
+        Given ``n_queries``, the trainer gets a random choice of so many training queries, and nothing else.
+        """
         data = self.data
         train, validation = data.queries[data.train], data.queries[data.validation]
         labels = data.relevant[data.train] if needs_labels(config) else None
+        if n_queries is not None:
+            train = train[np.random.default_rng(config.seed).permutation(len(train))[:n_queries]]
+            validation = validation[:0]
 
         def make() -> Arrays:
             index = faiss.deserialize_index(start)
             encoder = LinearAdapter(train.shape[1]) if adapter else None
             trainer = UngatedTrainer(
-                self.cache, index, data.documents, train, query_encoder=encoder,
-                relevant=labels, validation_queries=validation, config=replace(config, progress=False),
+                self.cache, index, data.documents, train if len(train) else None, query_encoder=encoder,
+                relevant=labels, validation_queries=validation if len(validation) else None,
+                config=replace(config, progress=False),
             )  # fmt: skip
             report = trainer.train()
             seconds = report.seconds["optimise"] + report.seconds["encode"]
@@ -238,6 +255,7 @@ class Experiment:
         baseline: bool = False,
         x: float | None = None,
         adapter: bool = False,
+        n_queries: int | None = None,
     ) -> Row:
         """Build, tune for each seed (not at all without ``config``), and measure.
 
@@ -251,6 +269,7 @@ class Experiment:
             baseline: one of the rows that the others are compared with.
             x: where a plot has it.
             adapter: whether queries go through a linear adapter that learns.
+            n_queries: see :meth:`tune`.
         """
         nprobe = nprobe or self.nprobe
         probed = search_nprobe or nprobe
@@ -265,7 +284,7 @@ class Experiment:
             settings["config"] = asdict(config)
             for seed in self.seeds:
                 label = f"{group}, {name}" if group else name
-                searcher, detail = self.tune(start, replace(config, seed=seed), label, adapter)
+                searcher, detail = self.tune(start, replace(config, seed=seed), label, adapter, n_queries)
                 runs.append(measure(searcher, self.queries, probed))
                 details.append(detail)
         return Row(name, tuple(runs), group, baseline, settings, tuple(details), x)

@@ -1,0 +1,74 @@
+"""Byte multiplier: how many bytes an untuned index needs for the recall of a tuned one.
+
+python -m benchmarks.multiplier --data DIR
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from benchmarks.methods import OURS
+from benchmarks.suite import Experiment, Row, Table, main, output
+from benchmarks.suite.results import TESTED
+
+TUNED = {"full": (8, 16, 32), "sample": (8, 16), "quick": (8,)}
+"""Bytes of the tuned indexes."""
+MULTIPLES = (1, 1.25, 1.5, 1.75, 2)
+"""Of these, the bytes of the untuned ones."""
+
+
+def rows(e: Experiment) -> Sequence[Row]:
+    """Untuned at every size, ours at some."""
+    multiples = MULTIPLES if not e.quick else (1, 2)
+    sizes = sorted({round(size * multiple) for size in TUNED[e.name] for multiple in multiples})
+    out = [e.row("untuned", e.factory(size=size), group=f"{size} bytes", baseline=True, x=size) for size in sizes]
+    for size in TUNED[e.name]:
+        out.append(e.row("ours", e.factory(size=size), OURS, group=f"{size} bytes", x=size))
+    return sorted(out, key=lambda row: (row.x or 0, not row.baseline))
+
+
+def multiplier(rows: Sequence[Row], tuned: Row, metric: str) -> tuple[float, bool]:
+    """Bytes that an untuned index needs for the same value, as a multiple, and whether it needs more than that.
+
+    Between two sizes the value is taken to grow linearly in the logarithm of the bytes.
+    """
+    untuned = sorted((row for row in rows if row.baseline), key=lambda row: row.x or 0)
+    values = np.maximum.accumulate([row.mean(metric) for row in untuned])
+    bytes_needed = 2 ** np.interp(tuned.mean(metric), values, np.log2([row.x or 0 for row in untuned]))
+    return float(bytes_needed / (tuned.x or 1)), bool(tuned.mean(metric) > values[-1])
+
+
+def conclude(rows: Sequence[Row]) -> str:
+    """The multipliers, in words."""
+    lines = ["Byte multiplier: bytes of an untuned index with our recall (log-linear between sizes), over ours"]
+    for tuned in (row for row in rows if not row.baseline):
+        parts = []
+        for metric in TESTED:
+            value, beyond = multiplier(rows, tuned, metric)
+            parts.append(f"{output.COLUMNS[metric][1]} {'above ' if beyond else ''}{value:.2f}")
+        lines.append(f"  {tuned.x:g} bytes: " + ", ".join(parts))
+    return "\n".join(lines)
+
+
+def draw(figure: Figure, rows: Sequence[Row]) -> None:
+    """Recall against bytes."""
+    figure.set_size_inches(10, 4)
+    for ax, metric in zip(figure.subplots(1, 2), TESTED, strict=True):
+        output.lines(ax, rows, metric, "bytes a vector", lambda row: row.x or 0, base=2)
+        for tuned in (row for row in rows if not row.baseline):
+            value, beyond = multiplier(rows, tuned, metric)
+            here, level = tuned.x or 0, tuned.mean(metric)
+            ax.plot([here, here * value], [level, level], ":", color=output.COLORS["ours"], lw=1)
+            label = f"{'> ' if beyond else ''}{value:.2f} ×"
+            ax.annotate(label, (here, level), (-4, 6), textcoords="offset points", fontsize=8, ha="right")
+        ax.tick_params(axis="x", labelsize=7)
+    figure.axes[0].legend(frameon=False, fontsize=8)
+
+
+TABLE = Table("multiplier", "Byte multiplier", rows, draw, conclude=conclude)
+
+if __name__ == "__main__":
+    main(TABLE)
