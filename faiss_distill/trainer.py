@@ -333,7 +333,9 @@ class DistillTrainer:
             if self.query_encoder is not None:
                 reason += "; a query encoder should start from embeddings near those of queries"
             elif config.encoding is Encoding.QUERY_AWARE:
-                reason += "; more queries help, and with few of them encoding='nearest' may do better"
+                reason += (
+                    "; more queries help, and with few of them assignment='fixed' or encoding='nearest' may do better"
+                )
             return False, reason, gain, (low, high)
         if new.codes_scanned > own.codes_scanned * (1 + config.max_scan_increase):
             reason = (

@@ -9,8 +9,21 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks import debian, figure3, make_full_data, make_sample, methods, table2, table3, table4, table5, table6
-from benchmarks.suite import Experiment, main
+from benchmarks import (
+    debian,
+    figure3,
+    make_full_data,
+    make_sample,
+    methods,
+    multiplier,
+    queries,
+    table2,
+    table3,
+    table4,
+    table5,
+    table6,
+)  # fmt: skip
+from benchmarks.suite import Experiment, experiment, main
 from benchmarks.suite.cache import Cache, digest, library_source
 from benchmarks.suite.experiment import CachedTeacher, UngatedTrainer, cut, needs_labels, tuned_key
 from benchmarks.suite.measure import FaissSearcher, Measured, TestQueries, measure, per_query
@@ -351,6 +364,46 @@ def test_rows_are_compared_with_the_strongest_baseline_of_their_part():
     assert better["overlap_at_10"].difference == pytest.approx(0.1, abs=0.005)
 
 
+def test_the_byte_multiplier_is_read_off_the_untuned_curve():
+    rows = [Row("untuned", (run_of(v),), baseline=True, x=x) for v, x in ((0.2, 8), (0.4, 16), (0.6, 32))]
+    for value, size, expected in ((0.2, 8, 1.0), (0.3, 8, 2**0.5), (0.4, 8, 2.0), (0.5, 16, 2**0.5)):
+        got, beyond = multiplier.multiplier(rows, Row("ours", (run_of(value),), x=size), "overlap_at_10")
+        assert got == pytest.approx(expected, rel=1e-3)
+        assert not beyond
+    best = Row("ours", (run_of(0.7),), x=8)
+    assert multiplier.multiplier(rows, best, "overlap_at_10") == (pytest.approx(4.0), True)
+    assert "  8 bytes: overlap@10 above 4.00, MRR@10" in multiplier.conclude([*rows, best])
+
+
+def test_sizes_that_do_not_divide_the_dimension_are_padded(quick):
+    assert quick.factory(size=16).startswith("OPQ16,")
+    assert quick.factory(size=10).startswith("OPQ10_390,")
+    assert quick.factory(size=20, opq=False).startswith("IVF")
+
+
+def test_a_tuning_with_few_queries_sees_no_others(quick, monkeypatch):
+    seen = []
+
+    class Spy(experiment.UngatedTrainer):
+        def __init__(self, cache, index, documents, queries, **options):
+            seen.append((queries, options["validation_queries"]))
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment, "UngatedTrainer", Spy)
+    monkeypatch.setattr(experiment.faiss, "deserialize_index", lambda _: None)
+    for count in (0, 100, None):
+        with pytest.raises(KeyboardInterrupt):
+            quick.tune(np.zeros(1, np.uint8), replace(methods.OURS, seed=77), "", False, count)
+    nothing, some, everything = seen
+    assert nothing == (None, None)
+    assert some[1] is None
+    train = quick.data.queries[quick.data.train]
+    assert len(some[0]) == 100
+    assert {q.tobytes() for q in some[0]} < {q.tobytes() for q in train}
+    np.testing.assert_array_equal(everything[0], train)
+    np.testing.assert_array_equal(everything[1], quick.data.queries[quick.data.validation])
+
+
 def test_the_text_table_lines_up(quick):
     rows = [
         Row("untuned", (run_of(0.3),), baseline=True),
@@ -396,7 +449,9 @@ def test_quick_and_data_exclude_each_other(tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", [table2, table3, table4, table5, table6, figure3], ids=lambda m: m.TABLE.name)
+@pytest.mark.parametrize(
+    "module", [table2, table3, table4, table5, table6, figure3, multiplier, queries], ids=lambda m: m.TABLE.name
+)
 def test_a_table_runs(module, quick, tmp_path, capsys):
     name = module.TABLE.name
     main(module.TABLE, ["--quick", "--output", str(tmp_path), "--cache", str(quick.cache.folder)])

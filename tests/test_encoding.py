@@ -78,6 +78,19 @@ def test_the_first_sweep_is_exact_coordinate_descent():
         assert torch.equal(score_error_codes(residuals, books, *rest, kappa, sweeps=1), codes)
 
 
+@given(st.integers(0, 10_000), st.sampled_from([0.0, 0.7]))
+@settings(deadline=None, max_examples=40)
+def test_codes_to_start_from_never_get_worse(seed, kappa):
+    residuals, books, *rest = problem(seed)
+    start = torch.randint(0, KSUB, (N, M), generator=torch.Generator().manual_seed(seed))
+    given = start.clone()
+    codes = score_error_codes(residuals, books, *rest, kappa, 2, start)
+    assert torch.equal(start, given)
+    assert (costs(codes, residuals, books, *rest, kappa) <= costs(start, residuals, books, *rest, kappa) + 1e-9).all()
+    converged = score_error_codes(residuals, books, *rest, kappa, 100, start)
+    assert torch.equal(score_error_codes(residuals, books, *rest, kappa, 3, converged), converged)
+
+
 def test_plain_hessian_and_no_directions_give_the_nearest_codewords():
     residuals, books, _, directions, weights = problem(2)
     codes = score_error_codes(residuals, books, torch.eye(D).double(), directions, 0 * weights, 0.5, 3)

@@ -148,7 +148,7 @@ def test_the_weights_of_the_best_epoch_are_the_ones_returned(built, data, monkey
 
     def select(self, student):
         seen.append(weights(student.query_encoder))
-        return next(scores)
+        return next(scores), 100.0
 
     monkeypatch.setattr("faiss_distill.objective.Selection.__call__", select)
     monkeypatch.setattr(DistillTrainer, "_judge", lambda *_: (True, "", 0.0, (0.0, 0.0)))

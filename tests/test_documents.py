@@ -1,0 +1,161 @@
+"""Lists and codes of the whole corpus: against loops, and against what faiss itself searches."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import METRICS, QUICK, N
+
+from faiss_distill import DistillConfig, DistillTrainer
+from faiss_distill.config import Assignment, Encoding
+from faiss_distill.documents import Documents, between
+from faiss_distill.encoding import HALF
+from faiss_distill.routing import best_lists, price_of_probing
+from faiss_distill.state import Metric
+from faiss_distill.students import IVFPQStudent, decode, nearest_codes
+
+
+def score(metric, q, x):
+    return float(q @ x) if metric is Metric.INNER_PRODUCT else -float((q - x).square().sum())
+
+
+@pytest.fixture
+def parts(built, data):
+    def parts(metric="ip", **options):
+        config = DistillConfig(**QUICK | options)
+        trainer = DistillTrainer(built(metric=metric), data.documents[:N], data.queries[:600], config=config)
+        train = trainer._teach(trainer._train, config.depth)
+        device = torch.device("cpu")
+        documents = Documents(trainer._corpus, trainer._adapter, trainer._sample, train, 4, config, device)
+        return documents, IVFPQStudent(trainer._sample), train
+
+    return parts
+
+
+@pytest.mark.parametrize("metric", Metric)
+class TestRouting:
+    @pytest.fixture(autouse=True)
+    def _vectors(self):
+        generator = torch.Generator().manual_seed(0)
+        self.queries, self.x, self.centroids = (
+            torch.randn(n, 6, generator=generator, dtype=torch.float64) for n in (30, 12, 7)
+        )
+        self.local = torch.randint(0, 30, (12, 4), generator=generator)
+        self.local[0], self.local[1, 2:] = -1, -1
+
+    def test_the_price_is_the_share_of_queries_that_probe_a_list(self, metric):
+        probes, spread = np.zeros(7), []
+        for q in self.queries:
+            scores = np.array([score(metric, q, c) for c in self.centroids])
+            probes[np.argsort(-scores)[:3]] += 1
+            spread.append(scores.std())
+        got = price_of_probing(self.queries, self.centroids, 3, metric)
+        np.testing.assert_allclose(got, probes / 30 * np.mean(spread), rtol=1e-5)
+
+    def test_lists_are_chosen_half_way_to_the_mean_of_the_local_queries(self, metric):
+        length = np.sqrt(np.mean([float(q @ q) for q in self.queries]))
+        for got, x, local in zip(
+            between(self.x, self.queries, self.local, metric), self.x, self.local.tolist(), strict=True
+        ):
+            weights = [1 / (1 + rank / HALF) if q >= 0 else 0.0 for rank, q in enumerate(local)]
+            own = x / x.norm() * length if metric is Metric.INNER_PRODUCT else x
+            if not sum(weights):
+                np.testing.assert_allclose(got, own)
+                continue
+            mean = sum(w * self.queries[q] for w, q in zip(weights, local, strict=True)) / sum(weights)
+            np.testing.assert_allclose(got, (own + mean) / 2)
+
+    def test_a_price_moves_documents_to_lists_that_are_probed_less(self, metric):
+        price = price_of_probing(self.queries, self.centroids, 3, metric)
+        scanned = [
+            float(price[best_lists(self.x, self.centroids, metric, factor * price)].sum()) for factor in (0, 1, 1e6)
+        ]
+        assert scanned[2] == pytest.approx(12 * float(price.min()))
+        assert scanned[2] < scanned[1] <= scanned[0]
+        expected = [np.argmax([score(metric, x, c) for c in self.centroids]) for x in self.x]
+        assert best_lists(self.x, self.centroids, metric).tolist() == expected
+
+    def test_scale_changes_no_choice(self, metric):
+        def lists(factor):
+            queries, x, centroids = (factor * v for v in (self.queries, self.x, self.centroids))
+            price = price_of_probing(queries, centroids, 3, metric)
+            return best_lists(between(x, queries, self.local, metric), centroids, metric, price).tolist()
+
+        assert lists(1.0) == lists(1e3) == lists(1e-3)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_query_aware_lists_hold_the_neighbours_where_queries_look(parts, metric):
+    """At no more codes scanned, more of the exact Top-10 are in the lists that other queries probe."""
+    documents, student, _ = parts(metric)
+    lists, _ = documents.choose(student, Assignment.QUERY_AWARE, None)
+    assert (lists != documents.assignment).mean() > 0.02
+    plain, _ = documents.choose(student, Assignment.REFRESHED, None)
+    assert (plain == documents.assignment).mean() > 0.99  # nothing was trained
+    fixed, _ = documents.choose(student, Assignment.FIXED, None)
+    np.testing.assert_array_equal(fixed, documents.assignment)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_codes_of_blocks_are_codes_of_the_whole(parts, metric):
+    whole, student, _ = parts(metric)
+    blocks, _, _ = parts(metric, block_rows=300)
+    for one, other in zip(
+        whole.choose(student, Assignment.QUERY_AWARE, Encoding.QUERY_AWARE),
+        blocks.choose(student, Assignment.QUERY_AWARE, Encoding.QUERY_AWARE),
+        strict=True,
+    ):
+        assert (one == other).mean() > 0.995  # products of another shape round differently
+
+
+def test_nearest_codes_are_relative_to_the_lists_chosen_with_them(parts):
+    documents, student, _ = parts()
+    lists, codes = documents.choose(student, Assignment.QUERY_AWARE, Encoding.NEAREST)
+    x, centroids = torch.from_numpy(documents.corpus.take(np.arange(N))), student.centroids.detach()
+    expected = nearest_codes(x - centroids[torch.from_numpy(lists)], student.codebooks.detach())
+    assert (codes == expected.numpy()).mean() > 0.999
+
+
+def test_an_epoch_trains_with_the_codes_that_were_chosen_for_it(parts):
+    documents, student, _ = parts()
+    rows = np.arange(50)
+    _, vectors, lists = documents.take(rows)
+    assert torch.equal(documents.codes_of(student, rows, vectors, lists), student.encode(vectors, lists))
+    documents.renew(student)
+    _, vectors, lists = documents.take(rows)
+    first = documents.codes
+    assert torch.equal(documents.codes_of(student, rows, vectors, lists), torch.from_numpy(first[:50].astype(np.int64)))
+    assert (first[:50] != student.encode(vectors, lists).numpy()).mean() > 0.1
+    with torch.no_grad():
+        student.codebooks += 0.02 * torch.randn(student.codebooks.shape, generator=torch.Generator().manual_seed(0))
+    _, again = documents.choose(student, Assignment.FIXED, Encoding.QUERY_AWARE)
+    documents.codes = None
+    _, fresh = documents.choose(student, Assignment.FIXED, Encoding.QUERY_AWARE)
+    assert (again != first).any()
+    assert (again != fresh).any()  # the search began elsewhere
+    x = torch.from_numpy(documents.corpus.take(np.arange(N)))
+    residuals = student.residuals(x, torch.from_numpy(documents.assignment)).detach()
+    errors = [
+        (residuals - decode(torch.from_numpy(c.astype(np.int64)), student.codebooks.detach())).square().sum(1).mean()
+        for c in (again, fresh)
+    ]
+    assert float(errors[0]) == pytest.approx(float(errors[1]), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("options", "moves", "coded"),
+    [
+        ({}, True, True),
+        ({"assignment": "fixed"}, False, True),
+        ({"encoding": "nearest"}, True, False),
+        ({"encoding": "nearest", "assignment": "fixed"}, False, False),
+        ({"encoding": "frozen"}, False, True),
+    ],
+)
+def test_what_is_renewed(parts, options, moves, coded):
+    documents, student, _ = parts(**options)
+    lists, codes = documents.assignment, documents.codes
+    documents.renew(student)
+    assert np.array_equal(lists, documents.assignment) != moves
+    assert (documents.codes is not None) == coded
+    if options.get("encoding") == "frozen":
+        assert documents.codes is codes
