@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +18,14 @@ from faiss_distill.config import Assignment, DistillConfig, Encoding
 from faiss_distill.encoding import QueryAwareEncoder, closeness
 from faiss_distill.inputs import Queries
 from faiss_distill.readers import Vectors
-from faiss_distill.routing import best_lists, price_of_probing
+from faiss_distill.routing import best_lists, probing
 from faiss_distill.state import Codes, Float32, Int64, IVFPQState, Metric
 from faiss_distill.students import IVFPQStudent, nearest_codes
+
+WHILE_TRAINING = 1.02
+"""Codes that training queries may scan before an epoch, relative to those at first: an epoch lowers them by more."""
+MAX_DOUBLINGS = 8
+"""Of the price of a list, before documents are left where they are."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +115,7 @@ class Documents:
         self._queries = StudentQueries(taught.queries, adapter, device)
         top, scores = taught.top[:, : config.top_k], taught.scores[:, : config.top_k]
         self._local = LocalQueries(top, scores, config.local_queries)
+        self._scanned_at_first: float | None = None
 
     def take(self, rows: Int64) -> tuple[Tensor, Tensor, Tensor]:
         """Embeddings ``(k, d_in)``, the same behind the transforms ``(k, d)``, and lists ``(k,)``, on the device."""
@@ -131,11 +138,13 @@ class Documents:
         assignment, encoding = self._config.lists, self._config.encoding
         aware = encoding is Encoding.QUERY_AWARE
         if aware or assignment is not Assignment.FIXED:
-            self.assignment, codes = self.choose(student, assignment, encoding if aware else None)
+            self.assignment, codes = self.choose(student, assignment, encoding if aware else None, WHILE_TRAINING)
             self.codes = codes if aware else self.codes
 
     @torch.no_grad()
-    def choose(self, student: IVFPQStudent, assignment: Assignment, encoding: Encoding | None) -> tuple[Int64, Codes]:
+    def choose(
+        self, student: IVFPQStudent, assignment: Assignment, encoding: Encoding | None, budget: float = 1.0
+    ) -> tuple[Int64, Codes]:
         """Lists ``(n,)`` and codes ``(n, M)`` of the whole corpus under a student, streamed in blocks.
 
         Args:
@@ -143,41 +152,75 @@ class Documents:
             assignment: how lists are chosen.
             encoding: how codes are chosen; with None they are left undefined. The search for query-aware codes begins
                 at the current ones, if there are any.
+            budget: codes that the training queries may scan with query-aware lists, relative to those at first.
         """
-        config, device = self._config, self.device
-        lists, codes = self.assignment.copy(), np.empty((self.corpus.n, len(student.codebooks)), self._dtype)
-        queries = price = encoder = None
+        queries = None
         if Assignment.QUERY_AWARE is assignment or Encoding.QUERY_AWARE is encoding:
             queries = self._queries.all(student)
-            if assignment is Assignment.QUERY_AWARE:
-                price = price_of_probing(queries, student.centroids, self._nprobe, student.metric)
-            if encoding is Encoding.QUERY_AWARE:
-                encoder = QueryAwareEncoder(queries, student.metric, config)
-        rows = max(1, min(config.block_rows, 2**24 // len(student.centroids)))  # scores of lists within 64 MiB
-        with tqdm(total=self.corpus.n, desc="encode", unit="docs", disable=None if config.progress else True) as bar:
-            for start, block in self.corpus.blocks(rows):
-                part = slice(start, start + len(block))
-                vectors = torch.from_numpy(self.adapter.transform(block)).to(device)
-                local = torch.from_numpy(self._local.of(part.start, part.stop)).to(device)
-                if assignment is not Assignment.FIXED:
-                    wanted = (
-                        vectors
-                        if queries is None or price is None
-                        else between(vectors, queries, local, student.metric)
-                    )
-                    lists[part] = best_lists(wanted, student.centroids, student.metric, price).cpu().numpy()
-                if encoding is not None:
-                    residuals = student.residuals(vectors, torch.from_numpy(lists[part]).to(device))
-                    codebooks = student.codebooks.detach()
-                    if encoder is None:
-                        chosen = nearest_codes(residuals, codebooks)
-                    else:
-                        held = None if self.codes is None else self.codes[part].astype(np.int64)
-                        begin = None if held is None else torch.from_numpy(held).to(device)
-                        chosen = encoder(vectors, residuals, codebooks, local, begin)
-                    codes[part] = chosen.cpu().numpy()
-                bar.update(len(block))
+        lists = self.assignment
+        if assignment is Assignment.REFRESHED:
+            lists = self._lists(student, None, None)
+        elif assignment is Assignment.QUERY_AWARE:
+            assert queries is not None
+            lists = self._affordable_lists(student, queries, budget)
+        codes = np.empty((self.corpus.n, len(student.codebooks)), self._dtype)
+        if encoding is None:
+            return lists, codes
+        encoder = None
+        if encoding is Encoding.QUERY_AWARE:
+            assert queries is not None
+            encoder = QueryAwareEncoder(queries, student.metric, self._config)
+        with tqdm(
+            total=self.corpus.n, desc="encode", unit="docs", disable=None if self._config.progress else True
+        ) as bar:
+            for part, vectors in self._blocks(student):
+                residuals = student.residuals(vectors, torch.from_numpy(lists[part]).to(self.device))
+                codebooks = student.codebooks.detach()
+                if encoder is None:
+                    chosen = nearest_codes(residuals, codebooks)
+                else:
+                    start = None
+                    if self.codes is not None:
+                        start = torch.from_numpy(self.codes[part].astype(np.int64)).to(self.device)
+                    chosen = encoder(vectors, residuals, codebooks, self._local_queries(part), start)
+                codes[part] = chosen.cpu().numpy()
+                bar.update(len(vectors))
         return lists, codes
+
+    @torch.no_grad()
+    def _affordable_lists(self, student: IVFPQStudent, queries: Tensor, budget: float) -> Int64:
+        """Query-aware lists at the least price, by doubling, that keeps codes scanned within the budget."""
+        shares, spread = probing(queries, student.centroids, self._nprobe, student.metric)
+
+        def scanned(lists: Int64) -> float:
+            return float(shares.cpu().double().numpy()[lists].sum())
+
+        if self._scanned_at_first is None:
+            self._scanned_at_first = scanned(self.assignment)
+        for doublings in range(MAX_DOUBLINGS):
+            lists = self._lists(student, queries, shares * spread * 2**doublings)
+            if scanned(lists) <= budget * self._scanned_at_first:
+                return lists
+        return self.assignment
+
+    def _lists(self, student: IVFPQStudent, queries: Tensor | None, price: Tensor | None) -> Int64:
+        """The best list of each document, or of the point between it and its queries, at a price."""
+        lists = np.empty_like(self.assignment)
+        for part, vectors in self._blocks(student):
+            aim = vectors
+            if queries is not None:
+                aim = between(vectors, queries, self._local_queries(part), student.metric)
+            lists[part] = best_lists(aim, student.centroids, student.metric, price).cpu().numpy()
+        return lists
+
+    def _blocks(self, student: IVFPQStudent) -> Iterator[tuple[slice, Tensor]]:
+        """The corpus behind the transforms, on the device."""
+        rows = max(1, min(self._config.block_rows, 2**24 // len(student.centroids)))  # scores of lists within 64 MiB
+        for start, block in self.corpus.blocks(rows):
+            yield slice(start, start + len(block)), torch.from_numpy(self.adapter.transform(block)).to(self.device)
+
+    def _local_queries(self, part: slice) -> Tensor:
+        return torch.from_numpy(self._local.of(part.start, part.stop)).to(self.device)
 
 
 def between(vectors: Tensor, queries: Tensor, local: Tensor, metric: Metric) -> Tensor:

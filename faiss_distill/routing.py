@@ -23,10 +23,10 @@ def probed_lists(queries: Tensor, centroids: Tensor, nprobe: int, metric: Metric
     return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, best, True)
 
 
-def price_of_probing(queries: Tensor, centroids: Tensor, nprobe: int, metric: Metric) -> Tensor:
-    """What it costs a document to be in each list: the share of queries that probe it, in units of their scores.
+def probing(queries: Tensor, centroids: Tensor, nprobe: int, metric: Metric) -> tuple[Tensor, float]:
+    """How often each list is probed.
 
-    A document in a list that every query probes is scanned by all of them. The sum over documents of the share that
+    A document in a list that every query probes is scanned by all of them: the sum over documents of the share that
     their list has is the number of codes scanned a query.
 
     Args:
@@ -36,15 +36,16 @@ def price_of_probing(queries: Tensor, centroids: Tensor, nprobe: int, metric: Me
         metric: the index's metric.
 
     Returns:
-        Tensor ``(nlist,)``: shares times the standard deviation of a query's coarse scores.
+        The share of queries that probe each list, ``(nlist,)``, and the standard deviation of a query's coarse scores.
     """
+    queries, centroids = queries.detach(), centroids.detach()
     probes, spread = torch.zeros(len(centroids), device=centroids.device), 0.0
     rows = max(1, 2**24 // len(centroids))  # scores within 64 MiB
     for start in range(0, len(queries), rows):
         part = queries[start : start + rows]
         probes += probed_lists(part, centroids, nprobe, metric).sum(0)
         spread += float(similarity(part, centroids, metric).std(dim=1, correction=0).sum())
-    return probes / len(queries) * (spread / len(queries))
+    return probes / len(queries), spread / len(queries)
 
 
 def best_lists(vectors: Tensor, centroids: Tensor, metric: Metric, price: Tensor | None = None) -> Tensor:

@@ -1,5 +1,6 @@
 """Lists and codes of the whole corpus: against loops, and against what faiss itself searches."""
 
+import faiss
 import numpy as np
 import pytest
 import torch
@@ -9,7 +10,7 @@ from faiss_distill import DistillConfig, DistillTrainer
 from faiss_distill.config import Assignment, Encoding
 from faiss_distill.documents import Documents, between
 from faiss_distill.encoding import HALF
-from faiss_distill.routing import best_lists, price_of_probing
+from faiss_distill.routing import best_lists, probing
 from faiss_distill.state import Metric
 from faiss_distill.students import IVFPQStudent, decode, nearest_codes
 
@@ -42,14 +43,15 @@ class TestRouting:
         self.local = torch.randint(0, 30, (12, 4), generator=generator)
         self.local[0], self.local[1, 2:] = -1, -1
 
-    def test_the_price_is_the_share_of_queries_that_probe_a_list(self, metric):
+    def test_the_shares_of_queries_that_probe_a_list(self, metric):
         probes, spread = np.zeros(7), []
         for q in self.queries:
             scores = np.array([score(metric, q, c) for c in self.centroids])
             probes[np.argsort(-scores)[:3]] += 1
             spread.append(scores.std())
-        got = price_of_probing(self.queries, self.centroids, 3, metric)
-        np.testing.assert_allclose(got, probes / 30 * np.mean(spread), rtol=1e-5)
+        shares, got = probing(self.queries, self.centroids, 3, metric)
+        np.testing.assert_allclose(shares, probes / 30, rtol=1e-5)
+        assert got == pytest.approx(np.mean(spread))
 
     def test_lists_are_chosen_half_way_to_the_mean_of_the_local_queries(self, metric):
         length = np.sqrt(np.mean([float(q @ q) for q in self.queries]))
@@ -65,7 +67,7 @@ class TestRouting:
             np.testing.assert_allclose(got, (own + mean) / 2)
 
     def test_a_price_moves_documents_to_lists_that_are_probed_less(self, metric):
-        price = price_of_probing(self.queries, self.centroids, 3, metric)
+        price = probing(self.queries, self.centroids, 3, metric)[0]
         scanned = [
             float(price[best_lists(self.x, self.centroids, metric, factor * price)].sum()) for factor in (0, 1, 1e6)
         ]
@@ -77,7 +79,8 @@ class TestRouting:
     def test_scale_changes_no_choice(self, metric):
         def lists(factor):
             queries, x, centroids = (factor * v for v in (self.queries, self.x, self.centroids))
-            price = price_of_probing(queries, centroids, 3, metric)
+            shares, spread = probing(queries, centroids, 3, metric)
+            price = shares * spread
             return best_lists(between(x, queries, self.local, metric), centroids, metric, price).tolist()
 
         assert lists(1.0) == lists(1e3) == lists(1e-3)
@@ -93,6 +96,29 @@ def test_query_aware_lists_hold_the_neighbours_where_queries_look(parts, metric)
     assert (plain == documents.assignment).mean() > 0.99  # nothing was trained
     fixed, _ = documents.choose(student, Assignment.FIXED, None)
     np.testing.assert_array_equal(fixed, documents.assignment)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_query_aware_lists_cost_no_more_codes_scanned(parts, metric):
+    def scanned(documents, student, lists):
+        shares, _ = probing(documents._queries.all(student), student.centroids, 4, student.metric)
+        return float(shares[torch.from_numpy(lists)].sum().detach())
+
+    documents, student, train = parts(metric)
+    before = scanned(documents, student, documents.assignment)
+    # The definition: what a search of the training queries scans.
+    index = documents.adapter
+    with index.probing(4):
+        faiss.cvar.indexIVF_stats.reset()
+        index.index.search(train.queries.vectors, 1)
+        assert before == pytest.approx(faiss.cvar.indexIVF_stats.ndis / len(train.queries.vectors), rel=1e-3)
+    lists, _ = documents.choose(student, Assignment.QUERY_AWARE, None)
+    assert scanned(documents, student, lists) <= before * 1.0001
+    dearer, _ = documents.choose(student, Assignment.QUERY_AWARE, None, budget=0.9)
+    assert scanned(documents, student, dearer) <= 0.9001 * before
+    assert (dearer != lists).any()
+    kept, _ = documents.choose(student, Assignment.QUERY_AWARE, None, budget=0.0)
+    np.testing.assert_array_equal(kept, documents.assignment)
 
 
 @pytest.mark.parametrize("metric", METRICS)

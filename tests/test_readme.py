@@ -20,7 +20,9 @@ README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8"
 def _files(tmp_path, monkeypatch, built, data):
     monkeypatch.chdir(tmp_path)
     for name in ("wiki.ivfpq.faiss", "wiki.faiss"):
-        faiss.write_index(built(), name)
+        index = built()
+        index.nprobe = 4  # "with the nprobe you search with"
+        faiss.write_index(index, name)
     np.save("wiki.npy", data.documents[:2000])
     np.save("log.npy", data.queries[:1500])
     np.save("test.npy", data.queries[1500:])
@@ -30,7 +32,7 @@ def _files(tmp_path, monkeypatch, built, data):
 def test_python_block(capsys):
     (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     exec(block, {})
-    assert "Kept: overlap@10 at nprobe 1 rose" in capsys.readouterr().out
+    assert "Kept: overlap@10 at nprobe 4 rose" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("_files")
