@@ -20,12 +20,16 @@ from faiss_distill.inputs import Queries
 from faiss_distill.readers import Vectors
 from faiss_distill.routing import best_lists, probing
 from faiss_distill.state import Codes, Float32, Int64, IVFPQState, Metric
-from faiss_distill.students import IVFPQStudent, nearest_codes
+from faiss_distill.students import IVFPQStudent, nearest_codes, similarity
 
 WHILE_TRAINING = 1.02
 """Codes that training queries may scan before an epoch, relative to those at first: an epoch lowers them by more."""
 MAX_DOUBLINGS = 8
 """Of the price of a list, before documents are left where they are."""
+SAMPLED_DOCUMENTS, SAMPLED_QUERIES = 8192, 512
+"""At most, to find out how wrong the scores of a query's competitors are."""
+COMPETITORS = 0.02
+"""Share of the documents that compete for a query: those that come nearest to it."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +173,7 @@ class Documents:
         encoder = None
         if encoding is Encoding.QUERY_AWARE:
             assert queries is not None
-            encoder = QueryAwareEncoder(queries, student.metric, self._config)
+            encoder = QueryAwareEncoder(queries, student.metric, self._config, self._offset(student, queries))
         with tqdm(
             total=self.corpus.n, desc="encode", unit="docs", disable=None if self._config.progress else True
         ) as bar:
@@ -186,6 +190,17 @@ class Documents:
                 codes[part] = chosen.cpu().numpy()
                 bar.update(len(vectors))
         return lists, codes
+
+    def _offset(self, student: IVFPQStudent, queries: Tensor) -> float:
+        """What a query's competitors are wrong by: approximate minus exact score, mean over a sample of both."""
+        rng = np.random.default_rng(self._config.seed)
+        rows = np.sort(rng.permutation(self.corpus.n)[:SAMPLED_DOCUMENTS])
+        asked = queries[torch.from_numpy(rng.permutation(len(queries))[:SAMPLED_QUERIES]).to(self.device)]
+        _, vectors, lists = self.take(rows)
+        exact = similarity(asked, vectors, student.metric)
+        wrong = student.full_scores(asked, lists, self.codes_of(student, rows, vectors, lists)) - exact
+        competitors = exact.topk(max(1, round(COMPETITORS * len(rows))), dim=1).indices
+        return float(wrong.gather(1, competitors).mean())
 
     @torch.no_grad()
     def _affordable_lists(self, student: IVFPQStudent, queries: Tensor, budget: float) -> Int64:

@@ -9,12 +9,16 @@ so what counts is the *score error* of the queries that come near :math:`x`. Wit
 
 both of the form :math:`-(u \cdot e + \kappa \|e\|^2)`. The codes minimise
 
-.. math:: \|e\|^2 + e^\top G e + \sum_r w_r (u_r \cdot e + \kappa \|e\|^2)^2,
+.. math:: \|e\|^2 + e^\top G e + \sum_r w_r (u_r \cdot e + \kappa \|e\|^2 - t_r)^2,
 
 where :math:`G` is the covariance of all training queries, up to scale, and the directions :math:`u_r` belong to the
-document's own nearest training queries and to the document itself taken as a query. The terms that couple segments are
-the point: they let one segment cancel another's error. Coordinate descent over the ``M`` sub-codes starts from the
-nearest codewords or from earlier codes; no sweep can raise the cost.
+document's own nearest training queries and to the document itself taken as a query. A ranking does not change if all
+scores are wrong by the same amount, so :math:`t_r` is not 0 but what the other documents that a query meets are wrong
+by. That matters for L2, where codewords lie inside the cloud of what they stand for and make what is far look nearer,
+and for documents few of whose queries are known: were only some put right, these would win over those that are not.
+
+The terms that couple segments are the point: they let one segment cancel another's error. Coordinate descent over the
+``M`` sub-codes starts from the nearest codewords or from earlier codes; no sweep can raise the cost.
 """
 
 from __future__ import annotations
@@ -39,8 +43,9 @@ def score_error_codes(
     kappa: float,
     sweeps: int,
     start: Tensor | None = None,
+    targets: Tensor | None = None,
 ) -> Tensor:
-    r"""Minimise :math:`e^\top H e + \sum_r w_r (u_r \cdot e + \kappa \|e\|^2)^2` over codes by coordinate descent.
+    r"""Minimise :math:`e^\top H e + \sum_r w_r (u_r \cdot e + \kappa \|e\|^2 - t_r)^2` by coordinate descent.
 
     Args:
         residuals: what the codes stand for, ``(n, d)``; :math:`e` is this minus the decoded codewords.
@@ -51,6 +56,7 @@ def score_error_codes(
         kappa: 0 for inner product, positive for L2.
         sweeps: passes over the segments; stops early once nothing changes.
         start: codes to start from, int64 ``(n, M)``; the nearest codewords if None.
+        targets: :math:`t`, ``(n, R)``; 0 if None.
 
     Returns:
         Codes, int64 ``(n, M)``.
@@ -77,6 +83,8 @@ def score_error_codes(
     score_error = torch.stack([torch.bmm(u, e[:, s, None]) for u, s in zip(parts, segments, strict=True)]).sum(0)
     if kappa:
         score_error += kappa * roots * e.square().sum(1)[:, None, None]
+    if targets is not None:  # from here on the score error less its target: it enters only as a constant
+        score_error -= roots * targets[:, :, None]
     for _ in range(sweeps):
         before = codes.clone()
         for m, (u, s, book) in enumerate(zip(parts, segments, codebooks, strict=True)):
@@ -129,12 +137,13 @@ class QueryAwareEncoder:
         queries: training queries behind the index's transforms, ``(nq, d)``.
         metric: the index's metric.
         config: the weights, ``local_queries`` and ``sweeps``.
+        offset: what local queries' scores shall be wrong by: approximate minus exact score, higher being better.
     """
 
-    def __init__(self, queries: Tensor, metric: Metric, config: DistillConfig) -> None:
+    def __init__(self, queries: Tensor, metric: Metric, config: DistillConfig, offset: float = 0.0) -> None:
         """Take the moments of the queries."""
         d = queries.shape[1]
-        self.queries, self.metric, self.config = queries, metric, config
+        self.queries, self.metric, self.config, self.offset = queries, metric, config, offset
         mean = queries.mean(0)
         centred = queries - mean
         covariance = centred.T @ centred / len(queries)
@@ -183,10 +192,12 @@ class QueryAwareEncoder:
         for i in range(0, len(vectors), size):
             part = slice(i, i + size)
             u, weights = self.directions(vectors[part], local[part])
+            targets = torch.full_like(weights, -self.offset / self.scale)
+            targets[:, -1] = 0  # the document itself as a query
             blocks.append(
                 score_error_codes(
                     residuals[part], codebooks, self.hessian, u, weights, kappa, self.config.sweeps,
-                    None if start is None else start[part],
+                    None if start is None else start[part], targets,
                 )
             )  # fmt: skip
         return torch.cat(blocks)

@@ -185,3 +185,20 @@ def test_what_is_renewed(parts, options, moves, coded):
     assert (documents.codes is not None) == coded
     if options.get("encoding") == "frozen":
         assert documents.codes is codes
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_offset_is_what_the_nearest_documents_of_a_query_are_wrong_by(parts, metric, monkeypatch):
+    monkeypatch.setattr("faiss_distill.documents.SAMPLED_DOCUMENTS", 10**9)
+    monkeypatch.setattr("faiss_distill.documents.SAMPLED_QUERIES", 10**9)
+    documents, student, train = parts(metric)
+    x = documents.corpus.take(np.arange(N))
+    rebuilt = documents.adapter.extract().reconstruct(np.arange(N))
+    wrong = []
+    for q in train.queries.vectors:
+        exact, approximate = ((q @ v.T) if metric == "ip" else -np.square(q - v).sum(1) for v in (x, rebuilt))
+        nearest = np.argsort(-exact)[: round(0.02 * N)]
+        wrong.append((approximate - exact)[nearest].mean())
+    queries = documents._queries.all(student)
+    with torch.no_grad():
+        assert documents._offset(student, queries) == pytest.approx(np.mean(wrong), rel=1e-3)

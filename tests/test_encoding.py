@@ -24,28 +24,33 @@ def problem(seed):
         root @ root.T / D + 0.1 * np.eye(D),  # hessian
         rng.standard_normal((N, R, D)),  # directions
         rng.uniform(0, 2, (N, R)) * (rng.uniform(size=(N, R)) > 0.3),  # weights
+        rng.standard_normal((N, R)),  # targets
     )
     return [torch.tensor(a) for a in arrays]
 
 
-def cost(e, hessian, directions, weights, kappa):
+def encode(residuals, books, hessian, directions, weights, targets, kappa, sweeps, start=None):
+    return score_error_codes(residuals, books, hessian, directions, weights, kappa, sweeps, start, targets)
+
+
+def cost(e, hessian, directions, weights, targets, kappa):
     """The definition, one document at a time."""
     total = e @ hessian @ e
-    for u, w in zip(directions, weights, strict=True):
-        total += w * (u @ e + kappa * (e @ e)) ** 2
+    for u, w, t in zip(directions, weights, targets, strict=True):
+        total += w * (u @ e + kappa * (e @ e) - t) ** 2
     return float(total)
 
 
-def costs(codes, residuals, books, hessian, directions, weights, kappa):
+def costs(codes, residuals, books, hessian, directions, weights, targets, kappa):
     e = residuals - decode(codes, books)
-    return np.array([cost(e[i], hessian, directions[i], weights[i], kappa) for i in range(N)])
+    return np.array([cost(e[i], hessian, directions[i], weights[i], targets[i], kappa) for i in range(N)])
 
 
 @given(st.integers(0, 10_000), st.sampled_from([0.0, 0.7]))
 @settings(deadline=None, max_examples=60)
 def test_no_single_code_can_be_bettered_after_convergence(seed, kappa):
     residuals, books, *rest = problem(seed)
-    codes = score_error_codes(residuals, books, *rest, kappa, sweeps=100)
+    codes = encode(residuals, books, *rest, kappa, sweeps=100)
     final = costs(codes, residuals, books, *rest, kappa)
     for m in range(M):
         for k in range(KSUB):
@@ -59,7 +64,7 @@ def test_no_single_code_can_be_bettered_after_convergence(seed, kappa):
 def test_more_sweeps_never_cost_more(seed, kappa):
     residuals, books, *rest = problem(seed)
     path = [nearest_codes(residuals, books)]
-    path += [score_error_codes(residuals, books, *rest, kappa, sweeps) for sweeps in (1, 2, 3)]
+    path += [encode(residuals, books, *rest, kappa, sweeps) for sweeps in (1, 2, 3)]
     measured = [costs(codes, residuals, books, *rest, kappa) for codes in path]
     for before, after in itertools.pairwise(measured):
         assert (after <= before + 1e-9).all()
@@ -75,7 +80,7 @@ def test_the_first_sweep_is_exact_coordinate_descent():
                 codes[:, m] = k
                 options.append(costs(codes, residuals, books, *rest, kappa))
             codes[:, m] = torch.tensor(np.argmin(options, axis=0))
-        assert torch.equal(score_error_codes(residuals, books, *rest, kappa, sweeps=1), codes)
+        assert torch.equal(encode(residuals, books, *rest, kappa, sweeps=1), codes)
 
 
 @given(st.integers(0, 10_000), st.sampled_from([0.0, 0.7]))
@@ -84,17 +89,24 @@ def test_codes_to_start_from_never_get_worse(seed, kappa):
     residuals, books, *rest = problem(seed)
     start = torch.randint(0, KSUB, (N, M), generator=torch.Generator().manual_seed(seed))
     given = start.clone()
-    codes = score_error_codes(residuals, books, *rest, kappa, 2, start)
+    codes = encode(residuals, books, *rest, kappa, 2, start)
     assert torch.equal(start, given)
     assert (costs(codes, residuals, books, *rest, kappa) <= costs(start, residuals, books, *rest, kappa) + 1e-9).all()
-    converged = score_error_codes(residuals, books, *rest, kappa, 100, start)
-    assert torch.equal(score_error_codes(residuals, books, *rest, kappa, 3, converged), converged)
+    converged = encode(residuals, books, *rest, kappa, 100, start)
+    assert torch.equal(encode(residuals, books, *rest, kappa, 3, converged), converged)
 
 
 def test_plain_hessian_and_no_directions_give_the_nearest_codewords():
-    residuals, books, _, directions, weights = problem(2)
-    codes = score_error_codes(residuals, books, torch.eye(D).double(), directions, 0 * weights, 0.5, 3)
+    residuals, books, _, directions, weights, targets = problem(2)
+    codes = encode(residuals, books, torch.eye(D).double(), directions, 0 * weights, targets, 0.5, 3)
     assert torch.equal(codes, nearest_codes(residuals, books))
+
+
+def test_targets_are_0_unless_given():
+    residuals, books, *rest, targets = problem(3)
+    plain = score_error_codes(residuals, books, *rest, 0.7, 3)
+    assert torch.equal(plain, encode(residuals, books, *rest, 0 * targets, 0.7, 3))
+    assert not torch.equal(plain, encode(residuals, books, *rest, targets, 0.7, 3))
 
 
 @pytest.mark.parametrize("metric", Metric)
@@ -164,6 +176,17 @@ class TestQueryAwareEncoder:
             return float(torch.stack(changes).square().mean())
 
         assert error(aware) < 0.7 * error(nearest)
+
+    @pytest.mark.parametrize("offset", [-0.2, 0.2])
+    def test_scores_of_local_queries_are_wrong_by_the_offset(self, metric, offset):
+        config, local = DistillConfig(local_queries=1, local_weight=100.0), self.local[:, :1]
+        codes = QueryAwareEncoder(self.queries, metric, config, offset)(self.x, self.x, self.books, local)
+        decoded, queries = decode(codes, self.books), self.queries[local[:, 0]]
+        wrong = [
+            self.score(metric, q, near) - self.score(metric, q, x)
+            for q, near, x in zip(queries, decoded, self.x, strict=True)
+        ]
+        assert float(torch.stack(wrong).median()) == pytest.approx(offset, abs=0.05)
 
 
 def test_queries_that_are_all_zero_give_nearest_codes():
