@@ -22,11 +22,11 @@ from typing import Any
 import faiss
 import numpy as np
 
+from benchmarks.suite.experiment import METRICS
 from faiss_distill import DistillTrainer, Evaluation, evaluate
 from faiss_distill.config import DistillConfig
 from faiss_distill.datasets import RetrievalData, load_debian_packages
 
-METRICS = {"ip": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
 NPROBES = (1, 2, 4, 8, 16, 32, 64)
 
 

@@ -69,8 +69,8 @@ def score_error_codes(
     # Per segment, the part of the cost that no other segment changes: (n, ksub) each.
     own = []
     for u, s, book in zip(parts, segments, codebooks, strict=True):
-        r, gram = residuals[:, s], torch.baddbmm(hessian[s, s], u.transpose(1, 2), u)
-        table = torch.addmm(_quadratic(gram, book), torch.bmm(gram, r[:, :, None])[:, :, 0], book.T, alpha=-2)
+        r = residuals[:, s]
+        table = _quadratic(hessian[s, s], u, r, book)
         if kappa:
             error, pull = _squared(r, book), torch.bmm(u.transpose(1, 2), roots)
             along = torch.bmm(r[:, None], pull)[:, 0] - pull[:, :, 0] @ book.T
@@ -109,11 +109,28 @@ def score_error_codes(
     return codes
 
 
-def _quadratic(gram: Tensor, book: Tensor) -> Tensor:
-    r""":math:`c^\top G c` of codewords ``(ksub, dsub)`` under each of ``gram (n, dsub, dsub)``: ``(n, ksub)``."""
-    row, column = torch.triu_indices(*gram.shape[1:], device=gram.device)
+def _quadratic(hessian: Tensor, directions: Tensor, residuals: Tensor, book: Tensor) -> Tensor:
+    r""":math:`e^\top H e + \sum_r (u_r \cdot e)^2`, less what it is for :math:`c = 0`, with :math:`e = r - c`.
+
+    Args:
+        hessian: ``(dsub, dsub)``.
+        directions: ``(n, R, dsub)``.
+        residuals: ``(n, dsub)``.
+        book: codewords :math:`c`, ``(ksub, dsub)``.
+
+    Returns:
+        Tensor ``(n, ksub)``.
+    """
+    dsub = book.shape[1]
+    if dsub > 2 * directions.shape[1]:  # a product for each direction costs less than one for each pair of dimensions
+        along = directions @ book.T
+        crossed = (along * (along - 2 * torch.bmm(directions, residuals[:, :, None]))).sum(1)
+        return crossed + ((book @ hessian) * book).sum(1) - 2 * residuals @ hessian @ book.T
+    gram = torch.baddbmm(hessian, directions.transpose(1, 2), directions)
+    row, column = torch.triu_indices(dsub, dsub, device=book.device)
     products = book[:, row] * book[:, column] * torch.where(row == column, 1, 2)
-    return gram.flatten(1).index_select(1, row * gram.shape[2] + column) @ products.T
+    square = gram.flatten(1).index_select(1, row * dsub + column) @ products.T
+    return torch.addmm(square, torch.bmm(gram, residuals[:, :, None])[:, :, 0], book.T, alpha=-2)
 
 
 def _squared(vectors: Tensor, book: Tensor) -> Tensor:
@@ -156,8 +173,9 @@ class QueryAwareEncoder:
 
     def block_size(self, codebooks: Tensor) -> int:
         """Documents to encode at a time, so that a block's tables and directions stay within 2**21 numbers each."""
-        n_segments, ksub, dsub = codebooks.shape
-        return max(16, min(256, 2**21 // (n_segments * max(ksub, dsub * (self.config.local_queries + 1), dsub**2))))
+        (n_segments, ksub, dsub), directions = codebooks.shape, self.config.local_queries + 1
+        own = directions * ksub if dsub > 2 * directions else dsub**2  # of one segment at a time
+        return max(16, min(256, 2**21 // max(n_segments * ksub, n_segments * dsub * directions, own)))
 
     def directions(self, vectors: Tensor, local: Tensor) -> tuple[Tensor, Tensor]:
         """The score-error directions of ``vectors (n, d)`` and their weights: ``(n, R, d)`` and ``(n, R)``.

@@ -36,15 +36,17 @@ def probing(queries: Tensor, centroids: Tensor, nprobe: int, metric: Metric) -> 
         metric: the index's metric.
 
     Returns:
-        The share of queries that probe each list, ``(nlist,)``, and the standard deviation of a query's coarse scores.
+        The share of queries that probe each list, ``(nlist,)``, and the standard deviation of a query's best
+        ``2 * nprobe`` coarse scores: of those that decide which lists it probes.
     """
     queries, centroids = queries.detach(), centroids.detach()
     probes, spread = torch.zeros(len(centroids), device=centroids.device), 0.0
     rows = max(1, 2**24 // len(centroids))  # scores within 64 MiB
     for start in range(0, len(queries), rows):
         part = queries[start : start + rows]
-        probes += probed_lists(part, centroids, nprobe, metric).sum(0)
-        spread += float(similarity(part, centroids, metric).std(dim=1, correction=0).sum())
+        best = similarity(part, centroids, metric).topk(min(2 * nprobe, len(centroids)), dim=1)
+        probes += torch.bincount(best.indices[:, :nprobe].flatten(), minlength=len(centroids))
+        spread += float(best.values.std(dim=1, correction=0).sum())
     return probes / len(queries), spread / len(queries)
 
 

@@ -12,17 +12,19 @@ from faiss_distill.state import Metric
 from faiss_distill.students import decode, nearest_codes
 
 N, M, KSUB, DSUB, R = 6, 3, 4, 2, 3
+WIDE = 8
+"""Dimensions of a segment that take another way to the same codes."""
 D = M * DSUB
 
 
-def problem(seed):
-    rng = np.random.default_rng(seed)
-    root = rng.standard_normal((D, D))
+def problem(seed, dsub=DSUB):
+    rng, d = np.random.default_rng(seed), M * dsub
+    root = rng.standard_normal((d, d))
     arrays = (
-        rng.standard_normal((N, D)),  # residuals
-        rng.standard_normal((M, KSUB, DSUB)),  # codebooks
-        root @ root.T / D + 0.1 * np.eye(D),  # hessian
-        rng.standard_normal((N, R, D)),  # directions
+        rng.standard_normal((N, d)),  # residuals
+        rng.standard_normal((M, KSUB, dsub)),  # codebooks
+        root @ root.T / d + 0.1 * np.eye(d),  # hessian
+        rng.standard_normal((N, R, d)),  # directions
         rng.uniform(0, 2, (N, R)) * (rng.uniform(size=(N, R)) > 0.3),  # weights
         rng.standard_normal((N, R)),  # targets
     )
@@ -70,8 +72,9 @@ def test_more_sweeps_never_cost_more(seed, kappa):
         assert (after <= before + 1e-9).all()
 
 
-def test_the_first_sweep_is_exact_coordinate_descent():
-    residuals, books, *rest = problem(1)
+@pytest.mark.parametrize("dsub", [DSUB, WIDE])
+def test_the_first_sweep_is_exact_coordinate_descent(dsub):
+    residuals, books, *rest = problem(1, dsub)
     for kappa in (0.0, 0.7):
         codes = nearest_codes(residuals, books)
         for m in range(M):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import time
@@ -27,6 +28,7 @@ from faiss_distill.readers import Vectors
 from faiss_distill.state import Float32, Int64
 from faiss_distill.teacher import Teacher
 
+METRICS = {"ip": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
 QUICK_DOCUMENTS, QUICK_QUERIES = 4_000, (1_500, 300, 500)
 
 
@@ -136,6 +138,7 @@ class Experiment:
         nlist: lists, unless a table varies them.
         nprobe: lists probed, unless a table varies them.
         bytes: of a code, unless a table varies them.
+        metric: ``"ip"``, or ``"l2"`` in a variant.
         seeds: 0, 1, ...
     """
 
@@ -149,9 +152,18 @@ class Experiment:
         self.nlist, self.nprobe, self.bytes = {"full": (512, 16, 16), "sample": (128, 4, 16), "quick": (32, 2, 8)}[
             self.name
         ]
+        self.metric = "ip"
         self.seeds = range(1 if quick else seeds)
         self.cache = cache
         self._source = library_source()  # now: the files may change while it runs
+
+    def variant(self, data: RetrievalData | None = None, metric: str = "ip") -> Experiment:
+        """The same experiment on other data, or with another metric."""
+        other = copy.copy(self)
+        for name in ("queries", "_documents_digest"):  # cached
+            other.__dict__.pop(name, None)
+        other.data, other.metric = data or self.data, metric
+        return other
 
     @property
     def quick(self) -> bool:
@@ -173,16 +185,17 @@ class Experiment:
         vectors, documents = self.data.queries[self.data.test], self.data.documents
 
         def search() -> Arrays:
-            return {"ids": faiss.knn(vectors, documents, 10, faiss.METRIC_INNER_PRODUCT)[1]}
+            return {"ids": faiss.knn(vectors, documents, 10, METRICS[self.metric])[1]}
 
-        truth = self.cache.get("truth", digest(self._documents_digest, vectors, faiss.__version__), search)["ids"]
+        key = digest(self.metric, self._documents_digest, vectors, faiss.__version__)
+        truth = self.cache.get("truth", key, search)["ids"]
         return TestQueries(vectors, truth, self.data.relevant[self.data.test, None])
 
     def build(self, factory: str) -> tuple[NDArray[np.uint8], float]:
         """A filled index, serialized, and the seconds that its train and add took."""
 
         def make() -> Arrays:
-            index = faiss.index_factory(self.data.documents.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+            index = faiss.index_factory(self.data.documents.shape[1], factory, METRICS[self.metric])
             kept = _hurry(index) if self.quick else None
             start = time.perf_counter()
             index.train(self.data.documents)
@@ -192,7 +205,7 @@ class Experiment:
             print(f"  {factory}: built in {seconds:.0f} s", flush=True)
             return {"index": faiss.serialize_index(index), "seconds": np.array(seconds)}
 
-        key = digest(factory, "ip", self._documents_digest, faiss.__version__, str(self.quick))
+        key = digest(factory, self.metric, self._documents_digest, faiss.__version__, str(self.quick))
         built = self.cache.get("index", key, make)
         return built["index"], float(built["seconds"])
 

@@ -111,7 +111,7 @@ def notes(rows: Sequence[Row], compared: Sequence[dict[str, Comparison]], e: Exp
     data, threads = e.data, faiss.omp_get_max_threads()
     out = [
         f"Data: {e.name}, {len(data.documents)} documents, {data.train.stop - data.train.start} training and "
-        f"{len(e.queries.vectors)} test queries; inner product.",
+        f"{len(e.queries.vectors)} test queries; inner product unless said otherwise.",
         "recall@100 against the exact Top-10: their share among the first 100 found. codes: scanned a query.",
         f"ms/query: one batch, best of 3, {threads} thread{'s' if threads > 1 else ''}. train s: optimise and encode. "
         f"epoch: the one that did best",
