@@ -21,6 +21,7 @@ from faiss_distill.state import Float32
 
 RANK, SHIFT = 64, 0.5
 """Of queries from another distribution: the dimensions that they keep, and how far their mean moves."""
+QUICK = ("L2", "queries of another distribution", "96 dimensions")
 
 
 def unit(x: NDArray[Any]) -> Float32:
@@ -90,6 +91,8 @@ def rows(e: Experiment) -> Sequence[Row]:
     """Untuned and ours, judged and searched at the usual number of lists; and the same indexes at one list."""
     out = []
     for name, data, factory, n_queries in conditions(e):
+        if e.quick and name not in QUICK:
+            continue
         for nprobe in (e.nprobe, 1):
             group = f"{name}; {factory}; nprobe {nprobe}"
             out.append(data.row("untuned", factory, search_nprobe=nprobe, group=group, baseline=True))

@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from benchmarks import (
+    conditions,
     debian,
     figure3,
     make_full_data,
@@ -255,6 +256,40 @@ def test_a_cut_keeps_the_labels(quick):
         np.testing.assert_array_equal(data.documents[data.relevant[mine]], labelled)
 
 
+def test_a_variant_has_its_own_data_metric_and_truth(quick):
+    def truth(documents, queries, l2):
+        scores = -np.square(queries[:, None] - documents[None]).sum(2) if l2 else queries @ documents.T
+        return np.argsort(-scores, axis=1)[:, :10]
+
+    before = quick.queries.truth
+    for metric in ("ip", "l2"):
+        other = quick.variant(conditions.of_other_norms(quick.data), metric)
+        np.testing.assert_array_equal(
+            other.queries.truth[:20], truth(other.data.documents, quick.queries.vectors[:20], metric == "l2")
+        )
+        index = faiss.deserialize_index(other.build("IVF32,PQ8np")[0])
+        assert index.metric_type == experiment.METRICS[metric]
+    assert quick.metric == "ip"
+    np.testing.assert_array_equal(quick.queries.truth, before)
+
+
+def test_the_data_of_the_conditions(quick):
+    data = quick.data
+    norms = np.linalg.norm(conditions.of_other_norms(data).documents, axis=1)
+    assert np.log(norms).std() == pytest.approx(0.25, abs=0.01)
+    other = conditions.with_other_queries(data).queries
+    np.testing.assert_allclose(np.linalg.norm(other, axis=1), 1, rtol=1e-5)
+    assert np.linalg.norm(other.mean(axis=0)) > 1.5 * np.linalg.norm(data.queries.mean(axis=0))
+    # Twice 64 dimensions and the mean: those kept and those that they are turned to.
+    assert np.linalg.matrix_rank(other - other[:1], tol=1e-3) <= 2 * conditions.RANK + 1
+    for d in (96, 768):
+        changed = conditions.of_dimension(d)(data)
+        assert changed.documents.shape == (4000, d)
+        cosines = [np.einsum("qd,qd->q", x.queries, x.documents[x.relevant]) for x in (data, changed)]
+        assert np.corrcoef(*cosines)[0, 1] > 0.8
+    assert {name for name, *_ in conditions.conditions(quick)} >= set(conditions.QUICK)
+
+
 def test_only_methods_that_learn_from_labels_see_them():
     needs = {name: needs_labels(config) for name, config in methods.PEERS.items()}
     assert needs == {"contrastive": True, "reconstruction": False, "Distill-VQ as published": True}
@@ -450,7 +485,9 @@ def test_quick_and_data_exclude_each_other(tmp_path, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "module", [table2, table3, table4, table5, table6, figure3, multiplier, queries], ids=lambda m: m.TABLE.name
+    "module",
+    [table2, table3, table4, table5, table6, figure3, multiplier, queries, conditions],
+    ids=lambda m: m.TABLE.name,
 )
 def test_a_table_runs(module, quick, tmp_path, capsys):
     name = module.TABLE.name
