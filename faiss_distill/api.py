@@ -39,8 +39,8 @@ def distill(
     """Fine-tune an existing faiss index in place by ranking distillation.
 
     The exact embeddings teach the quantized index to rank (Distill-VQ, SIGIR 2022, DOI 10.1145/3477495.3531799); its
-    coarse centroids, PQ codebooks and codes change, and by default nothing else: the same object, ids, ``ntotal``,
-    ``nprobe``, list of each vector and bytes per vector. The result is kept only if held-out queries say, beyond
+    coarse centroids, PQ codebooks, codes and the list of each vector change, and nothing else: the same object, ids,
+    ``ntotal``, ``nprobe`` and bytes per vector. The result is kept only if held-out queries say, beyond
     chance, that it is better; otherwise, and on any error, the index is bitwise as it was. No other thread may use the
     index while this runs.
 
@@ -161,6 +161,8 @@ def evaluate(
         )
     opened = inputs.open_queries(adapter, queries, "queries", BLOCK_ROWS)
     known = None if relevant is None else open_relevant(relevant, opened.n, labels, "relevant")
+    if known is not None and sample:  # the others can't be found among these
+        known = np.where(np.isin(known, labels[rows]), known, -1)
     corpus.check_finite(BLOCK_ROWS, progress)
     inputs.check_corpus(adapter, state.take(rows), corpus, np.random.default_rng(0))
     vectors = opened.block(0, opened.n)

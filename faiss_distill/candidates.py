@@ -58,6 +58,8 @@ class Candidates:
 
 def members(candidates: Tensor, lists: Tensor) -> Tensor:
     """Which of ``candidates``, ascending int64 ``(k,)``, are in each of ``lists (nq, s)``: bool ``(nq, k)``."""
+    if len(candidates) == 0:
+        return torch.zeros(len(lists), 0, dtype=torch.bool)
     at = torch.searchsorted(candidates, lists).clamp(max=len(candidates) - 1)
     queries, columns = torch.nonzero(candidates[at] == lists, as_tuple=True)
     out = torch.zeros(len(lists), len(candidates), dtype=torch.bool)

@@ -210,7 +210,7 @@ def _inspect(args: argparse.Namespace) -> None:
             f"imbalance {adapter.imbalance:.2f}",
             "ids": f"{ids.min()}..{ids.max()}",
             "can be tuned": True,
-            "what changes": "coarse centroids, PQ codebooks, codes",
+            "what changes": "coarse centroids, PQ codebooks, codes, lists of vectors",
         }
     if args.json:
         print(json.dumps(facts, indent=2))

@@ -59,7 +59,8 @@ class DistillConfig:
     Temperature, learning rate and the codes' weights are relative to the scale of the embeddings.
 
     Attributes:
-        epochs: passes over the training queries. 0 keeps centroids and codebooks and only re-encodes.
+        epochs: passes over the training queries. 0 keeps centroids and codebooks: only lists and codes are chosen
+            anew.
         batch_size: queries per step; if not given 256, or all of them if there are fewer.
         top_k: exact neighbours that the teacher finds for each query, from which the temperature and a document's
             local queries come; also the depth of ``recall@top_k``.

@@ -22,8 +22,6 @@ from faiss_distill.routing import best_lists, probing
 from faiss_distill.state import Codes, Float32, Int64, IVFPQState, Metric
 from faiss_distill.students import IVFPQStudent, nearest_codes, similarity
 
-WHILE_TRAINING = 1.02
-"""Codes that training queries may scan before an epoch, relative to those at first: an epoch lowers them by more."""
 MAX_DOUBLINGS = 8
 """Of the price of a list, before documents are left where they are."""
 SAMPLED_DOCUMENTS, SAMPLED_QUERIES = 8192, 512
@@ -138,17 +136,15 @@ class Documents:
         return torch.from_numpy(self.codes[rows].astype(np.int64)).to(self.device)
 
     def renew(self, student: IVFPQStudent) -> None:
-        """Before an epoch: move documents to the lists, and give them the codes, that are now best for them."""
+        """Move documents to the lists, and give them the codes, that are best for them under a student."""
         assignment, encoding = self._config.lists, self._config.encoding
         aware = encoding is Encoding.QUERY_AWARE
         if aware or assignment is not Assignment.FIXED:
-            self.assignment, codes = self.choose(student, assignment, encoding if aware else None, WHILE_TRAINING)
+            self.assignment, codes = self.choose(student, assignment, encoding if aware else None)
             self.codes = codes if aware else self.codes
 
     @torch.no_grad()
-    def choose(
-        self, student: IVFPQStudent, assignment: Assignment, encoding: Encoding | None, budget: float = 1.0
-    ) -> tuple[Int64, Codes]:
+    def choose(self, student: IVFPQStudent, assignment: Assignment, encoding: Encoding | None) -> tuple[Int64, Codes]:
         """Lists ``(n,)`` and codes ``(n, M)`` of the whole corpus under a student, streamed in blocks.
 
         Args:
@@ -156,7 +152,6 @@ class Documents:
             assignment: how lists are chosen.
             encoding: how codes are chosen; with None they are left undefined. The search for query-aware codes begins
                 at the current ones, if there are any.
-            budget: codes that the training queries may scan with query-aware lists, relative to those at first.
         """
         queries = None
         if Assignment.QUERY_AWARE is assignment or Encoding.QUERY_AWARE is encoding:
@@ -166,7 +161,7 @@ class Documents:
             lists = self._lists(student, None, None)
         elif assignment is Assignment.QUERY_AWARE:
             assert queries is not None
-            lists = self._affordable_lists(student, queries, budget)
+            lists = self._affordable_lists(student, queries)
         codes = np.empty((self.corpus.n, len(student.codebooks)), self._dtype)
         if encoding is None:
             return lists, codes
@@ -194,7 +189,7 @@ class Documents:
     def _offset(self, student: IVFPQStudent, queries: Tensor) -> float:
         """What a query's competitors are wrong by: approximate minus exact score, mean over a sample of both."""
         rng = np.random.default_rng(self._config.seed)
-        rows = np.sort(rng.permutation(self.corpus.n)[:SAMPLED_DOCUMENTS])
+        rows = np.sort(rng.permutation(self.corpus.n)[: min(SAMPLED_DOCUMENTS, self._config.block_rows)])
         asked = queries[torch.from_numpy(rng.permutation(len(queries))[:SAMPLED_QUERIES]).to(self.device)]
         _, vectors, lists = self.take(rows)
         exact = similarity(asked, vectors, student.metric)
@@ -203,9 +198,9 @@ class Documents:
         return float(wrong.gather(1, competitors).mean())
 
     @torch.no_grad()
-    def _affordable_lists(self, student: IVFPQStudent, queries: Tensor, budget: float) -> Int64:
-        """Query-aware lists at the least price, by doubling, that keeps codes scanned within the budget."""
-        shares, spread = probing(queries, student.centroids, self._nprobe, student.metric)
+    def _affordable_lists(self, student: IVFPQStudent, queries: Tensor) -> Int64:
+        """Query-aware lists at the least price, by doubling, at which training queries scan no more than at first."""
+        shares, spread = probing(queries, student.centroids, self._nprobe, student.coarse_metric)
 
         def scanned(lists: Int64) -> float:
             return float(shares.cpu().double().numpy()[lists].sum())
@@ -214,7 +209,7 @@ class Documents:
             self._scanned_at_first = scanned(self.assignment)
         for doublings in range(MAX_DOUBLINGS):
             lists = self._lists(student, queries, shares * spread * 2**doublings)
-            if scanned(lists) <= budget * self._scanned_at_first:
+            if scanned(lists) <= self._scanned_at_first:
                 return lists
         return self.assignment
 
@@ -224,8 +219,8 @@ class Documents:
         for part, vectors in self._blocks(student):
             aim = vectors
             if queries is not None:
-                aim = between(vectors, queries, self._local_queries(part), student.metric)
-            lists[part] = best_lists(aim, student.centroids, student.metric, price).cpu().numpy()
+                aim = between(vectors, queries, self._local_queries(part), student.coarse_metric)
+            lists[part] = best_lists(aim, student.centroids, student.coarse_metric, price).cpu().numpy()
         return lists
 
     def _blocks(self, student: IVFPQStudent) -> Iterator[tuple[slice, Tensor]]:
@@ -247,15 +242,17 @@ def between(vectors: Tensor, queries: Tensor, local: Tensor, metric: Metric) -> 
         vectors: documents, ``(n, d)``.
         queries: training queries, ``(nq, d)``.
         local: each document's own queries, int64 ``(n, R)``, -1 for none; without any the document stays.
-        metric: the index's metric.
+        metric: that of the coarse quantizer.
 
     Returns:
         Tensor ``(n, d)``.
     """
+    if metric is Metric.INNER_PRODUCT:
+        vectors = F.normalize(vectors) * queries.square().sum(1).mean().sqrt()
+    if local.shape[1] == 0:
+        return vectors
     weights = closeness(local, vectors.dtype)
     total = weights.sum(1, keepdim=True)
     weights = weights / total.clamp(min=torch.finfo(vectors.dtype).tiny)
     mean = F.embedding_bag(local.clamp(min=0), queries, per_sample_weights=weights, mode="sum")
-    if metric is Metric.INNER_PRODUCT:
-        vectors = F.normalize(vectors) * queries.square().sum(1).mean().sqrt()
     return torch.where(total > 0, (vectors + mean) / 2, vectors)

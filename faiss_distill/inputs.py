@@ -82,9 +82,19 @@ class Queries:
         """What tells query ``i`` from others: its vector, and its input if there is one."""
         keys: list[Hashable] = [self.vectors[i].tobytes()]
         if self.inputs is not None:
-            entry = self.inputs[i]
-            keys.append(("input", entry.tobytes() if isinstance(entry, np.ndarray) else repr(entry)))
+            keys.append(("input", _content(self.inputs[i])))
         return keys
+
+
+def _content(entry: Any) -> Hashable:
+    """What tells the input of a query encoder from others; ``repr`` shortens long tensors."""
+    if isinstance(entry, torch.Tensor):
+        entry = entry.numpy(force=True)
+    if isinstance(entry, np.ndarray):
+        return entry.tobytes()
+    if isinstance(entry, dict):
+        return tuple((key, _content(value)) for key, value in entry.items())
+    return repr(entry)
 
 
 @dataclass(frozen=True)

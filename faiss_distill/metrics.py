@@ -12,7 +12,7 @@ from faiss_distill.state import Float32, Int64
 
 
 def all_but(found: Int64, excluded: Int64) -> NDArray[np.bool_]:
-    """Keep all of ``found (nq, k + 1)`` but ``excluded (nq,)``, or but the last where that was not found.
+    """Keep all of ``found (nq, k + 1)`` but ``excluded (nq,)``, or but the last where that is -1 or was not found.
 
     Returns:
         A mask ``(nq, k + 1)`` with ``k`` true in each row.
@@ -22,7 +22,7 @@ def all_but(found: Int64, excluded: Int64) -> NDArray[np.bool_]:
         >>> found[all_but(found, np.array([3, 9]))].reshape(2, 2).tolist()
         [[5, 8], [1, 2]]
     """
-    kept: NDArray[np.bool_] = found != excluded[:, None]
+    kept: NDArray[np.bool_] = (found != excluded[:, None]) | (excluded == -1)[:, None]
     kept[:, -1] &= ~kept.all(axis=1)
     return kept
 

@@ -56,7 +56,7 @@ class Selection:
         queries, lists = self._queries.all(student), self._documents.lists(self._pool)
         codes = self._documents.codes_of(student, self._pool, self._vectors, lists)
         scores = student.full_scores(queries, lists, codes)
-        opened = probed_lists(queries, student.centroids, self._nprobe, student.metric)
+        opened = probed_lists(queries, student.centroids, self._nprobe, student.coarse_metric)
         probed = opened[:, lists]
         hidden = ~probed if self._own is None else ~probed | self._own
         best = scores.masked_fill(hidden, -torch.inf).topk(10, dim=1)

@@ -61,15 +61,16 @@ def optimise(
         groups.append({"params": list(query_encoder.parameters()), "lr": config.query_encoder_rate})
     optimizer = torch.optim.Adam(groups)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_cosine(steps))
+    _, scanned = selection(student)
+    limit = scanned * (1 + config.max_scan_increase)
+    documents.renew(student)
     best = copy.deepcopy(student.state_dict()), documents.assignment, documents.codes
     (best_score, scanned), best_epoch = selection(student), 0
-    limit = scanned * (1 + config.max_scan_increase)
     history: list[dict[str, float | None]] = [
         {"epoch": 0, "loss": None, "overlap_at_10": best_score, "codes_scanned": scanned}
     ]
     with tqdm(total=steps, desc="distil", unit="steps", disable=None if config.progress else True) as bar:
         for epoch in range(1, config.epochs + 1):
-            documents.renew(student)
             objective.refresh(student)
             total = 0.0
             order = torch.randperm(n_queries, generator=generator)
@@ -81,6 +82,7 @@ def optimise(
                 scheduler.step()
                 total += value.item()
                 bar.update()
+            documents.renew(student)
             score, scanned = selection(student)
             loss = total / (n_queries // batch)
             history.append({"epoch": epoch, "loss": loss, "overlap_at_10": score, "codes_scanned": scanned})

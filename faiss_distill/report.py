@@ -86,8 +86,8 @@ class DistillReport:
         gain: mean difference of overlap@10 at the judged nprobe, after minus before.
         interval: its paired bootstrap interval at ``config.confidence``.
         temperature: what scores were divided by in training.
-        history: for each epoch (0 is the start) its training loss, and the overlap@10 of the selection queries and the
-            codes that they scan.
+        history: for each epoch (0 is the start, with lists and codes chosen anew) its training loss, and the overlap@10
+            of the selection queries and the codes that they scan.
         best_epoch: the epoch whose centroids and codebooks were taken; 0 if those at the start were best.
         query_encoder: the trained query encoder, if one was passed and the result was kept: search with its embeddings.
         seconds: wall-clock seconds by phase.
@@ -132,7 +132,7 @@ class DistillReport:
             f"{self.n_selection} others, measured on {self.n_validation} more"
             + (share if self.query_source == "documents" else ""),
             *(["search with the embeddings of report.query_encoder"] if self.query_encoder is not None else []),
-            *(["centroids and codebooks are those of before: only the codes are new"] if only_codes else []),
+            *(["centroids and codebooks are those of before: only lists and codes are new"] if only_codes else []),
             "",
             table(self.before, self.after),
             f"* judged here, nprobe {self.before.own_nprobe}",

@@ -16,7 +16,7 @@ def probed_lists(queries: Tensor, centroids: Tensor, nprobe: int, metric: Metric
         queries: ``(nq, d)``.
         centroids: ``(nlist, d)``.
         nprobe: lists a query, capped at ``nlist``.
-        metric: the index's metric.
+        metric: that of the coarse quantizer.
     """
     scores = similarity(queries, centroids, metric)
     best = scores.topk(min(nprobe, len(centroids)), dim=1).indices
@@ -33,7 +33,7 @@ def probing(queries: Tensor, centroids: Tensor, nprobe: int, metric: Metric) -> 
         queries: ``(nq, d)``.
         centroids: ``(nlist, d)``.
         nprobe: lists a query.
-        metric: the index's metric.
+        metric: that of the coarse quantizer.
 
     Returns:
         The share of queries that probe each list, ``(nlist,)``, and the standard deviation of a query's best

@@ -33,6 +33,7 @@ class IVFPQState:
 
     Attributes:
         metric: the index's metric.
+        coarse_metric: that of its coarse quantizer, which decides lists. faiss lets it be another.
         by_residual: whether codes hold ``x - centroid`` or ``x`` itself.
         centroids: coarse centroids as the quantizer reconstructs them, float32 ``(nlist, d)``.
         codebooks: PQ codewords, float32 ``(M, ksub, dsub)``.
@@ -42,6 +43,7 @@ class IVFPQState:
     """
 
     metric: Metric
+    coarse_metric: Metric
     by_residual: bool
     centroids: Float32
     codebooks: Float32

@@ -37,9 +37,9 @@ MAX_SELECTION = 500
 class DistillTrainer:
     """Fine-tunes one index. Everything is checked on construction; only :meth:`train` changes the index.
 
-    Memory beyond the index: the queries with their Top-K, two copies of ids and codes, the new inverted lists beside
-    the old ones, and of the corpus the larger of ``config.block_rows`` rows and the Top-K of 500 queries
-    (``500 * config.top_k`` rows at most). Documents that stand in for queries count as queries.
+    Memory beyond the index: the queries with their Top-K, five copies of codes and lists while it trains, the new
+    inverted lists beside the old ones, and of the corpus the larger of ``config.block_rows`` rows and the Top-K of 500
+    queries (``500 * config.top_k`` rows at most). Documents that stand in for queries count as queries.
 
     Args:
         index: see :func:`faiss_distill.distill`, as for all arguments.
@@ -178,7 +178,7 @@ class DistillTrainer:
                     self.start_counts,
                 )  # fmt: skip
         with self._phase("encode"):
-            quantizer, sample = self._written(student, documents, final=True)
+            quantizer, sample = self._written(student, documents)
         queries = self._query_set(judges, student.query_encoder)
         if partial:
             with self._phase("evaluate"), adapter.write(sample, quantizer):
@@ -196,7 +196,8 @@ class DistillTrainer:
             if kept:
                 change.commit()
         if kept and not best_epoch and not frozen:
-            reason += "; training did not help: only the codes are new"
+            new = "codes are" if config.lists is Assignment.FIXED else "lists and codes are"
+            reason += f"; training did not help: only the {new} new"
         if kept:
             self._state, self._sample = state, sample
         logger.info("%s: %s", "kept" if kept else "not kept", reason)
@@ -288,33 +289,25 @@ class DistillTrainer:
 
     def _mine(self, student: IVFPQStudent, documents: Documents, train: Taught) -> Int64:
         """What the index would find for the training queries under the student's parameters."""
-        quantizer, state = self._written(student, documents, final=False)
+        quantizer, state = self._written(student, documents)
         queries = self._query_set(train, student.query_encoder)
         with self._adapter.write(state, quantizer), self._adapter.probing(self._nprobe):
             found = search(self._adapter, queries, self.config.mixture.depth("hard"))
         return inputs.positions(self._sample_labels, found)
 
-    def _written(self, student: IVFPQStudent, documents: Documents, final: bool) -> tuple[Any, IVFPQState]:
-        """The student's parameters with codes of the whole corpus, and a quantizer that holds the centroids.
-
-        Finally lists and codes are chosen once more, as the options say; before, they are those of the training.
-        """
-        config = self.config
+    def _written(self, student: IVFPQStudent, documents: Documents) -> tuple[Any, IVFPQState]:
+        """The student's parameters with codes of the whole corpus, and a quantizer that holds the centroids."""
         quantizer = self._adapter.quantizer_with(student.centroids.detach().cpu().numpy())
         state = replace(
             self._sample,
             centroids=quantizer.reconstruct_n(0, len(student.centroids)),  # what it kept of them: fp16 rounds
             codebooks=student.codebooks.detach().cpu().numpy(),
         )
-        if config.encoding is Encoding.FROZEN:
-            return quantizer, state
-        stored = IVFPQStudent(state, student.query_encoder).to(self._device)
-        assignment, codes = documents.assignment, documents.codes
-        if final:
-            assignment, codes = documents.choose(stored, config.lists, config.encoding)
-        elif codes is None:
+        codes = documents.codes
+        if codes is None:  # the nearest ones, under what the quantizer kept
+            stored = IVFPQStudent(state, student.query_encoder).to(self._device)
             codes = documents.choose(stored, Assignment.FIXED, Encoding.NEAREST)[1]
-        return quantizer, replace(state, assignment=assignment, codes=codes)
+        return quantizer, replace(state, assignment=documents.assignment, codes=codes)
 
     def _judge(self, before: Evaluation, after: Evaluation) -> tuple[bool, str, float, tuple[float, float]]:
         """Whether the tuned index is better, by a paired bootstrap over the judging queries."""

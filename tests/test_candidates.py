@@ -103,3 +103,7 @@ def test_members_against_a_loop(seed):
     lists = rng.integers(-1, 20, (5, 4))
     expected = [[c in row for c in candidates] for row in lists]
     assert members(torch.from_numpy(candidates), torch.from_numpy(lists)).tolist() == expected
+
+
+def test_of_no_candidates_no_list_has_any():
+    assert members(torch.zeros(0, dtype=torch.int64), torch.full((3, 2), -1)).shape == (3, 0)

@@ -10,7 +10,7 @@ from faiss_distill import DistillConfig, DistillTrainer
 from faiss_distill.config import Assignment, Encoding
 from faiss_distill.documents import Documents, between
 from faiss_distill.encoding import HALF
-from faiss_distill.routing import best_lists, probing
+from faiss_distill.routing import best_lists, probed_lists, probing
 from faiss_distill.state import Metric
 from faiss_distill.students import IVFPQStudent, decode, nearest_codes
 
@@ -114,15 +114,18 @@ def test_query_aware_lists_cost_no_more_codes_scanned(parts, metric):
         assert before == pytest.approx(faiss.cvar.indexIVF_stats.ndis / len(train.queries.vectors), rel=1e-3)
     lists, _ = documents.choose(student, Assignment.QUERY_AWARE, None)
     assert scanned(documents, student, lists) <= before * 1.0001
-    dearer, _ = documents.choose(student, Assignment.QUERY_AWARE, None, budget=0.9)
+    documents._scanned_at_first = 0.9 * before
+    dearer, _ = documents.choose(student, Assignment.QUERY_AWARE, None)
     assert scanned(documents, student, dearer) <= 0.9001 * before
     assert (dearer != lists).any()
-    kept, _ = documents.choose(student, Assignment.QUERY_AWARE, None, budget=0.0)
+    documents._scanned_at_first = 0.0
+    kept, _ = documents.choose(student, Assignment.QUERY_AWARE, None)
     np.testing.assert_array_equal(kept, documents.assignment)
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_codes_of_blocks_are_codes_of_the_whole(parts, metric):
+def test_codes_of_blocks_are_codes_of_the_whole(parts, metric, monkeypatch):
+    monkeypatch.setattr("faiss_distill.documents.SAMPLED_DOCUMENTS", 300)
     whole, student, _ = parts(metric)
     blocks, _, _ = parts(metric, block_rows=300)
     for one, other in zip(
@@ -202,3 +205,33 @@ def test_the_offset_is_what_the_nearest_documents_of_a_query_are_wrong_by(parts,
     queries = documents._queries.all(student)
     with torch.no_grad():
         assert documents._offset(student, queries) == pytest.approx(np.mean(wrong), rel=1e-3)
+
+
+def test_without_local_queries_documents_stay_where_faiss_would_put_them(parts):
+    documents, student, _ = parts(local_queries=0)
+    aware, codes = documents.choose(student, Assignment.QUERY_AWARE, Encoding.QUERY_AWARE)
+    assert (aware == documents.assignment).mean() > 0.8  # all but the price
+    assert codes.shape == (N, 16)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_lists_are_those_of_the_coarse_quantizer_s_own_metric(data, metric):
+    """faiss lets an inner product index have an L2 quantizer, and the other way round."""
+    other = {"ip": faiss.IndexFlatL2, "l2": faiss.IndexFlatIP}[metric](64)
+    index = faiss.IndexIVFPQ(other, 64, 16, 16, 4, METRICS[metric])
+    index.cp.spherical = False
+    x = data.documents[:N] * np.linspace(0.5, 1.5, N, dtype=np.float32)[:, None]
+    index.train(x)
+    index.add(x)
+    trainer = DistillTrainer(index, x, data.queries[:600], config=DistillConfig(**QUICK))
+    train = trainer._teach(trainer._train, 40)
+    documents = Documents(
+        trainer._corpus, trainer._adapter, trainer._sample, train, 4, trainer.config, torch.device("cpu")
+    )
+    student = IVFPQStudent(trainer._sample)
+    lists, _ = documents.choose(student, Assignment.REFRESHED, None)
+    assert (lists == documents.assignment).mean() > 0.999
+    probed = probed_lists(torch.from_numpy(data.queries[:50]), student.centroids.detach(), 4, student.coarse_metric)
+    expected = np.sort(index.quantizer.search(data.queries[:50], 4)[1], axis=1)
+    np.testing.assert_array_equal(torch.nonzero(probed)[:, 1].reshape(50, 4).numpy(), expected)
+    assert trainer.train().gain > 0

@@ -1,5 +1,7 @@
 """Frozen codes: a sample of the embeddings is enough, and no stored code changes."""
 
+from dataclasses import replace
+
 import faiss
 import numpy as np
 import pytest
@@ -188,3 +190,14 @@ class TestRefusals:
     def test_lists_that_would_move(self):
         with pytest.raises(InputError, match="assignment: expected 'fixed' with encoding='frozen', got 'refreshed'"):
             DistillConfig(encoding="frozen", assignment="refreshed")
+
+
+def test_labels_outside_the_sample_are_no_misses_of_an_evaluation(built, data):
+    sample, labels = np.arange(0, N, 2), np.arange(400)
+    index = built()
+    arguments = {"ids": sample, "nprobe": 16, "sample": True, "progress": False}
+    found = [
+        evaluate(index, data.documents[sample], data.queries[:400], relevant=relevant, **arguments).own
+        for relevant in (labels, np.where(labels % 2, -1, labels))
+    ]
+    assert found[0] == replace(found[1], latency_ms=found[0].latency_ms)

@@ -6,6 +6,7 @@ import torch
 from conftest import serialized
 
 from faiss_distill import DistillTrainer, InputError, distill, evaluate
+from faiss_distill.inputs import Queries
 
 N = 500
 
@@ -189,3 +190,15 @@ class TestOptions:
         for device in ("tpu9", "cuda:99"):
             with pytest.raises(InputError, match=f"device: expected one that torch can use, got '{device}'"):
                 distill(built(n=N), data.documents[:N], data.queries, device=device)
+
+
+def test_inputs_are_told_apart_by_all_they_hold():
+    """``repr`` shortens what is long."""
+    long = torch.arange(3000.0)
+    other = long.clone()
+    other[1500] = -1
+    for wrap in (lambda x: x, lambda x: {"ids": x}, lambda x: x.numpy()):
+        inputs = np.empty(3, dtype=object)
+        inputs[:] = [wrap(long), wrap(other), wrap(long.clone())]
+        queries = Queries(np.eye(3, dtype=np.float32), inputs=inputs)
+        assert len(queries.distinct().vectors) == 2

@@ -42,3 +42,9 @@ def test_all_but_keeps_k_in_order(found, excluded):
     kept = found[all_but(found, excluded)].reshape(3, 5)
     for row, out, gone in zip(found, kept, excluded, strict=True):
         assert out.tolist() == [x for x in row if x != gone][:5]
+
+
+def test_a_query_that_excludes_nothing_loses_the_last_even_if_little_was_found():
+    found = np.array([[5, 3, 8, 1], [7, -1, -1, -1], [2, 4, -1, -1]])
+    kept = found[all_but(found, np.array([3, -1, 4]))].reshape(3, 3)
+    assert kept.tolist() == [[5, 8, 1], [7, -1, -1], [2, -1, -1]]

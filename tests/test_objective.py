@@ -287,7 +287,9 @@ def test_one_label_alone_ranks_nothing(built, data):
 def test_reasons_say_what_to_do(built, data):
     kept = distill(built(), data.documents[:N], data.queries, **QUICK | {"epochs": 0})
     assert kept.kept
-    assert kept.reason.endswith("training did not help: only the codes are new")
+    assert kept.reason.endswith("training did not help: only the lists and codes are new")
+    fixed = distill(built(), data.documents[:N], data.queries, assignment="fixed", **QUICK | {"epochs": 0})
+    assert fixed.reason.endswith("training did not help: only the codes are new")
     encoder = torch.nn.Linear(64, 64)
     report = distill(built(), data.documents[:N], data.queries, query_encoder=encoder, **QUICK)
     assert "fell: -" in report.reason
@@ -302,3 +304,38 @@ def test_labels_of_a_few_queries_are_enough(built, data):
     arguments["candidates"] = "gt + in_batch + top40:2"
     report = distill(built(), data.documents[:N], data.queries, relevant=labels, **arguments)
     assert report.n_train == 1800
+
+
+def test_mined_candidates_may_be_few_where_documents_stand_in(built, data):
+    """Short results, padded with -1, of queries that exclude nothing."""
+    options = QUICK | {"candidates": "in_batch + hard40:5", "nprobe": 1, "fill_to": 20_000}
+    report = distill(built("IVF64,PQ16x4"), data.documents[:N], data.queries[:150], **options)
+    assert report.n_stand_ins > 0
+    assert report.history[1]["loss"] is not None
+
+
+def test_an_index_that_finds_nothing_teaches_nothing(built, data):
+    options = QUICK | {"candidates": "hard10", "batch_size": 1, "nprobe": 1}
+    options |= {"encoding": "nearest", "assignment": "fixed"}
+    index = built("IVF64,PQ16x4", n=200)
+    report = distill(index, data.documents[:200], data.queries[:300], **options)
+    assert len(report.history) == 2
+
+
+@pytest.mark.parametrize("assignment", ["fixed", "query_aware"])
+def test_epoch_0_is_what_would_be_stored_for_it(built, data, assignment):
+    """Its score is that of the lists and codes that are chosen for the parameters at the start."""
+    options = QUICK | {"assignment": assignment, "sweeps": 20}
+    arguments = (data.documents[:N], data.queries[:1500])
+    codes_alone = distill(built(), *arguments, **options | {"epochs": 0})
+    trained = distill(built(), *arguments, **options)
+    assert trained.history[0] == codes_alone.history[0]
+    nearest = distill(built(), *arguments, **options | {"epochs": 0, "encoding": "nearest", "assignment": "fixed"})
+    assert codes_alone.history[0]["overlap_at_10"] > nearest.history[0]["overlap_at_10"] + 0.01
+
+
+def test_lists_that_move_while_training_do_not_disqualify_an_epoch(built, data):
+    """They may scan 2 % more than the final ones will."""
+    report = distill(built(), data.documents[:N], data.queries, learn="pq", **QUICK | {"epochs": 2, "nprobe": 2})
+    assert report.best_epoch > 0
+    assert report.kept

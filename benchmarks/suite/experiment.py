@@ -49,7 +49,7 @@ class CachedTeacher(Teacher):
             ids, scores = super(CachedTeacher, self).top_k(corpus, queries, k, exclude)
             return {"ids": ids, "scores": scores}
 
-        blocks = (block for _, block in corpus.blocks(self.block_rows))
+        blocks = (digest(block) for _, block in corpus.blocks(self.block_rows))
         key = digest(self.metric.value, str(self.normalize), *blocks, queries, k, exclude, faiss.__version__)
         found = self.cache.get("teacher", key, search)
         return found["ids"], found["scores"]
@@ -155,7 +155,9 @@ class Experiment:
         self.metric = "ip"
         self.seeds = range(1 if quick else seeds)
         self.cache = cache
-        self._source = library_source()  # now: the files may change while it runs
+        # Now: the files may change while it runs. And threads, of which the timings depend.
+        harness = Path(__file__).read_text(encoding="utf-8")
+        self._source = digest(library_source(), harness, torch.get_num_threads(), faiss.omp_get_max_threads())
 
     def variant(self, data: RetrievalData | None = None, metric: str = "ip") -> Experiment:
         """The same experiment on other data, or with another metric."""

@@ -45,6 +45,11 @@ class IVFPQAdapter:
             raise UnsupportedIndexError(
                 f"index: expected METRIC_INNER_PRODUCT or METRIC_L2, got metric_type {ivf.metric_type}"
             )
+        if ivf.quantizer.metric_type not in METRICS:
+            raise UnsupportedIndexError(
+                f"index: expected a coarse quantizer of METRIC_INNER_PRODUCT or METRIC_L2, got metric_type "
+                f"{ivf.quantizer.metric_type}"
+            )
         if ivf.nprobe < 1:
             raise InputError(f"index: expected an nprobe of at least 1, got {ivf.nprobe}; set index.nprobe")
         if ivf.polysemous_ht != 0:
@@ -155,6 +160,7 @@ class IVFPQAdapter:
         order = np.argsort(ids, kind="stable")
         return IVFPQState(
             metric=self.metric,
+            coarse_metric=METRICS[self.quantizer.metric_type],
             by_residual=bool(ivf.by_residual),
             centroids=self.quantizer.reconstruct_n(0, ivf.nlist),
             codebooks=np.array(get_pq_centroids(pq)).reshape(pq.M, pq.ksub, pq.dsub),

@@ -58,7 +58,7 @@ class IVFPQStudent(nn.Module):
     def __init__(self, state: IVFPQState, query_encoder: nn.Module | None = None) -> None:
         """Copy the state's arrays into parameters."""
         super().__init__()
-        self.metric = state.metric
+        self.metric, self.coarse_metric = state.metric, state.coarse_metric
         self.by_residual = state.by_residual
         self.centroids = nn.Parameter(torch.tensor(state.centroids))
         self.codebooks = nn.Parameter(torch.tensor(state.codebooks))
@@ -81,9 +81,9 @@ class IVFPQStudent(nn.Module):
     def coarse_scores(self, queries: Tensor, assignment: Tensor) -> Tensor:
         """Distill-VQ Eq. 5, ``s_ivf``: ``queries (nq, d)`` with the lists of the candidates ``(k,)``, ``(nq, k)``.
 
-        Queries come behind the index's transforms.
+        Queries come behind the index's transforms. The metric is that by which the index chooses lists.
         """
-        return similarity(queries, self.centroids, self.metric).index_select(1, assignment)
+        return similarity(queries, self.centroids, self.coarse_metric).index_select(1, assignment)
 
     def full_scores(self, queries: Tensor, assignment: Tensor, codes: Tensor) -> Tensor:
         """Distill-VQ Eq. 5, ``s_pq``: as :meth:`coarse_scores`, of candidates with ``codes (k, M)``.
