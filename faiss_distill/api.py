@@ -45,8 +45,8 @@ def distill(
     index while this runs.
 
     Args:
-        index: a trained, filled ``faiss.IndexIVFPQ``, inner product or L2, on its own or inside ``IndexPreTransform``,
-            ``IndexIDMap``, ``IndexIDMap2`` and ``IndexRefineFlat``.
+        index: a trained, filled ``faiss.IndexIVFPQ`` or ``faiss.IndexIVFPQFastScan``, inner product or L2, on its own
+            or inside ``IndexPreTransform``, ``IndexIDMap``, ``IndexIDMap2`` and ``IndexRefineFlat``.
         embeddings: the vectors that were added to it, ``(n, d)``: a numpy array or memmap, a torch tensor, or the path
             of a ``.npy``, ``.fvecs`` or ``.fbin`` file. Any float dtype; read in blocks, so it need not fit in memory.
             Row ``i`` belongs to id ``i`` (rows of removed ids are ignored), or to ``ids[i]``. A sample will do with
@@ -86,6 +86,7 @@ def distill(
         >>> index = faiss.index_factory(384, "IVF32,PQ32x4", faiss.METRIC_INNER_PRODUCT)
         >>> index.train(data.documents[:4000])
         >>> index.add(data.documents[:4000])
+        >>> index.nprobe = 4
         >>> report = distill(index, data.documents[:4000], data.queries[data.train], epochs=1, progress=False)
         >>> report.kept, index.ntotal
         (True, 4000)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
+Packed = NDArray[np.uint8]
 Codes = NDArray[np.uint8] | NDArray[np.uint16]
 
 

@@ -32,6 +32,10 @@ FACTORIES = [
     "IDMap2,OPQ8,IVF16,PQ8x4np,RFlat",
     "IVF16,PQ16x4,RFlat",
     "Pad80,IVF16,PQ8np",
+    "IVF16,PQ16x4fs",
+    "IVF16_HNSW16,PQ16x4fsr",
+    "OPQ16,IVF16,PQ16x4fsr",
+    "IDMap2,PCA45,IVF16,PQ15x4fsr,RFlat",
 ]
 STEPS = ["_write_lists", "_write_centroids", "_write_codebooks", "_refresh_caches", "_rebuild_direct_map"]
 
@@ -74,17 +78,24 @@ def assert_search_is_the_oracles(adapter, state, queries, nprobe=4, k=10):
     sign = 1 if state.metric is Metric.INNER_PRODUCT else -1
     best = -np.sort(-scores, axis=1)[:, :k]
     found = np.where(ids >= 0, sign * distances, -np.inf)
-    np.testing.assert_allclose(found, best, atol=1e-4)
+    fast_scan = isinstance(adapter.ivf, faiss.IndexIVFPQFastScan)  # rounds its look-up tables to 8 bits
+    tolerance = 0.02 * float(np.ptp(scores[np.isfinite(scores)])) if fast_scan else 1e-4
+    np.testing.assert_allclose(found, best, atol=tolerance)
     rows = np.searchsorted(state.ids, ids.clip(min=0))
     own = np.take_along_axis(scores, rows, 1)
-    np.testing.assert_allclose(found, np.where(ids >= 0, own, -np.inf), atol=1e-4)
+    np.testing.assert_allclose(found, np.where(ids >= 0, own, -np.inf), atol=tolerance)
 
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("factory", FACTORIES)
 class TestRoundTrip:
-    def test_what_is_extracted_decodes_as_faiss_decodes(self, built, factory, metric):
-        adapter = open_index(built(factory, metric))
+    def test_what_is_extracted_decodes_as_faiss_decodes(self, built, data, factory, metric):
+        index = built(factory, metric)
+        if "fs" in factory:  # faiss itself crashes in reconstructing from one that was read from a file
+            index = faiss.index_factory(64, factory, METRICS[metric])
+            index.train(data.documents[:2000])
+            index.add_with_ids(data.documents[:2000], np.arange(2000))
+        adapter = open_index(index)
         state = adapter.extract()
         ivf = adapter.ivf
         ivf.make_direct_map()
@@ -302,8 +313,8 @@ def test_the_object_and_its_quantizer_stay_the_same(built):
 
 def test_memory_is_not_freed_twice_or_kept(built):
     """Commits and undoes many times, with lists owned by C++ and by the caller, then uses the index."""
-    for owned in (True, False):
-        index = built("IVF16,PQ8np")
+    for factory, owned in (("IVF16,PQ8np", True), ("IVF16,PQ8np", False), ("IVF16,PQ16x4fsr", True)):
+        index = built(factory)
         if not owned:
             lists = faiss.ArrayInvertedLists(16, 8)
             lists.merge_from(index.invlists, 0)
@@ -359,7 +370,7 @@ class TestRefusals:
             assert serialized(index) == before
 
     @pytest.mark.parametrize(
-        "factory", ["Flat", "IVF16,Flat", "PQ8np", "IVF16,SQ8", "IVF16,PQ8+4", "IVF16,PQ16x4fs", "HNSW8"]
+        "factory", ["Flat", "IVF16,Flat", "PQ8np", "IVF16,SQ8", "IVF16,PQ8+4", "PQ16x4fs", "HNSW8"]
     )
     def test_other_classes(self, data, factory):
         index = faiss.index_factory(64, factory)
@@ -388,6 +399,9 @@ class TestRefusals:
         index = built("IVF16,PQ8np")
         index.polysemous_ht = 40
         self.refused(index, UnsupportedIndexError, "expected polysemous_ht 0, got 40")
+
+    def test_blocks_of_another_size(self, built):
+        self.refused(built("IVF16,PQ16x4fs_64"), UnsupportedIndexError, "blocks of 32 vectors .*, got 64")
 
     def test_other_coarse_quantizers(self, data):
         for factory in ("IVF16(SQ8),PQ8np", "IMI2x2,PQ8np", "IVF128_NSG8,PQ8np"):

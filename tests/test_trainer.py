@@ -38,6 +38,8 @@ def run(built, data):
         "IVF16(SQfp16),PQ8x6np",
         "IDMap2,OPQ16,IVF16,PQ16x4",
         "L2norm,IVF16,PQ16x4",
+        "IDMap2,OPQ16,IVF16,PQ16x4fs",
+        "IVF16_HNSW16,PQ16x4fsr,RFlat",
     ],
 )
 class TestGain:
@@ -53,7 +55,9 @@ class TestGain:
         assert report.after.own.overlap_at_10 - report.before.own.overlap_at_10 == pytest.approx(report.gain, abs=1e-6)
         assert after.own.overlap_at_10 > before.own.overlap_at_10 + 0.03  # on queries that no part of the run has seen
         assert after.own.codes_scanned <= before.own.codes_scanned * 1.02
-        assert (id(index), len(serialized(index)), core(index).nprobe, index.ntotal) == (identity, size, 4, N)
+        assert (id(index), core(index).nprobe, index.ntotal) == (identity, 4, N)
+        filled_up = 16 * 32 * 8 if "fs" in factory else 0  # the last block of each list
+        assert len(serialized(index)) == pytest.approx(size, abs=filled_up)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -338,7 +342,7 @@ class TestNeverWorse:
             lambda self, x, r, books, *_: torch.zeros(len(x), len(books), dtype=torch.int64),
         )
 
-    @pytest.mark.parametrize("factory", ["IVF16,PQ16x4", "IDMap2,OPQ16,IVF16_HNSW16,PQ16x4,RFlat"])
+    @pytest.mark.parametrize("factory", ["IVF16,PQ16x4", "IDMap2,OPQ16,IVF16_HNSW16,PQ16x4,RFlat", "IVF16,PQ16x4fsr"])
     def test_a_worse_index_is_put_back_bitwise(self, built, data, monkeypatch, factory):
         index = built(factory)
         core(index).set_direct_map_type(2)

@@ -8,9 +8,13 @@ import faiss
 
 from faiss_distill.adapters.containers import unwrap
 from faiss_distill.adapters.ivfpq import IVFPQAdapter
+from faiss_distill.adapters.ivfpq_fastscan import IVFPQFastScanAdapter
 from faiss_distill.errors import InputError, UnsupportedIndexError
 
-ADAPTERS = {faiss.IndexIVFPQ: IVFPQAdapter}
+ADAPTERS: dict[type, type[IVFPQAdapter]] = {
+    faiss.IndexIVFPQ: IVFPQAdapter,
+    faiss.IndexIVFPQFastScan: IVFPQFastScanAdapter,
+}
 
 __all__ = ["ADAPTERS", "IVFPQAdapter", "open_index"]
 
@@ -32,8 +36,8 @@ def open_index(index: Any) -> IVFPQAdapter:
     if family is None:
         known = ", ".join(sorted(c.__name__ for c in ADAPTERS))
         raise UnsupportedIndexError(
-            f"index: expected {known} (inside any of IndexPreTransform, IndexIDMap, IndexIDMap2, IndexRefineFlat), "
-            f"got {type(wrapped.core).__name__}; build one with e.g. "
+            f"index: expected one of {known} (inside any of IndexPreTransform, IndexIDMap, IndexIDMap2, "
+            f"IndexRefineFlat), got {type(wrapped.core).__name__}; build one with e.g. "
             f"faiss.index_factory(d, 'OPQ16,IVF1024,PQ16', metric)"
         )
     return family(wrapped)

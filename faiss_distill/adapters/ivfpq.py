@@ -12,19 +12,19 @@ from faiss.contrib.inspect_tools import get_invlist, get_pq_centroids
 
 from faiss_distill.adapters import quantizers
 from faiss_distill.adapters.containers import Wrapped, outer_ids
-from faiss_distill.adapters.transaction import WriteBack, build_lists
+from faiss_distill.adapters.transaction import WriteBack, fill_lists
 from faiss_distill.errors import InputError, UnsupportedIndexError
-from faiss_distill.state import Float32, Int64, IVFPQState, Metric, code_dtype
+from faiss_distill.state import Float32, Int64, IVFPQState, Metric, Packed, code_dtype
 
 METRICS = {faiss.METRIC_INNER_PRODUCT: Metric.INNER_PRODUCT, faiss.METRIC_L2: Metric.L2}
 
 
 class IVFPQAdapter:
-    """One ``IndexIVFPQ`` with the containers around it.
+    """One ``IndexIVFPQ``, or one of its kin in a subclass, with the containers around it.
 
     Attributes:
         index: the outer index, which is what a user searches.
-        ivf: the ``faiss.IndexIVFPQ`` inside.
+        ivf: the index inside.
         quantizer: its coarse quantizer, of its real class.
         metric: its metric.
     """
@@ -52,14 +52,9 @@ class IVFPQAdapter:
             )
         if ivf.nprobe < 1:
             raise InputError(f"index: expected an nprobe of at least 1, got {ivf.nprobe}; set index.nprobe")
-        if ivf.polysemous_ht != 0:
-            raise UnsupportedIndexError(
-                f"index: expected polysemous_ht 0, got {ivf.polysemous_ht}; learned codebooks lose the codes' "
-                f"bit order that polysemous filtering needs: set polysemous_ht = 0 to tune it"
-            )
+        self._check_family(ivf)
         invlists: Any = faiss.downcast_InvertedLists(ivf.invlists)
-        in_memory = type(invlists) is faiss.ArrayInvertedLists
-        if not (in_memory and _lists_owned(invlists)):
+        if not self._in_memory(invlists):
             raise UnsupportedIndexError(
                 f"index: expected inverted lists in memory, got {type(invlists).__name__} that are memory-mapped or "
                 f"on disk; read the index without IO_FLAG_MMAP, or merge its lists into memory"
@@ -73,6 +68,34 @@ class IVFPQAdapter:
         self.quantizer = faiss.downcast_index(ivf.quantizer)
         quantizers.check_quantizer(self.quantizer)
         self._wrapped = wrapped
+
+    def _check_family(self, ivf: Any) -> None:
+        """Refuse what only this family of indexes can have."""
+        if ivf.polysemous_ht != 0:
+            raise UnsupportedIndexError(
+                f"index: expected polysemous_ht 0, got {ivf.polysemous_ht}; learned codebooks lose the codes' "
+                f"bit order that polysemous filtering needs: set polysemous_ht = 0 to tune it"
+            )
+
+    def _in_memory(self, invlists: Any) -> bool:
+        """Whether all lists are in memory of their own; an IO_FLAG_MMAP_IFC file maps them."""
+        in_memory = type(invlists) is faiss.ArrayInvertedLists
+        return in_memory and all(invlists.codes.at(i).is_owned for i in range(invlists.nlist))
+
+    def _read_list(self, number: int) -> tuple[Int64, Packed]:
+        """Ids ``(n,)`` and bit-packed codes, uint8 ``(n, code_size)``, of one inverted list."""
+        ids, codes = get_invlist(self.ivf.invlists, number)
+        return ids, codes
+
+    def _hold(self, state: IVFPQState) -> Any:
+        """An index off to the side with the codebooks, lists and codes of ``state``."""
+        ivf, pq = self.ivf, self.ivf.pq
+        holder = faiss.IndexIVFPQ(ivf.quantizer, ivf.d, ivf.nlist, pq.M, pq.nbits, ivf.metric_type)
+        holder.own_fields, holder.by_residual, holder.is_trained = False, ivf.by_residual, True
+        faiss.copy_array_to_vector(np.ascontiguousarray(state.codebooks).ravel(), holder.pq.centroids)
+        fill_lists(holder.invlists, state.assignment, state.ids, pack(state.codes, pq.nbits))
+        holder.ntotal = state.n
+        return holder
 
     @property
     def normalizes(self) -> bool:
@@ -90,7 +113,7 @@ class IVFPQAdapter:
         names = list(self._wrapped.names)
         transforms = ", ".join(type(t).__name__ for t in self._wrapped.transforms)
         names = [f"{n}({transforms})" if n == "IndexPreTransform" else n for n in names]
-        return " > ".join([*names, "IndexIVFPQ"])
+        return " > ".join([*names, type(self.ivf).__name__])
 
     @property
     def nprobe(self) -> int:
@@ -153,7 +176,7 @@ class IVFPQAdapter:
         assignment = np.empty(ivf.ntotal, dtype=np.int64)
         start = 0
         for number in range(ivf.nlist):
-            list_ids, list_codes = get_invlist(ivf.invlists, number)
+            list_ids, list_codes = self._read_list(number)
             stop = start + len(list_ids)
             ids[start:stop], packed[start:stop], assignment[start:stop] = list_ids, list_codes, number
             start = stop
@@ -203,15 +226,11 @@ class IVFPQAdapter:
         for name, array in (("centroids", state.centroids), ("codebooks", state.codebooks)):
             if not np.isfinite(array).all():
                 raise InputError(f"{name}: expected finite values, got NaN or infinity")
-        new_lists = None
-        if lists:
-            new_lists = build_lists(self.ivf, state.assignment, state.ids, pack(state.codes, pq.nbits))
-        return WriteBack(self.ivf, quantizer, state.codebooks, new_lists)
+        return WriteBack(self.ivf, quantizer, state.codebooks, self._hold(state) if lists else None)
 
     def restrict(self, state: IVFPQState) -> WriteBack:
         """A transaction under which the index holds only these of its vectors, for as long as it is not undone."""
-        lists = build_lists(self.ivf, state.assignment, state.ids, pack(state.codes, self.ivf.pq.nbits))
-        return WriteBack(self.ivf, faiss.clone_index(self.quantizer), state.codebooks, lists)
+        return WriteBack(self.ivf, faiss.clone_index(self.quantizer), state.codebooks, self._hold(state))
 
 
 def pack(codes: Any, nbits: int) -> Any:
@@ -226,8 +245,3 @@ def unpack(packed: Any, n_segments: int, nbits: int) -> Any:
     if nbits == 8:
         return packed
     return faiss.unpack_bitstrings(packed, n_segments, nbits).astype(code_dtype(2**nbits))
-
-
-def _lists_owned(invlists: Any) -> bool:
-    """Whether all lists are in memory of their own; an IO_FLAG_MMAP_IFC file maps them."""
-    return all(invlists.codes.at(i).is_owned for i in range(invlists.nlist))

@@ -9,11 +9,11 @@ import faiss
 import numpy as np
 
 from faiss_distill.adapters import quantizers
-from faiss_distill.state import Codes, Float32, Int64
+from faiss_distill.state import Float32, Int64, Packed
 
 
 class WriteBack:
-    """Puts new parameters and lists into an ``IndexIVFPQ``.
+    """Puts new parameters and lists into an ``IndexIVFPQ`` or its kin.
 
     Used as a context manager. Entering it applies the change, so that the changed index can be searched and judged;
     leaving it without :meth:`commit`, by an exception or otherwise, undoes everything. The old lists stay in memory
@@ -23,12 +23,13 @@ class WriteBack:
         ivf: the index to change.
         quantizer: a coarse quantizer of the same class as the index's, holding the new centroids.
         codebooks: float32 ``(M, ksub, dsub)``.
-        lists: new inverted lists from :func:`build_lists`, or None to leave those of the index alone.
+        holder: an index of the same class, off to the side, that owns the new inverted lists; None to leave those of
+            ``ivf`` alone.
     """
 
-    def __init__(self, ivf: Any, quantizer: Any, codebooks: Float32, lists: Any) -> None:
+    def __init__(self, ivf: Any, quantizer: Any, codebooks: Float32, holder: Any) -> None:
         """Copy what would be overwritten."""
-        self._ivf, self._quantizer, self._codebooks, self._lists = ivf, quantizer, codebooks, lists
+        self._ivf, self._quantizer, self._codebooks, self._holder = ivf, quantizer, codebooks, holder
         self._live_quantizer = faiss.downcast_index(ivf.quantizer)
         self._old_quantizer = faiss.clone_index(ivf.quantizer)
         self._old_codebooks = faiss.vector_to_array(ivf.pq.centroids)
@@ -68,19 +69,18 @@ class WriteBack:
         if not self._committed or kind is not None:
             self._undo()
             return
-        if self._lists is None:
+        if self._holder is None:
             return
-        # C++ owns the new lists from here on; Python frees the old ones, unless they were a caller's own.
-        self._lists.this.disown()
+        # The index owns the new lists from here on, and the holder the old ones, unless they were a caller's own.
+        self._holder.own_invlists = False
+        self._holder.replace_invlists(self._old_lists, self._owned)
         self._ivf.own_invlists = True
-        if self._owned:
-            self._old_lists.this.own(True)
 
     def _write_lists(self) -> None:
-        if self._lists is None:
+        if self._holder is None:
             return
         self._ivf.own_invlists = False  # or replace_invlists would delete the old ones
-        self._ivf.replace_invlists(self._lists, False)
+        self._ivf.replace_invlists(self._holder.invlists, False)
 
     def _write_centroids(self) -> None:
         quantizers.overwrite(self._live_quantizer, self._quantizer)
@@ -99,7 +99,7 @@ class WriteBack:
             self._ivf.precompute_table()
 
     def _rebuild_direct_map(self) -> None:
-        if self._lists is None:
+        if self._holder is None:
             return
         kind = self._ivf.direct_map.type
         # By way of none, since setting the type it already has would do nothing.
@@ -115,14 +115,12 @@ class WriteBack:
         self._ivf.direct_map = self._old_map.direct_map
 
 
-def build_lists(ivf: Any, assignment: Int64, ids: Int64, packed: Codes) -> Any:
-    """Inverted lists off to the side: lists ``(n,)``, ids ``(n,)`` and packed codes, uint8 ``(n, code_size)``."""
-    lists = faiss.ArrayInvertedLists(ivf.nlist, ivf.code_size)
+def fill_lists(lists: Any, assignment: Int64, ids: Int64, packed: Packed) -> None:
+    """Fill empty inverted lists: lists ``(n,)``, ids ``(n,)`` and packed codes, uint8 ``(n, code_size)``."""
     order = np.argsort(assignment, kind="stable")
-    ends = np.searchsorted(assignment[order], np.arange(ivf.nlist + 1))
-    for number in range(ivf.nlist):
+    ends = np.searchsorted(assignment[order], np.arange(lists.nlist + 1))
+    for number in range(lists.nlist):
         members = order[ends[number] : ends[number + 1]]
         if len(members):
             list_ids, list_codes = ids[members], packed[members]
             lists.add_entries(number, len(members), faiss.swig_ptr(list_ids), faiss.swig_ptr(list_codes))
-    return lists
