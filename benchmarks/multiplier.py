@@ -63,7 +63,8 @@ def draw(figure: Figure, rows: Sequence[Row]) -> None:
             here, level = tuned.x or 0, tuned.mean(metric)
             ax.plot([here, here * value], [level, level], ":", color=output.COLORS["ours"], lw=1)
             label = f"{'> ' if beyond else ''}{value:.2f} ×"
-            ax.annotate(label, (here, level), (-4, 6), textcoords="offset points", fontsize=8, ha="right")
+            middle = here * value**0.5, level
+            ax.annotate(label, middle, (0, -12), textcoords="offset points", fontsize=8, ha="center")
         ax.tick_params(axis="x", labelsize=7)
     figure.axes[0].legend(frameon=False, fontsize=8)
 
