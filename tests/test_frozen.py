@@ -136,7 +136,7 @@ def test_a_failure_at_any_step_leaves_the_index_bitwise(built, data, always_kept
     real, calls = getattr(WriteBack, step), []
 
     def failing(self):
-        calls.append(self._lists)
+        calls.append(self._holder)
         if calls[-1] is None:  # the last write, of the parameters alone
             monkeypatch.setattr(WriteBack, step, real)
             raise MemoryError("injected")
