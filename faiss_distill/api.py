@@ -152,9 +152,9 @@ def evaluate(
     adapter = open_index(index)
     state = adapter.extract()
     labels = adapter.outer_ids(state.ids)
-    wanted = [p for p in NPROBES if p <= adapter.ivf.nlist] if nprobe is None else np.ravel(nprobe).tolist()
-    if not all(isinstance(p, int) and 1 <= p <= adapter.ivf.nlist for p in wanted):
-        raise InputError(f"nprobe: expected integers from 1 to nlist={adapter.ivf.nlist}, got {wanted}")
+    wanted = [p for p in NPROBES if p <= adapter.nlist] if nprobe is None else np.ravel(nprobe).tolist()
+    if not all(isinstance(p, int) and 1 <= p <= adapter.nlist for p in wanted):
+        raise InputError(f"nprobe: expected integers from 1 to nlist={adapter.nlist}, got {wanted}")
     corpus, rows = inputs.open_corpus(adapter, embeddings, labels, ids, partial=sample)
     if top_k > corpus.n:
         raise InputError(

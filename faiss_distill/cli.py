@@ -195,22 +195,22 @@ def _inspect(args: argparse.Namespace) -> None:
     except DistillError as error:
         facts |= {"can be tuned": False, "why not": str(error)}
     else:
-        ivf = adapter.ivf
-        lengths = np.bincount(state.assignment, minlength=ivf.nlist)
+        lengths = np.bincount(state.assignment, minlength=adapter.nlist)
         facts |= {
             "index": adapter.description,
             "metric": adapter.metric.value,
-            "coarse quantizer": type(adapter.quantizer).__name__,
-            "nlist": ivf.nlist,
-            "nprobe": ivf.nprobe,
-            "PQ": f"M={ivf.pq.M} nbits={ivf.pq.nbits} dsub={ivf.pq.dsub}",
-            "by_residual": bool(ivf.by_residual),
+            **adapter.facts(),
             "bytes per vector": adapter.bytes_per_vector,
-            "list lengths": f"min {lengths.min()}, median {int(np.median(lengths))}, max {lengths.max()}, "
-            f"imbalance {adapter.imbalance:.2f}",
+        }
+        if adapter.nlist > 1:
+            facts["list lengths"] = (
+                f"min {lengths.min()}, median {int(np.median(lengths))}, max {lengths.max()}, "
+                f"imbalance {adapter.imbalance:.2f}"
+            )
+        facts |= {
             "ids": f"{ids.min()}..{ids.max()}",
             "can be tuned": True,
-            "what changes": "coarse centroids, PQ codebooks, codes, lists of vectors",
+            "what changes": adapter.changes,
         }
     if args.json:
         print(json.dumps(facts, indent=2))

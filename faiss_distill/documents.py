@@ -12,14 +12,14 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from faiss_distill import query_encoders
-from faiss_distill.adapters import IVFPQAdapter
+from faiss_distill.adapters import Adapter
 from faiss_distill.candidates import LocalQueries
 from faiss_distill.config import Assignment, DistillConfig, Encoding
 from faiss_distill.encoding import QueryAwareEncoder, closeness
 from faiss_distill.inputs import Queries
 from faiss_distill.readers import Vectors
 from faiss_distill.routing import best_lists, probing
-from faiss_distill.state import Codes, Float32, Int64, IVFPQState, Metric
+from faiss_distill.state import Codes, Float32, Int64, IndexState, Metric
 from faiss_distill.students import IVFPQStudent, nearest_codes, similarity
 
 MAX_DOUBLINGS = 8
@@ -55,7 +55,7 @@ class Taught:
 class StudentQueries:
     """Query vectors as the student has them, behind the index's transforms (Distill-VQ Eq. 5)."""
 
-    def __init__(self, queries: Queries, adapter: IVFPQAdapter, device: torch.device) -> None:
+    def __init__(self, queries: Queries, adapter: Adapter, device: torch.device) -> None:
         """Transform them once, unless they come from an encoder that learns."""
         self._inputs, self._device = queries.inputs, device
         if queries.inputs is None:
@@ -102,8 +102,8 @@ class Documents:
     def __init__(
         self,
         corpus: Vectors,
-        adapter: IVFPQAdapter,
-        state: IVFPQState,
+        adapter: Adapter,
+        state: IndexState,
         taught: Taught,
         nprobe: int,
         config: DistillConfig,

@@ -8,10 +8,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import faiss
 import numpy as np
 
-from faiss_distill.adapters import IVFPQAdapter
+from faiss_distill.adapters import Adapter
 from faiss_distill.metrics import all_but, hits, recall, reciprocal_rank
 from faiss_distill.state import Float32, Int64
 
@@ -137,16 +136,16 @@ def table(before: Evaluation, after: Evaluation | None = None) -> str:
     return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows)
 
 
-def measure(adapter: IVFPQAdapter, queries: QuerySet, own_nprobe: int, nprobes: Iterable[int] = NPROBES) -> Evaluation:
+def measure(adapter: Adapter, queries: QuerySet, own_nprobe: int, nprobes: Iterable[int] = NPROBES) -> Evaluation:
     """Search the index at several nprobe and compare with the exact results.
 
     Args:
         adapter: the index; only its ``nprobe`` is changed, and put back.
         queries: with ``truth`` of depth K, which is also the depth of the searches.
         own_nprobe: the nprobe to judge at; always measured.
-        nprobes: others to measure; those above ``nlist`` are left out.
+        nprobes: others to measure; those above ``nlist`` are left out; without lists nprobe is 1.
     """
-    nlist = adapter.ivf.nlist
+    nlist = adapter.nlist
     wanted = sorted({own_nprobe, *(p for p in nprobes if p <= nlist)})
     points: list[OperatingPoint] = []
     own_overlap: Float32 = np.empty(0, dtype=np.float32)
@@ -177,7 +176,7 @@ def measure(adapter: IVFPQAdapter, queries: QuerySet, own_nprobe: int, nprobes: 
     return Evaluation(depth, own_nprobe, tuple(points), own_overlap, adapter.imbalance, adapter.bytes_per_vector)
 
 
-def search(adapter: IVFPQAdapter, queries: QuerySet, k: int) -> Int64:
+def search(adapter: Adapter, queries: QuerySet, k: int) -> Int64:
     """The first ``k`` ids ``(nq, k)`` of the index as it is, -1 as padding, without those that queries exclude."""
     if queries.exclude is None:
         return np.asarray(adapter.index.search(queries.vectors, k)[1])
@@ -185,15 +184,13 @@ def search(adapter: IVFPQAdapter, queries: QuerySet, k: int) -> Int64:
     return found[all_but(found, queries.exclude)].reshape(-1, k)
 
 
-def _search(adapter: IVFPQAdapter, queries: QuerySet, nprobe: int) -> tuple[Int64, Int64, float, float]:
+def _search(adapter: Adapter, queries: QuerySet, nprobe: int) -> tuple[Int64, Int64, float, float]:
     """The first 10 ids ``(nq, 10)`` and the first K ``(nq, K)``, codes scanned a query, seconds of a search."""
-    stats: Any = faiss.cvar.indexIVF_stats  # type: ignore[attr-defined]
-    with adapter.probing(nprobe):
-        stats.reset()
+    with adapter.probing(nprobe) as scanned:
         start = time.perf_counter()
         found = search(adapter, queries, queries.truth.shape[1])
         seconds = time.perf_counter() - start
-        codes_scanned = stats.ndis / len(found)
+        codes_scanned = scanned(len(found)) / len(found)
         # A refinement re-ranks as many as are asked for, so its first 10 are those of a search for 10.
         first = search(adapter, queries, 10) if adapter.refines else found[:, :10]
     return first, found, codes_scanned, seconds

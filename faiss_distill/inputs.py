@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from faiss_distill import query_encoders
-from faiss_distill.adapters import IVFPQAdapter
+from faiss_distill.adapters import Adapter
 from faiss_distill.config import DistillConfig, Loss
 from faiss_distill.errors import InputError
 from faiss_distill.readers import Vectors, open_vectors
 from faiss_distill.relevance import open_relevant
-from faiss_distill.state import Float32, Int64, IVFPQState
+from faiss_distill.state import Float32, Int64, IndexState
 
 SAMPLE = 1_000
 """Stored vectors compared with the embeddings passed."""
@@ -107,7 +107,7 @@ class Given:
 
 
 def open_corpus(
-    adapter: IVFPQAdapter, embeddings: Any, labels: Int64, ids: Any, partial: bool = False
+    adapter: Adapter, embeddings: Any, labels: Int64, ids: Any, partial: bool = False
 ) -> tuple[Vectors, Int64]:
     """The embeddings in the order of ``labels``.
 
@@ -128,7 +128,7 @@ def open_corpus(
     if corpus.d != adapter.index.d:
         raise InputError(f"embeddings: expected dimension {adapter.index.d} as the index has, got {corpus.d}")
     held = np.arange(len(labels))
-    if partial and ids is not None:
+    if partial and adapter.takes_a_sample and ids is not None:
         held = np.flatnonzero(np.isin(labels, _integers(ids, "ids")))
         if len(held) == 0:
             raise InputError("ids: expected ids that the index holds, got none that it does")
@@ -190,7 +190,7 @@ def _examples(values: Int64) -> str:
     return ", ".join(map(str, values[:5].tolist())) + (", ..." if len(values) > 5 else "")
 
 
-def check_corpus(adapter: IVFPQAdapter, state: IVFPQState, corpus: Vectors, rng: np.random.Generator) -> None:
+def check_corpus(adapter: Adapter, state: IndexState, corpus: Vectors, rng: np.random.Generator) -> None:
     """Refuse embeddings that are plainly not the ones behind the index.
 
     Regresses a sample of embeddings on the vectors that their codes decode to, both centred. Codes that belong to
@@ -215,7 +215,7 @@ def check_corpus(adapter: IVFPQAdapter, state: IVFPQState, corpus: Vectors, rng:
         )
 
 
-def open_queries(adapter: IVFPQAdapter, queries: Any, name: str, block_rows: int) -> Vectors:
+def open_queries(adapter: Adapter, queries: Any, name: str, block_rows: int) -> Vectors:
     """Queries, checked in full.
 
     Raises:
@@ -244,7 +244,7 @@ class Splitter:
         device: where it runs.
     """
 
-    adapter: IVFPQAdapter
+    adapter: Adapter
     corpus: Vectors
     labels: Int64
     config: DistillConfig

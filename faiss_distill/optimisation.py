@@ -13,12 +13,12 @@ from tqdm import tqdm
 from faiss_distill.config import DistillConfig, Learn
 from faiss_distill.documents import Documents
 from faiss_distill.objective import Objective, Selection, spread
-from faiss_distill.state import IVFPQState
+from faiss_distill.state import IndexState
 from faiss_distill.students import IVFPQStudent
 
 
 def optimise(
-    state: IVFPQState,
+    state: IndexState,
     query_encoder: nn.Module | None,
     documents: Documents,
     objective: Objective,

@@ -26,7 +26,7 @@ class Metric(enum.Enum):
 
 
 @dataclass(frozen=True)
-class IVFPQState:
+class IndexState:
     """Everything of an ``IndexIVFPQ`` that decides its scores (Distill-VQ Eq. 2-3).
 
     The reconstruction of vector ``i`` is ``sum_m codebooks[m, codes[i, m]]`` (segments side by side), plus
@@ -62,7 +62,7 @@ class IVFPQState:
         """Dimension behind the transforms."""
         return int(self.centroids.shape[1])
 
-    def take(self, rows: Int64) -> IVFPQState:
+    def take(self, rows: Int64) -> IndexState:
         """The same parameters over some of the vectors."""
         return replace(self, assignment=self.assignment[rows], codes=self.codes[rows], ids=self.ids[rows])
 

@@ -24,7 +24,7 @@ from faiss_distill.evaluation import Evaluation, QuerySet, measure, search
 from faiss_distill.objective import Objective, Selection
 from faiss_distill.optimisation import optimise
 from faiss_distill.report import DistillReport
-from faiss_distill.state import Int64, IVFPQState
+from faiss_distill.state import Int64, IndexState
 from faiss_distill.students import IVFPQStudent
 from faiss_distill.teacher import Teacher, calibrate_temperature
 
@@ -55,7 +55,7 @@ class DistillTrainer:
         config: the options.
 
     Attributes:
-        config: the options.
+        config: the options, with those settled that the index leaves no choice in.
         query_encoder: as passed.
         start_counts: whether the centroids and codebooks at the start may turn out best. Benchmarks set it to False to
             see what a method does.
@@ -91,6 +91,7 @@ class DistillTrainer:
             raise InputError(f"device: expected one that torch can use, got {config.device!r}: {error}") from error
         with self._phase("check"):
             self._adapter = adapter = open_index(index)
+            self.config = config = adapter.effective(config)
             self._state = adapter.extract()
             self._labels = adapter.outer_ids(self._state.ids)
             frozen = config.encoding is Encoding.FROZEN
@@ -104,8 +105,8 @@ class DistillTrainer:
                     f"{'top_k' if deepest == config.top_k else 'candidates'}: expected less than the "
                     f"{self._sample.n} vectors {'passed' if frozen else 'stored'}, got {deepest}"
                 )
-            if config.nprobe is not None and config.nprobe > adapter.ivf.nlist:
-                raise InputError(f"nprobe: expected at most nlist={adapter.ivf.nlist}, got {config.nprobe}")
+            if config.nprobe is not None and config.nprobe > adapter.nlist:
+                raise InputError(f"nprobe: expected at most nlist={adapter.nlist}, got {config.nprobe}")
             self.query_source = "documents" if queries is None and query_inputs is None else "queries"
             self.query_encoder = query_encoder
             if isinstance(query_encoder, nn.Module):
@@ -295,14 +296,10 @@ class DistillTrainer:
             found = search(self._adapter, queries, self.config.mixture.depth("hard"))
         return inputs.positions(self._sample_labels, found)
 
-    def _written(self, student: IVFPQStudent, documents: Documents) -> tuple[Any, IVFPQState]:
+    def _written(self, student: IVFPQStudent, documents: Documents) -> tuple[Any, IndexState]:
         """The student's parameters with codes of the whole corpus, and a quantizer that holds the centroids."""
-        quantizer = self._adapter.quantizer_with(student.centroids.detach().cpu().numpy())
-        state = replace(
-            self._sample,
-            centroids=quantizer.reconstruct_n(0, len(student.centroids)),  # what it kept of them: fp16 rounds
-            codebooks=student.codebooks.detach().cpu().numpy(),
-        )
+        quantizer, kept = self._adapter.quantizer_with(student.centroids.detach().cpu().numpy())  # fp16 rounds
+        state = replace(self._sample, centroids=kept, codebooks=student.codebooks.detach().cpu().numpy())
         codes = documents.codes
         if codes is None:  # the nearest ones, under what the quantizer kept
             stored = IVFPQStudent(state, student.query_encoder).to(self._device)

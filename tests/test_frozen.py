@@ -9,7 +9,7 @@ from conftest import METRICS, QUICK, N, core, serialized
 
 from faiss_distill import DistillConfig, DistillTrainer, InputError, distill, evaluate
 from faiss_distill.adapters import open_index
-from faiss_distill.adapters.transaction import WriteBack
+from faiss_distill.adapters.transaction import IVFWriteBack
 from faiss_distill.metrics import recall
 
 FROZEN = QUICK | {"encoding": "frozen", "epochs": 2}
@@ -133,16 +133,16 @@ def test_not_kept_leaves_the_index_bitwise(built, data, monkeypatch):
 def test_a_failure_at_any_step_leaves_the_index_bitwise(built, data, always_kept, monkeypatch, step):
     index = built()
     before = serialized(index)
-    real, calls = getattr(WriteBack, step), []
+    real, calls = getattr(IVFWriteBack, step), []
 
     def failing(self):
         calls.append(self._holder)
         if calls[-1] is None:  # the last write, of the parameters alone
-            monkeypatch.setattr(WriteBack, step, real)
+            monkeypatch.setattr(IVFWriteBack, step, real)
             raise MemoryError("injected")
         real(self)
 
-    monkeypatch.setattr(WriteBack, step, failing)
+    monkeypatch.setattr(IVFWriteBack, step, failing)
     with pytest.raises(MemoryError, match="injected"):
         distill(index, data.documents[:900], data.queries, ids=np.arange(900), **FROZEN)
     assert serialized(index) == before

@@ -175,7 +175,7 @@ def test_hard_candidates_are_what_the_index_finds_and_it_stays_as_it_was(parts, 
     # The same by hand: an index of these centroids, with what faiss itself stores in the same lists.
     by_hand = faiss.clone_index(index)
     state = trainer._sample
-    quantizer = trainer._adapter.quantizer_with(student.centroids.detach().numpy())
+    quantizer, _ = trainer._adapter.quantizer_with(student.centroids.detach().numpy())
     codes = student.encode(torch.from_numpy(trainer._corpus.take(np.arange(N))), torch.from_numpy(state.assignment))
     changed = replace(state, centroids=student.centroids.detach().numpy(), codes=codes.numpy().astype(np.uint8))
     with open_index(by_hand).write(changed, quantizer) as change:

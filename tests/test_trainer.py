@@ -11,7 +11,7 @@ from conftest import METRICS, QUICK, N, core, serialized
 import faiss_distill.trainer
 from faiss_distill import DistillConfig, DistillTrainer, InputError, distill, evaluate
 from faiss_distill.adapters import open_index
-from faiss_distill.adapters.transaction import WriteBack
+from faiss_distill.adapters.transaction import IVFWriteBack
 from faiss_distill.documents import Documents
 from faiss_distill.encoding import QueryAwareEncoder
 from faiss_distill.evaluation import measure
@@ -139,6 +139,43 @@ def test_other_codes_gain_too(data, metric, kind):
     report = distill(index, data.documents[:N], data.queries, **QUICK | {"epochs": 3, "assignment": lists})
     assert report.kept, report.reason
     assert open_index(index).extract().by_residual == index.by_residual
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("factory", ["PQ8x8np", "OPQ16,PQ16x4,RFlat", "IDMap2,PQ16x4fs"])
+def test_without_lists_codebooks_and_codes_gain(built, data, factory, metric):
+    index = built(factory, metric)
+    test, size = data.queries[1500:], len(serialized(index))
+    before = evaluate(index, data.documents[:N], test, progress=False)
+    report = distill(index, data.documents[:N], data.queries[:1500], **QUICK | {"nprobe": None, "epochs": 3})
+    after = evaluate(index, data.documents[:N], test, progress=False)
+    assert report.kept, report.reason
+    assert (report.config.learn.value, report.config.lists.value) == ("pq", "fixed")
+    assert after.own.overlap_at_10 > before.own.overlap_at_10 + 0.02  # on queries that no part of the run has seen
+    assert [p.codes_scanned for p in before.points + after.points] == [N, N]
+    assert (len(serialized(index)), index.ntotal) == (size, N)
+
+
+def test_without_lists_there_are_no_centroids_to_learn_and_no_samples(built, data):
+    index = built("PQ8np")
+    before = serialized(index)
+    with pytest.raises(InputError, match="learn: expected 'pq': an IndexPQ has no centroids; got 'ivf'"):
+        distill(index, data.documents[:N], data.queries, learn="ivf", **QUICK)
+    with pytest.raises(InputError, match="ids: expected the ids of all 2000 stored vectors, 1100 are missing"):
+        distill(
+            index, data.documents[:900], data.queries, ids=np.arange(900), **QUICK | {"nprobe": 1}, encoding="frozen"
+        )
+    with pytest.raises(InputError, match="nprobe: expected at most nlist=1, got 4"):
+        distill(index, data.documents[:N], data.queries, **QUICK)
+    assert serialized(index) == before
+
+
+def test_without_lists_codes_may_be_frozen(built, data):
+    index = built("PQ8x8np")
+    codes = faiss.vector_to_array(index.codes)
+    report = distill(index, data.documents[:N], data.queries, **QUICK | {"nprobe": 1, "epochs": 3}, encoding="frozen")
+    assert report.kept, report.reason
+    np.testing.assert_array_equal(faiss.vector_to_array(index.codes), codes)
 
 
 class TestDocumentsAsQueries:
@@ -406,7 +443,7 @@ class TestNeverWorse:
 
         index = built("OPQ16,IVF16,PQ16x4", "l2")
         before = serialized(index)
-        monkeypatch.setattr(WriteBack, "_rebuild_direct_map", failing)
+        monkeypatch.setattr(IVFWriteBack, "_rebuild_direct_map", failing)
         with pytest.raises(MemoryError, match="injected"):
             distill(index, data.documents[:N], data.queries, **QUICK)
         assert serialized(index) == before

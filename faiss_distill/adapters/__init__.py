@@ -6,20 +6,25 @@ from typing import Any
 
 import faiss
 
+from faiss_distill.adapters.adapter import Adapter
 from faiss_distill.adapters.containers import unwrap
 from faiss_distill.adapters.ivfpq import IVFPQAdapter
 from faiss_distill.adapters.ivfpq_fastscan import IVFPQFastScanAdapter
+from faiss_distill.adapters.pq import PQAdapter
+from faiss_distill.adapters.pq_fastscan import PQFastScanAdapter
 from faiss_distill.errors import InputError, UnsupportedIndexError
 
-ADAPTERS: dict[type, type[IVFPQAdapter]] = {
+ADAPTERS: dict[type, type[Adapter]] = {
     faiss.IndexIVFPQ: IVFPQAdapter,
     faiss.IndexIVFPQFastScan: IVFPQFastScanAdapter,
+    faiss.IndexPQ: PQAdapter,
+    faiss.IndexPQFastScan: PQFastScanAdapter,
 }
 
-__all__ = ["ADAPTERS", "IVFPQAdapter", "open_index"]
+__all__ = ["ADAPTERS", "Adapter", "open_index"]
 
 
-def open_index(index: Any) -> IVFPQAdapter:
+def open_index(index: Any) -> Adapter:
     """The adapter of an index, with everything checked that tuning relies on; the index is not touched.
 
     Raises:

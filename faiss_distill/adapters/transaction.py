@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Any
 
@@ -12,54 +13,35 @@ from faiss_distill.adapters import quantizers
 from faiss_distill.state import Float32, Int64, Packed
 
 
-class WriteBack:
-    """Puts new parameters and lists into an ``IndexIVFPQ`` or its kin.
+class WriteBack(ABC):
+    """Puts new parameters and codes into an index.
 
     Used as a context manager. Entering it applies the change, so that the changed index can be searched and judged;
-    leaving it without :meth:`commit`, by an exception or otherwise, undoes everything. The old lists stay in memory
+    leaving it without :meth:`commit`, by an exception or otherwise, undoes everything. What is replaced stays in memory
     until then. The caller must keep other threads from using the index meanwhile.
 
     Args:
-        ivf: the index to change.
-        quantizer: a coarse quantizer of the same class as the index's, holding the new centroids.
+        core: the index to change, without its containers.
         codebooks: float32 ``(M, ksub, dsub)``.
-        holder: an index of the same class, off to the side, that owns the new inverted lists; None to leave those of
-            ``ivf`` alone.
     """
 
-    def __init__(self, ivf: Any, quantizer: Any, codebooks: Float32, holder: Any) -> None:
+    def __init__(self, core: Any, codebooks: Float32) -> None:
         """Copy what would be overwritten."""
-        self._ivf, self._quantizer, self._codebooks, self._holder = ivf, quantizer, codebooks, holder
-        self._live_quantizer = faiss.downcast_index(ivf.quantizer)
-        self._old_quantizer = faiss.clone_index(ivf.quantizer)
-        self._old_codebooks = faiss.vector_to_array(ivf.pq.centroids)
-        self._old_lists, self._owned = ivf.invlists, ivf.own_invlists
-        # A hash table rebuilt after removals is laid out differently, so the map is copied, not rebuilt, on undo.
-        self._old_map = faiss.IndexIVFFlat(faiss.IndexFlatL2(1), 1, 1)  # only to hold it: DirectMap has no copy
-        self._old_map.direct_map = ivf.direct_map
+        self._core, self._codebooks = core, codebooks
+        self._old_codebooks = faiss.vector_to_array(core.pq.centroids)
         self._committed = False
 
     def __enter__(self) -> WriteBack:
         """Apply the change."""
         try:
-            self._write_lists()
-            self._write_centroids()
-            self._write_codebooks()
-            self._refresh_caches()
-            self._rebuild_direct_map()
+            self._write()
         except BaseException:
             self._undo()
             raise
         return self
 
     def commit(self) -> None:
-        """Keep the change.
-
-        Raises:
-            RuntimeError: the new lists don't hold as many vectors as the index.
-        """
-        if self._ivf.invlists.compute_ntotal() != self._ivf.ntotal:
-            raise RuntimeError(f"new lists of {self._ivf.invlists.compute_ntotal()} vectors, not {self._ivf.ntotal}")
+        """Keep the change."""
         self._committed = True
 
     def __exit__(
@@ -68,51 +50,141 @@ class WriteBack:
         """Keep the change if it was committed and nothing was raised, else undo it."""
         if not self._committed or kind is not None:
             self._undo()
-            return
+        else:
+            self._settle()
+
+    @abstractmethod
+    def _write(self) -> None:
+        """Apply the change, in any order: a step that fails is followed by :meth:`_undo`."""
+
+    @abstractmethod
+    def _undo(self) -> None:
+        """Put back what was there, whichever steps have been taken."""
+
+    def _settle(self) -> None:
+        """Let go of what was there."""
+
+    def _write_codebooks(self) -> None:
+        faiss.copy_array_to_vector(np.ascontiguousarray(self._codebooks).ravel(), self._core.pq.centroids)
+
+    def _undo_codebooks(self) -> None:
+        faiss.copy_array_to_vector(self._old_codebooks, self._core.pq.centroids)
+        self._refresh_caches()
+
+    def _refresh_caches(self) -> None:
+        """Everything in the index that faiss derives from centroids or codebooks."""
+        pq = self._core.pq
+        if pq.transposed_centroids.size():
+            pq.sync_transposed_centroids()
+        if pq.sdc_table.size():
+            pq.compute_sdc_table()
+
+
+class CodesWriteBack(WriteBack):
+    """Puts new codebooks and codes into an ``IndexPQ`` or its kin.
+
+    Args:
+        core: the index to change.
+        codebooks: float32 ``(M, ksub, dsub)``.
+        holder: an index of the same class, off to the side, that has the new codes; None to leave those of ``core``
+            alone.
+    """
+
+    def __init__(self, core: Any, codebooks: Float32, holder: Any) -> None:
+        """Copy what would be overwritten."""
+        super().__init__(core, codebooks)
+        self._holder, self._old = holder, faiss.clone_index(core)
+
+    def _write(self) -> None:
+        self._write_codes()
+        self._write_codebooks()
+        self._refresh_caches()
+
+    def _write_codes(self) -> None:
+        if self._holder is not None:
+            self._core.codes = self._holder.codes
+
+    def _undo(self) -> None:
+        self._core.codes = self._old.codes
+        self._undo_codebooks()
+
+
+class IVFWriteBack(WriteBack):
+    """Puts new parameters and lists into an ``IndexIVFPQ`` or its kin.
+
+    Args:
+        core: the index to change.
+        codebooks: float32 ``(M, ksub, dsub)``.
+        quantizer: a coarse quantizer of the same class as the index's, holding the new centroids.
+        holder: an index of the same class, off to the side, that owns the new inverted lists; None to leave those of
+            ``core`` alone.
+    """
+
+    def __init__(self, core: Any, codebooks: Float32, quantizer: Any, holder: Any) -> None:
+        """Copy what would be overwritten."""
+        super().__init__(core, codebooks)
+        self._quantizer, self._holder = quantizer, holder
+        self._live_quantizer = faiss.downcast_index(core.quantizer)
+        self._old_quantizer = faiss.clone_index(core.quantizer)
+        self._old_lists, self._owned = core.invlists, core.own_invlists
+        # A hash table rebuilt after removals is laid out differently, so the map is copied, not rebuilt, on undo.
+        self._old_map = faiss.IndexIVFFlat(faiss.IndexFlatL2(1), 1, 1)  # only to hold it: DirectMap has no copy
+        self._old_map.direct_map = core.direct_map
+
+    def _write(self) -> None:
+        self._write_lists()
+        self._write_centroids()
+        self._write_codebooks()
+        self._refresh_caches()
+        self._rebuild_direct_map()
+
+    def commit(self) -> None:
+        """Keep the change.
+
+        Raises:
+            RuntimeError: the new lists don't hold as many vectors as the index.
+        """
+        found = self._core.invlists.compute_ntotal()
+        if found != self._core.ntotal:
+            raise RuntimeError(f"new lists of {found} vectors, not {self._core.ntotal}")
+        super().commit()
+
+    def _settle(self) -> None:
         if self._holder is None:
             return
         # The index owns the new lists from here on, and the holder the old ones, unless they were a caller's own.
         self._holder.own_invlists = False
         self._holder.replace_invlists(self._old_lists, self._owned)
-        self._ivf.own_invlists = True
+        self._core.own_invlists = True
 
     def _write_lists(self) -> None:
         if self._holder is None:
             return
-        self._ivf.own_invlists = False  # or replace_invlists would delete the old ones
-        self._ivf.replace_invlists(self._holder.invlists, False)
+        self._core.own_invlists = False  # or replace_invlists would delete the old ones
+        self._core.replace_invlists(self._holder.invlists, False)
 
     def _write_centroids(self) -> None:
         quantizers.overwrite(self._live_quantizer, self._quantizer)
 
-    def _write_codebooks(self) -> None:
-        faiss.copy_array_to_vector(np.ascontiguousarray(self._codebooks).ravel(), self._ivf.pq.centroids)
-
     def _refresh_caches(self) -> None:
-        """Everything in the index that faiss derives from centroids or codebooks."""
-        pq = self._ivf.pq
-        if pq.transposed_centroids.size():
-            pq.sync_transposed_centroids()
-        if pq.sdc_table.size():
-            pq.compute_sdc_table()
-        if self._ivf.use_precomputed_table > 0:
-            self._ivf.precompute_table()
+        super()._refresh_caches()
+        if self._core.use_precomputed_table > 0:
+            self._core.precompute_table()
 
     def _rebuild_direct_map(self) -> None:
         if self._holder is None:
             return
-        kind = self._ivf.direct_map.type
+        kind = self._core.direct_map.type
         # By way of none, since setting the type it already has would do nothing.
-        self._ivf.set_direct_map_type(faiss.DirectMap.NoMap)  # type: ignore[attr-defined]
-        self._ivf.set_direct_map_type(kind)
+        self._core.set_direct_map_type(faiss.DirectMap.NoMap)  # type: ignore[attr-defined]
+        self._core.set_direct_map_type(kind)
 
     def _undo(self) -> None:
-        self._ivf.own_invlists = False  # whichever lists it holds now, replace_invlists must not delete them
-        self._ivf.replace_invlists(self._old_lists, self._owned)
+        self._core.own_invlists = False  # whichever lists it holds now, replace_invlists must not delete them
+        self._core.replace_invlists(self._old_lists, self._owned)
         quantizers.overwrite(self._live_quantizer, self._old_quantizer)
-        faiss.copy_array_to_vector(self._old_codebooks, self._ivf.pq.centroids)
-        self._refresh_caches()
-        self._ivf.direct_map = self._old_map.direct_map
+        self._undo_codebooks()
+        self._core.direct_map = self._old_map.direct_map
 
 
 def fill_lists(lists: Any, assignment: Int64, ids: Int64, packed: Packed) -> None:

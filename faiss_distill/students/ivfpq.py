@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from faiss_distill.state import IVFPQState, Metric
+from faiss_distill.state import IndexState, Metric
 
 
 def similarity(queries: Tensor, vectors: Tensor, metric: Metric) -> Tensor:
@@ -55,7 +55,7 @@ class IVFPQStudent(nn.Module):
         query_encoder: query inputs to embeddings, in front of the index's transforms.
     """
 
-    def __init__(self, state: IVFPQState, query_encoder: nn.Module | None = None) -> None:
+    def __init__(self, state: IndexState, query_encoder: nn.Module | None = None) -> None:
         """Copy the state's arrays into parameters."""
         super().__init__()
         self.metric, self.coarse_metric = state.metric, state.coarse_metric

@@ -1,0 +1,189 @@
+"""What every index family offers: arrays out, arrays in, and a search whose cost is counted."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import faiss
+import numpy as np
+
+from faiss_distill.adapters.containers import Wrapped, outer_ids
+from faiss_distill.adapters.transaction import WriteBack
+from faiss_distill.config import DistillConfig
+from faiss_distill.errors import InputError, UnsupportedIndexError
+from faiss_distill.state import Float32, IndexState, Int64, Metric, code_dtype
+
+METRICS = {faiss.METRIC_INNER_PRODUCT: Metric.INNER_PRODUCT, faiss.METRIC_L2: Metric.L2}
+
+
+class Adapter(ABC):
+    """An index of one family, with the containers around it.
+
+    Attributes:
+        index: the outer index, which is what a user searches.
+        core: the index inside, of its real class.
+        metric: its metric.
+    """
+
+    takes_a_sample = True
+    """Whether it can be searched with some of its vectors alone, under their own ids."""
+    changes = "coarse centroids, PQ codebooks, codes, lists of vectors"
+    """What tuning changes."""
+
+    def __init__(self, wrapped: Wrapped) -> None:
+        """Check everything that tuning relies on.
+
+        Raises:
+            UnsupportedIndexError: the metric or a part of the index can't be handled.
+            InputError: the index is untrained, empty or inconsistent.
+        """
+        core = wrapped.core
+        if not (core.is_trained and wrapped.outer.is_trained):
+            raise InputError("index: expected a trained index, got an untrained one; call index.train and index.add")
+        if core.ntotal == 0:
+            raise InputError("index: expected a filled index, got an empty one; call index.add first")
+        if core.metric_type not in METRICS:
+            raise UnsupportedIndexError(
+                f"index: expected METRIC_INNER_PRODUCT or METRIC_L2, got metric_type {core.metric_type}"
+            )
+        self.index, self.core, self.metric = wrapped.outer, core, METRICS[core.metric_type]
+        self._wrapped = wrapped
+        self._check()
+
+    @abstractmethod
+    def _check(self) -> None:
+        """Refuse what this family can't handle."""
+
+    @property
+    @abstractmethod
+    def nlist(self) -> int:
+        """Inverted lists."""
+
+    @property
+    @abstractmethod
+    def nprobe(self) -> int:
+        """Lists probed by a search, at most ``nlist``."""
+
+    @abstractmethod
+    def probing(self, nprobe: int) -> AbstractContextManager[Callable[[int], float]]:
+        """Search with another ``nprobe`` for a while; gives the codes that so many queries have scanned since."""
+
+    @property
+    @abstractmethod
+    def imbalance(self) -> float:
+        """faiss's imbalance factor of the lists: 1 if all are of one length, else how much more a search scans."""
+
+    @abstractmethod
+    def extract(self) -> IndexState:
+        """Copy the index's parameters, lists and codes into plain arrays."""
+
+    @abstractmethod
+    def quantizer_with(self, centroids: Float32) -> tuple[Any, Float32]:
+        """A coarse quantizer like the index's own that holds ``centroids (nlist, d)``, and what it keeps of them."""
+
+    @abstractmethod
+    def _transaction(self, state: IndexState, quantizer: Any, lists: bool) -> WriteBack:
+        """A transaction that puts a checked ``state`` into the index."""
+
+    def restrict(self, state: IndexState) -> WriteBack:
+        """A transaction under which the index holds only these of its vectors, for as long as it is not undone."""
+        raise NotImplementedError(f"{type(self.core).__name__} can't be searched with some of its vectors alone")
+
+    def effective(self, config: DistillConfig) -> DistillConfig:
+        """The options, with those settled that this family leaves no choice in.
+
+        Raises:
+            InputError: one asks for what the index does not have.
+        """
+        return config
+
+    def facts(self) -> dict[str, Any]:
+        """What ``faiss-distill inspect`` shows of this family."""
+        pq = self.core.pq
+        return {"PQ": f"M={pq.M} nbits={pq.nbits} dsub={pq.dsub}"}
+
+    @property
+    def normalizes(self) -> bool:
+        """Whether the index compares unit vectors."""
+        return self._wrapped.normalizes
+
+    @property
+    def refines(self) -> bool:
+        """Whether a search re-ranks what the codes find, so that its first 10 depend on how many it asks for."""
+        return "IndexRefineFlat" in self._wrapped.names
+
+    @property
+    def description(self) -> str:
+        """The classes from the outside in, such as ``IndexPreTransform(OPQMatrix) > IndexIVFPQ``."""
+        names = list(self._wrapped.names)
+        transforms = ", ".join(type(t).__name__ for t in self._wrapped.transforms)
+        names = [f"{n}({transforms})" if n == "IndexPreTransform" else n for n in names]
+        return " > ".join([*names, type(self.core).__name__])
+
+    @property
+    def bytes_per_vector(self) -> int:
+        """Bytes of a code, without the id and without what containers store."""
+        return int(self.core.code_size)
+
+    def transform(self, x: Float32) -> Float32:
+        """``x (n, d_in)`` behind the transforms: float32 ``(n, d)``."""
+        return self._wrapped.transform(x)
+
+    @property
+    def steps(self) -> tuple[tuple[Float32, Float32] | None, ...]:
+        """:meth:`transform` as arrays: ``x -> x @ A + b`` for ``(A, b)``, and ``x / ||x||`` for None."""
+        return self._wrapped.steps
+
+    def outer_ids(self, ids: Int64) -> Int64:
+        """The ids that a search returns for ids stored in the lists.
+
+        Raises:
+            InputError: the ids do not fit the id map, are not distinct, or hold -1.
+        """
+        out = outer_ids(self._wrapped, ids)
+        if (out == -1).any():
+            raise InputError(
+                "index: expected no vector with the id -1, which faiss returns for nothing found, got one; rebuild the "
+                "index without it"
+            )
+        if len(np.unique(out)) != len(out):
+            raise InputError(
+                f"index: expected distinct ids, got {len(out) - len(np.unique(out))} that occur twice; a vector "
+                f"can't be told from its double: rebuild the index with distinct ids"
+            )
+        return out
+
+    def write(self, state: IndexState, quantizer: Any, lists: bool = True) -> WriteBack:
+        """A transaction that puts ``state`` into the index.
+
+        Args:
+            state: of the shapes that :meth:`extract` gives; codes relative to the centroids that ``quantizer``
+                reconstructs. With fewer vectors than the index holds it can be searched, but not committed.
+            quantizer: from :meth:`quantizer_with`.
+            lists: False leaves the inverted lists alone, codes and all, and writes the parameters only.
+
+        Raises:
+            InputError: a shape, dtype or code of ``state`` does not fit this index.
+        """
+        pq = self.core.pq
+        expected = {
+            "centroids": ((self.nlist, self.core.d), np.dtype(np.float32)),
+            "codebooks": ((pq.M, pq.ksub, pq.dsub), np.dtype(np.float32)),
+            "assignment": ((state.n,), np.dtype(np.int64)),
+            "codes": ((state.n, pq.M), np.dtype(code_dtype(pq.ksub))),
+            "ids": ((state.n,), np.dtype(np.int64)),
+        }
+        for name, (shape, dtype) in expected.items():
+            array = getattr(state, name)
+            if array.shape != shape or array.dtype != dtype:
+                raise InputError(f"{name}: expected {dtype} {shape}, got {array.dtype} {array.shape}")
+        for name, array, top in (("assignment", state.assignment, self.nlist), ("codes", state.codes, pq.ksub)):
+            if int(array.min()) < 0 or int(array.max()) >= top:
+                raise InputError(f"{name}: expected values in [0, {top}), got {array.min()} to {array.max()}")
+        for name, array in (("centroids", state.centroids), ("codebooks", state.codebooks)):
+            if not np.isfinite(array).all():
+                raise InputError(f"{name}: expected finite values, got NaN or infinity")
+        return self._transaction(state, quantizer, lists)

@@ -1,0 +1,51 @@
+"""How faiss packs PQ codes: into bits, and into the blocks of FastScan."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import faiss
+import numpy as np
+
+from faiss_distill.errors import UnsupportedIndexError
+from faiss_distill.state import Packed, code_dtype
+
+BLOCK = 32
+"""Vectors in a block of FastScan, faiss's default."""
+
+
+def pack(codes: Any, nbits: int) -> Any:
+    """faiss's bit packing: codes ``(n, M)`` to uint8 ``(n, code_size)``."""
+    if nbits == 8:
+        return np.ascontiguousarray(codes, dtype=np.uint8)
+    return faiss.pack_bitstrings(np.ascontiguousarray(codes, dtype=np.int32), nbits)
+
+
+def unpack(packed: Any, n_segments: int, nbits: int) -> Any:
+    """Codes ``(n, M)`` of the narrowest dtype from uint8 ``(n, code_size)``."""
+    if nbits == 8:
+        return packed
+    return faiss.unpack_bitstrings(packed, n_segments, nbits).astype(code_dtype(2**nbits))
+
+
+def check_blocks(index: Any) -> None:
+    """Refuse FastScan blocks of other sizes: faiss 1.15's ``CodePackerPQ4`` reads wrong codes from them.
+
+    Raises:
+        UnsupportedIndexError: ``bbs`` is not 32.
+    """
+    if index.bbs != BLOCK:
+        raise UnsupportedIndexError(
+            f"index: expected blocks of {BLOCK} vectors (bbs), got {index.bbs}, whose codes faiss does not unpack; "
+            f"rebuild it without _{index.bbs} in its factory string"
+        )
+
+
+def unpack_blocks(index: Any, blocks: Packed, n: int) -> Packed:
+    """The first ``n`` codes, uint8 ``(n, code_size)``, of FastScan ``blocks``, uint8, as ``index`` packs them."""
+    packer = index.get_CodePacker()
+    blocks = blocks.reshape(-1, packer.block_size)
+    codes = np.empty((len(blocks), packer.nvec, packer.code_size), dtype=np.uint8)
+    for block, out in zip(blocks, codes, strict=True):
+        packer.unpack_all(faiss.swig_ptr(block), faiss.swig_ptr(out))
+    return codes.reshape(-1, packer.code_size)[:n]  # without what fills up the last block
