@@ -1,9 +1,12 @@
 """Sphinx configuration."""
 
 from docutils import nodes
+from docutils.parsers.rst import Directive
+from docutils.statemachine import StringList
 from latex2mathml.converter import convert
 
 import faiss_distill
+from faiss_distill.adapters import ADAPTERS
 
 project = "faiss_distill"
 author = "the faiss_distill authors"
@@ -51,6 +54,26 @@ def drop_mail_links(app, doctree):
             link.replace_self(nodes.Text(link.astext()))
 
 
+class SupportTable(Directive):
+    """The families that can be tuned, from the registry."""
+
+    def run(self):
+        lines = [
+            ".. list-table::",
+            "   :header-rows: 1",
+            "",
+            "   * - class",
+            "     - for example",
+            "     - what changes",
+        ]
+        for family, adapter in ADAPTERS.items():
+            lines += [f"   * - ``{family.__name__}``", f"     - ``{adapter.example}``", f"     - {adapter.changes}"]
+        node = nodes.container()
+        self.state.nested_parse(StringList(lines, source="registry"), self.content_offset, node)
+        return node.children
+
+
 def setup(app):
+    app.add_directive("support-table", SupportTable)
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_displaymath, None))
     app.connect("doctree-read", drop_mail_links)

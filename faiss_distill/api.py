@@ -45,8 +45,9 @@ def distill(
     index while this runs.
 
     Args:
-        index: a trained, filled ``faiss.IndexIVFPQ`` or ``faiss.IndexIVFPQFastScan``, inner product or L2, on its own
-            or inside ``IndexPreTransform``, ``IndexIDMap``, ``IndexIDMap2`` and ``IndexRefineFlat``.
+        index: a trained, filled ``faiss.IndexIVFPQ``, ``IndexIVFPQFastScan``, ``IndexPQ``, ``IndexPQFastScan``,
+            ``IndexIVFFlat``, ``IndexIVFScalarQuantizer`` or ``IndexIVFRaBitQ``, inner product or L2, on its own or
+            inside ``IndexPreTransform``, ``IndexIDMap``, ``IndexIDMap2`` and ``IndexRefineFlat``.
         embeddings: the vectors that were added to it, ``(n, d)``: a numpy array or memmap, a torch tensor, or the path
             of a ``.npy``, ``.fvecs`` or ``.fbin`` file. Any float dtype; read in blocks, so it need not fit in memory.
             Row ``i`` belongs to id ``i`` (rows of removed ids are ignored), or to ``ids[i]``. A sample will do with

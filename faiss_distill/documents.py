@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,8 +19,8 @@ from faiss_distill.encoding import QueryAwareEncoder, closeness
 from faiss_distill.inputs import Queries
 from faiss_distill.readers import Vectors
 from faiss_distill.routing import best_lists, probing
-from faiss_distill.state import Codes, Float32, Int64, IndexState, Metric
-from faiss_distill.students import IVFPQStudent, nearest_codes, similarity
+from faiss_distill.state import Codes, Float32, IndexState, Int64, Metric, Packed
+from faiss_distill.students import Student, nearest_codes, similarity
 
 MAX_DOUBLINGS = 8
 """Of the price of a list, before documents are left where they are."""
@@ -64,13 +64,13 @@ class StudentQueries:
             arrays = [step and tuple(torch.from_numpy(a).to(device) for a in step) for step in adapter.steps]
             self._steps = arrays
 
-    def __call__(self, student: IVFPQStudent, batch: Tensor) -> Tensor:
+    def __call__(self, student: Student, batch: Tensor) -> Tensor:
         """The queries ``batch``, int64 ``(nq,)``: ``(nq, d)`` on the device, with the encoder's gradient."""
         if student.query_encoder is None or self._inputs is None:
             return self._fixed[batch].to(self._device)
         return self._transform(query_encoders.apply(student.query_encoder, self._inputs[batch.numpy()], self._device))
 
-    def all(self, student: IVFPQStudent) -> Tensor:
+    def all(self, student: Student) -> Tensor:
         """All of them, without a gradient and with the encoder in evaluation mode."""
         if student.query_encoder is None or self._inputs is None:
             return self._fixed.to(self._device)
@@ -129,13 +129,13 @@ class Documents:
         """Lists of the documents, int64 ``(k,)``, on the device."""
         return torch.from_numpy(self.assignment[rows]).to(self.device)
 
-    def codes_of(self, student: IVFPQStudent, rows: Int64, vectors: Tensor, lists: Tensor) -> Tensor:
+    def codes_of(self, student: Student, rows: Int64, vectors: Tensor, lists: Tensor) -> Tensor:
         """Their codes, or without any the nearest ones under the student: int64 ``(k, M)``."""
         if self.codes is None:
             return student.encode(vectors, lists)
         return torch.from_numpy(self.codes[rows].astype(np.int64)).to(self.device)
 
-    def renew(self, student: IVFPQStudent) -> None:
+    def renew(self, student: Student) -> None:
         """Move documents to the lists, and give them the codes, that are best for them under a student."""
         assignment, encoding = self._config.lists, self._config.encoding
         aware = encoding is Encoding.QUERY_AWARE
@@ -144,7 +144,7 @@ class Documents:
             self.codes = codes if aware else self.codes
 
     @torch.no_grad()
-    def choose(self, student: IVFPQStudent, assignment: Assignment, encoding: Encoding | None) -> tuple[Int64, Codes]:
+    def choose(self, student: Student, assignment: Assignment, encoding: Encoding | None) -> tuple[Int64, Codes]:
         """Lists ``(n,)`` and codes ``(n, M)`` of the whole corpus under a student, streamed in blocks.
 
         Args:
@@ -162,9 +162,9 @@ class Documents:
         elif assignment is Assignment.QUERY_AWARE:
             assert queries is not None
             lists = self._affordable_lists(student, queries)
+        if encoding is None or student.codebooks is None:
+            return lists, np.empty((self.corpus.n, 0), self._dtype)
         codes = np.empty((self.corpus.n, len(student.codebooks)), self._dtype)
-        if encoding is None:
-            return lists, codes
         encoder = None
         if encoding is Encoding.QUERY_AWARE:
             assert queries is not None
@@ -186,7 +186,16 @@ class Documents:
                 bar.update(len(vectors))
         return lists, codes
 
-    def _offset(self, student: IVFPQStudent, queries: Tensor) -> float:
+    def stored(self, encode: Callable[[Float32, Int64], Packed], code_size: int) -> Packed:
+        """What an encoder of the index's own makes of the whole corpus in its lists: uint8 ``(n, code_size)``."""
+        codes = np.empty((self.corpus.n, code_size), dtype=np.uint8)
+        for start, block in self.corpus.blocks(self._config.block_rows):
+            part = slice(start, start + len(block))
+            vectors, lists = self.adapter.transform(block), self.assignment[part]
+            codes[part] = encode(np.ascontiguousarray(vectors), np.ascontiguousarray(lists))
+        return codes
+
+    def _offset(self, student: Student, queries: Tensor) -> float:
         """What a query's competitors are wrong by: approximate minus exact score, mean over a sample of both."""
         rng = np.random.default_rng(self._config.seed)
         rows = np.sort(rng.permutation(self.corpus.n)[: min(SAMPLED_DOCUMENTS, self._config.block_rows)])
@@ -198,7 +207,7 @@ class Documents:
         return float(wrong.gather(1, competitors).mean())
 
     @torch.no_grad()
-    def _affordable_lists(self, student: IVFPQStudent, queries: Tensor) -> Int64:
+    def _affordable_lists(self, student: Student, queries: Tensor) -> Int64:
         """Query-aware lists at the least price, by doubling, at which training queries scan no more than at first."""
         shares, spread = probing(queries, student.centroids, self._nprobe, student.coarse_metric)
 
@@ -213,7 +222,7 @@ class Documents:
                 return lists
         return self.assignment
 
-    def _lists(self, student: IVFPQStudent, queries: Tensor | None, price: Tensor | None) -> Int64:
+    def _lists(self, student: Student, queries: Tensor | None, price: Tensor | None) -> Int64:
         """The best list of each document, or of the point between it and its queries, at a price."""
         lists = np.empty_like(self.assignment)
         for part, vectors in self._blocks(student):
@@ -223,7 +232,7 @@ class Documents:
             lists[part] = best_lists(aim, student.centroids, student.coarse_metric, price).cpu().numpy()
         return lists
 
-    def _blocks(self, student: IVFPQStudent) -> Iterator[tuple[slice, Tensor]]:
+    def _blocks(self, student: Student) -> Iterator[tuple[slice, Tensor]]:
         """The corpus behind the transforms, on the device."""
         rows = max(1, min(self._config.block_rows, 2**24 // len(student.centroids)))  # scores of lists within 64 MiB
         for start, block in self.corpus.blocks(rows):

@@ -16,7 +16,7 @@ from faiss_distill.config import DistillConfig, Loss
 from faiss_distill.errors import InputError
 from faiss_distill.readers import Vectors, open_vectors
 from faiss_distill.relevance import open_relevant
-from faiss_distill.state import Float32, Int64, IndexState
+from faiss_distill.state import Float32, IndexState, Int64
 
 SAMPLE = 1_000
 """Stored vectors compared with the embeddings passed."""
@@ -201,10 +201,11 @@ def check_corpus(adapter: Adapter, state: IndexState, corpus: Vectors, rng: np.r
         InputError: the slope is below one half or above 2.
     """
     rows = np.sort(rng.choice(state.n, min(state.n, SAMPLE), replace=False)).astype(np.int64)
-    vectors, decoded = adapter.transform(corpus.take(rows)), state.reconstruct(rows)
+    vectors, decoded = adapter.transform(corpus.take(rows)), adapter.decode(state, rows)
+    length = float(np.square(decoded).sum())
     vectors, decoded = vectors - vectors.mean(axis=0), decoded - decoded.mean(axis=0)
     spread = float(np.square(decoded).sum())
-    if spread < 1e-6 * float(np.square(state.reconstruct(rows)).sum()):
+    if spread < 1e-6 * length:
         return  # all are the same: there is nothing to tell apart
     slope = float((vectors * decoded).sum()) / spread
     if not 0.5 < slope < 2:

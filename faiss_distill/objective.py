@@ -15,7 +15,7 @@ from faiss_distill.documents import Documents, StudentQueries, Taught
 from faiss_distill.losses import LOSSES, PAIRWISE, contrastive, reconstruction
 from faiss_distill.routing import probed_lists
 from faiss_distill.state import Int64
-from faiss_distill.students import IVFPQStudent
+from faiss_distill.students import Student
 from faiss_distill.teacher import Teacher
 
 OF_THE_BEST = PAIRWISE | {"listmle"}
@@ -51,7 +51,7 @@ class Selection:
         self.spread = spread(self._vectors)
 
     @torch.no_grad()
-    def __call__(self, student: IVFPQStudent) -> tuple[float, float]:
+    def __call__(self, student: Student) -> tuple[float, float]:
         """Mean overlap@10, between 0 and 1, and codes that a query scans of the whole corpus."""
         queries, lists = self._queries.all(student), self._documents.lists(self._pool)
         codes = self._documents.codes_of(student, self._pool, self._vectors, lists)
@@ -86,7 +86,7 @@ class Objective:
         teacher: Teacher,
         temperature: float,
         config: DistillConfig,
-        mine: Callable[[IVFPQStudent], Int64],
+        mine: Callable[[Student], Int64],
     ) -> None:
         """Make tensors of the queries."""
         own = taught.queries.rows
@@ -99,16 +99,16 @@ class Objective:
         self._queries = StudentQueries(taught.queries, documents.adapter, documents.device)
         self._own = None if own is None else torch.from_numpy(own)
 
-    def refresh(self, student: IVFPQStudent) -> None:
+    def refresh(self, student: Student) -> None:
         """Before an epoch: mine hard candidates, if the mixture has them."""
         if self._mixture.has("hard"):
             self._candidates.hard = torch.from_numpy(self._mine(student))
 
-    def __call__(self, student: IVFPQStudent, batch: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, student: Student, batch: Tensor, generator: torch.Generator) -> Tensor:
         """Scalar loss of the queries ``batch``, int64 ``(nq,)``."""
         candidates, scored = self._candidates(batch, generator)
         if len(candidates) == 0:  # the index found nothing for any of them: no gradient
-            return 0.0 * (student.centroids.sum() + student.codebooks.sum())
+            return 0.0 * torch.stack([p.sum() for p in student.parameters() if p.requires_grad]).sum()
         rows = candidates.numpy()
         exact, vectors, lists = self._documents.take(rows)
         learn, terms = self._config.learn, []

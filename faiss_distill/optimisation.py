@@ -14,7 +14,7 @@ from faiss_distill.config import DistillConfig, Learn
 from faiss_distill.documents import Documents
 from faiss_distill.objective import Objective, Selection, spread
 from faiss_distill.state import IndexState
-from faiss_distill.students import IVFPQStudent
+from faiss_distill.students import Student, student_of
 
 
 def optimise(
@@ -26,7 +26,7 @@ def optimise(
     n_queries: int,
     config: DistillConfig,
     start_counts: bool = True,
-) -> tuple[IVFPQStudent, list[dict[str, float | None]], int]:
+) -> tuple[Student, list[dict[str, float | None]], int]:
     """Train centroids, codebooks and the query encoder; keep what does best on the selection queries.
 
     Args:
@@ -42,7 +42,7 @@ def optimise(
     Returns:
         The best student, for each epoch its loss and selection score, and which epoch was best.
     """
-    student = IVFPQStudent(state, query_encoder).to(documents.device)
+    student = student_of(state, query_encoder).to(documents.device)
     generator = torch.Generator().manual_seed(config.seed)
     batch = config.batch_size or min(256, n_queries)
     steps = config.epochs * (n_queries // batch)
@@ -51,6 +51,8 @@ def optimise(
         (student.centroids, config.centroid_rate, config.learn is not Learn.PQ),
         (student.codebooks, config.codebook_rate, config.learn is not Learn.IVF),
     ):
+        if parameter is None:
+            continue
         # Steps relative to the spread of the parameters, or of the documents if that is less (faiss's centroids for
         # inner product have unit norm whatever the documents' norm), so that neither scale nor offset needs tuning.
         relative = config.learning_rate * max(min(spread(parameter.detach()), selection.spread), 1e-12)

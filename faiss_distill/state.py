@@ -27,19 +27,22 @@ class Metric(enum.Enum):
 
 @dataclass(frozen=True)
 class IndexState:
-    """Everything of an ``IndexIVFPQ`` that decides its scores (Distill-VQ Eq. 2-3).
+    """Everything of an index that decides its scores (Distill-VQ Eq. 2-3).
 
     The reconstruction of vector ``i`` is ``sum_m codebooks[m, codes[i, m]]`` (segments side by side), plus
     ``centroids[assignment[i]]`` when ``by_residual``. Vectors are ordered by the id stored in the lists.
+
+    An index without codebooks has its codes as faiss stores them; only its adapter can decode them.
 
     Attributes:
         metric: the index's metric.
         coarse_metric: that of its coarse quantizer, which decides lists. faiss lets it be another.
         by_residual: whether codes hold ``x - centroid`` or ``x`` itself.
         centroids: coarse centroids as the quantizer reconstructs them, float32 ``(nlist, d)``.
-        codebooks: PQ codewords, float32 ``(M, ksub, dsub)``.
+        codebooks: PQ codewords, float32 ``(M, ksub, dsub)``; None without product quantizer.
         assignment: list of each vector, int64 ``(n,)``.
-        codes: codeword numbers, uint8 (``ksub <= 256``) or uint16, ``(n, M)``.
+        codes: codeword numbers, uint8 (``ksub <= 256``) or uint16, ``(n, M)``; without codebooks what the index stores,
+            uint8 ``(n, code_size)``.
         ids: ids as stored in the inverted lists, ascending, int64 ``(n,)``.
     """
 
@@ -47,7 +50,7 @@ class IndexState:
     coarse_metric: Metric
     by_residual: bool
     centroids: Float32
-    codebooks: Float32
+    codebooks: Float32 | None
     assignment: Int64
     codes: Codes
     ids: Int64
@@ -68,6 +71,7 @@ class IndexState:
 
     def reconstruct(self, rows: Int64) -> Float32:
         """Decode the vectors ``rows``: float32 ``(len(rows), d)``."""
+        assert self.codebooks is not None
         m = np.arange(self.codebooks.shape[0])
         decoded = self.codebooks[m, self.codes[rows]].reshape(len(rows), self.d)
         return decoded + self.centroids[self.assignment[rows]] if self.by_residual else decoded

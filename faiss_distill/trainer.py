@@ -24,8 +24,8 @@ from faiss_distill.evaluation import Evaluation, QuerySet, measure, search
 from faiss_distill.objective import Objective, Selection
 from faiss_distill.optimisation import optimise
 from faiss_distill.report import DistillReport
-from faiss_distill.state import Int64, IndexState
-from faiss_distill.students import IVFPQStudent
+from faiss_distill.state import IndexState, Int64
+from faiss_distill.students import Student, student_of
 from faiss_distill.teacher import Teacher, calibrate_temperature
 
 logger = logging.getLogger(__name__)
@@ -288,7 +288,7 @@ class DistillTrainer:
             relevant=relevant,
         )
 
-    def _mine(self, student: IVFPQStudent, documents: Documents, train: Taught) -> Int64:
+    def _mine(self, student: Student, documents: Documents, train: Taught) -> Int64:
         """What the index would find for the training queries under the student's parameters."""
         quantizer, state = self._written(student, documents)
         queries = self._query_set(train, student.query_encoder)
@@ -296,13 +296,19 @@ class DistillTrainer:
             found = search(self._adapter, queries, self.config.mixture.depth("hard"))
         return inputs.positions(self._sample_labels, found)
 
-    def _written(self, student: IVFPQStudent, documents: Documents) -> tuple[Any, IndexState]:
+    def _written(self, student: Student, documents: Documents) -> tuple[Any, IndexState]:
         """The student's parameters with codes of the whole corpus, and a quantizer that holds the centroids."""
         quantizer, kept = self._adapter.quantizer_with(student.centroids.detach().cpu().numpy())  # fp16 rounds
+        if student.codebooks is None:  # faiss makes the codes, if centroids change them at all
+            state = replace(self._sample, centroids=kept, assignment=documents.assignment)
+            encode = self._adapter.encoder(quantizer)
+            return quantizer, state if encode is None else replace(
+                state, codes=documents.stored(encode, state.codes.shape[1])
+            )
         state = replace(self._sample, centroids=kept, codebooks=student.codebooks.detach().cpu().numpy())
         codes = documents.codes
         if codes is None:  # the nearest ones, under what the quantizer kept
-            stored = IVFPQStudent(state, student.query_encoder).to(self._device)
+            stored = student_of(state, student.query_encoder).to(self._device)
             codes = documents.choose(stored, Assignment.FIXED, Encoding.NEAREST)[1]
         return quantizer, replace(state, assignment=documents.assignment, codes=codes)
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from faiss_distill import InputError, UnsupportedIndexError
-from faiss_distill.adapters import open_index
+from faiss_distill.adapters import ADAPTERS, open_index
 from faiss_distill.adapters.packing import pack, unpack
 from faiss_distill.adapters.pq import PQAdapter
 from faiss_distill.adapters.transaction import CodesWriteBack, IVFWriteBack
@@ -86,7 +86,8 @@ def assert_search_is_the_oracles(adapter, state, queries, nprobe=4, k=10):
     sign = 1 if state.metric is Metric.INNER_PRODUCT else -1
     best = -np.sort(-scores, axis=1)[:, :k]
     found = np.where(ids >= 0, sign * distances, -np.inf)
-    fast_scan = isinstance(adapter.core, faiss.IndexIVFPQFastScan | faiss.IndexPQFastScan)  # rounds its look-up tables to 8 bits
+    # FastScan rounds its look-up tables to 8 bits.
+    fast_scan = isinstance(adapter.core, faiss.IndexIVFPQFastScan | faiss.IndexPQFastScan)
     tolerance = 0.02 * float(np.ptp(scores[np.isfinite(scores)])) if fast_scan else 1e-4
     np.testing.assert_allclose(found, best, atol=tolerance)
     rows = np.searchsorted(state.ids, ids.clip(min=0))
@@ -99,7 +100,7 @@ def assert_search_is_the_oracles(adapter, state, queries, nprobe=4, k=10):
 class TestRoundTrip:
     def test_what_is_extracted_decodes_as_faiss_decodes(self, built, data, factory, metric):
         index = built(factory, metric)
-        if "fs" in factory and "IVF" in factory:  # faiss itself crashes in reconstructing from one that was read from a file
+        if "fs" in factory and "IVF" in factory:  # faiss itself crashes in reconstructing from one that was read
             index = faiss.index_factory(64, factory, METRICS[metric])
             index.train(data.documents[:2000])
             index.add_with_ids(data.documents[:2000], np.arange(2000))
@@ -407,9 +408,7 @@ class TestRefusals:
         if before is not None:
             assert serialized(index) == before
 
-    @pytest.mark.parametrize(
-        "factory", ["Flat", "IVF16,Flat", "SQ8", "IVF16,SQ8", "IVF16,PQ8+4", "HNSW8", "HNSW8_PQ8np"]
-    )
+    @pytest.mark.parametrize("factory", ["Flat", "SQ8", "IVF16,PQ8+4", "HNSW8", "HNSW8_PQ8np", "RQ4x4", "IVF16,RQ4x4"])
     def test_other_classes(self, data, factory):
         index = faiss.index_factory(64, factory)
         index.train(data.documents)
@@ -521,3 +520,12 @@ class TestRefusals:
             with pytest.raises(InputError, match=rf"{field}: expected values in \[0, 16\)"):
                 adapter.write(replace(state, **{field: np.full_like(array, 16)}), quantizer)
         assert serialized(index) == before
+
+
+@pytest.mark.parametrize("family", ADAPTERS)
+def test_each_row_of_the_registry_is_of_its_example(built, family):
+    factory = ADAPTERS[family].example.replace("4096", "16").replace("PQ32x4", "PQ16x4")
+    index = built(factory)
+    adapter = open_index(index)
+    assert (type(adapter.core), type(adapter)) == (family, ADAPTERS[family])
+    assert adapter.changes

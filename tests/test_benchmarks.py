@@ -12,6 +12,7 @@ from scipy import stats
 from benchmarks import (
     conditions,
     debian,
+    families,
     figure3,
     make_full_data,
     make_sample,
@@ -32,6 +33,7 @@ from benchmarks.suite.output import text
 from benchmarks.suite.results import Row, compare, mean_half_range, paired_p
 from benchmarks.suite.scann_peer import ScannSearcher, scann_rows
 from faiss_distill import DistillTrainer
+from faiss_distill.adapters import ADAPTERS
 from faiss_distill.config import DistillConfig
 from faiss_distill.readers import Vectors
 from faiss_distill.state import Metric
@@ -504,3 +506,18 @@ def test_a_table_runs(module, quick, tmp_path, capsys):
     ours = [row for row in compared if "ours" in row["name"]]
     assert ours
     assert all(row["against"]["overlap_at_10"]["difference"] > 0 for row in ours)
+
+
+@pytest.mark.slow
+def test_families_are_tuned_and_none_is_worse(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(sys, "argv", ["families", "--quick", "--output", str(tmp_path)])
+    families.main()
+    assert (tmp_path / "families.txt").read_text().strip() in capsys.readouterr().out
+    rows = json.loads((tmp_path / "families.json").read_text())
+    assert {(row["factory"].split(",")[-1], row["metric"]) for row in rows} >= {("Flat", "l2"), ("PQ32x4fs", "ip")}
+    assert len(rows) == 2 * len(families.FAMILIES) == 2 * len(ADAPTERS)
+    for row in rows:
+        old, new = row["overlap"]
+        assert new > old - 0.005
+        assert row["codes"][1] <= 1.03 * row["codes"][0]
+    assert np.mean([row["kept"] for row in rows]) > 0.8

@@ -41,7 +41,8 @@ def lists(index):
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize(
-    "factory", ["IVF16,PQ16x4", "IDMap2,OPQ16,IVF16,PQ16x4", "IVF16_HNSW16,PQ16x4", "IVF16,PQ8np,RFlat"]
+    "factory",
+    ["IVF16,PQ16x4", "IDMap2,OPQ16,IVF16,PQ16x4", "IVF16_HNSW16,PQ16x4", "IVF16,PQ8np,RFlat", "IVF16,PQ16x4fsr"],
 )
 @pytest.mark.parametrize("share", [1.0, 0.4])
 def test_no_stored_code_changes(built, data, always_kept, factory, metric, share):

@@ -78,3 +78,18 @@ def test_frozen_codes_gain_and_no_stored_byte_of_them_changes(tune, untuned):
 def test_a_linear_adapter_gains_on_top(tune):
     gains = [tune(encoding="nearest", query_encoder=e)[1].gain for e in (None, LinearAdapter(384))]
     assert gains[1] > gains[0] > 0
+
+
+@pytest.mark.parametrize("factory", ["IVF64,Flat", "IVF64,SQ8", "IVF64,RaBitQ"])
+def test_lists_alone_gain(sample, factory):
+    index = faiss.index_factory(384, factory, faiss.METRIC_L2)
+    index.train(sample.documents[:N])
+    index.add(sample.documents[:N])
+    index.nprobe = 4
+    report = distill(
+        index, sample.documents[:N], sample.queries[sample.train],
+        validation_queries=sample.queries[sample.validation], progress=False,
+    )  # fmt: skip
+    assert report.kept, report.reason
+    assert report.gain > 0.01
+    assert report.after.own.codes_scanned <= 1.01 * report.before.own.codes_scanned

@@ -8,6 +8,7 @@ import faiss
 
 from faiss_distill.adapters.adapter import Adapter
 from faiss_distill.adapters.containers import unwrap
+from faiss_distill.adapters.ivf_encoded import IVFFlatAdapter, IVFRaBitQAdapter, IVFScalarQuantizerAdapter
 from faiss_distill.adapters.ivfpq import IVFPQAdapter
 from faiss_distill.adapters.ivfpq_fastscan import IVFPQFastScanAdapter
 from faiss_distill.adapters.pq import PQAdapter
@@ -17,9 +18,14 @@ from faiss_distill.errors import InputError, UnsupportedIndexError
 ADAPTERS: dict[type, type[Adapter]] = {
     faiss.IndexIVFPQ: IVFPQAdapter,
     faiss.IndexIVFPQFastScan: IVFPQFastScanAdapter,
+    faiss.IndexIVFFlat: IVFFlatAdapter,
+    faiss.IndexIVFScalarQuantizer: IVFScalarQuantizerAdapter,
+    faiss.IndexIVFRaBitQ: IVFRaBitQAdapter,
     faiss.IndexPQ: PQAdapter,
     faiss.IndexPQFastScan: PQFastScanAdapter,
 }
+
+"""The families that can be tuned: one row each, of which the documentation's table and every message are made."""
 
 __all__ = ["ADAPTERS", "Adapter", "open_index"]
 

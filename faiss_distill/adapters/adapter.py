@@ -9,12 +9,13 @@ from typing import Any
 
 import faiss
 import numpy as np
+from faiss.contrib.inspect_tools import get_pq_centroids
 
 from faiss_distill.adapters.containers import Wrapped, outer_ids
 from faiss_distill.adapters.transaction import WriteBack
 from faiss_distill.config import DistillConfig
 from faiss_distill.errors import InputError, UnsupportedIndexError
-from faiss_distill.state import Float32, IndexState, Int64, Metric, code_dtype
+from faiss_distill.state import Codes, Float32, IndexState, Int64, Metric, Packed, code_dtype
 
 METRICS = {faiss.METRIC_INNER_PRODUCT: Metric.INNER_PRODUCT, faiss.METRIC_L2: Metric.L2}
 
@@ -30,7 +31,9 @@ class Adapter(ABC):
 
     takes_a_sample = True
     """Whether it can be searched with some of its vectors alone, under their own ids."""
-    changes = "coarse centroids, PQ codebooks, codes, lists of vectors"
+    example: str
+    """A factory string of the family."""
+    changes: str
     """What tuning changes."""
 
     def __init__(self, wrapped: Wrapped) -> None:
@@ -92,6 +95,22 @@ class Adapter(ABC):
         """A transaction under which the index holds only these of its vectors, for as long as it is not undone."""
         raise NotImplementedError(f"{type(self.core).__name__} can't be searched with some of its vectors alone")
 
+    def decode(self, state: IndexState, rows: Int64) -> Float32:
+        """What the codes of the vectors ``rows`` of a ``state`` of this index stand for: float32 ``(len(rows), d)``."""
+        return state.reconstruct(rows)
+
+    def encoder(self, quantizer: Any) -> Callable[[Float32, Int64], Packed] | None:
+        """What makes the codes of an index without codebooks.
+
+        Args:
+            quantizer: from :meth:`quantizer_with`.
+
+        Returns:
+            A function from vectors ``(n, d)`` and their lists ``(n,)`` to codes, uint8 ``(n, code_size)``; None if
+            codes do not depend on centroids.
+        """
+        return None
+
     def effective(self, config: DistillConfig) -> DistillConfig:
         """The options, with those settled that this family leaves no choice in.
 
@@ -102,8 +121,7 @@ class Adapter(ABC):
 
     def facts(self) -> dict[str, Any]:
         """What ``faiss-distill inspect`` shows of this family."""
-        pq = self.core.pq
-        return {"PQ": f"M={pq.M} nbits={pq.nbits} dsub={pq.dsub}"}
+        return {}
 
     @property
     def normalizes(self) -> bool:
@@ -168,22 +186,39 @@ class Adapter(ABC):
         Raises:
             InputError: a shape, dtype or code of ``state`` does not fit this index.
         """
-        pq = self.core.pq
-        expected = {
-            "centroids": ((self.nlist, self.core.d), np.dtype(np.float32)),
-            "codebooks": ((pq.M, pq.ksub, pq.dsub), np.dtype(np.float32)),
-            "assignment": ((state.n,), np.dtype(np.int64)),
-            "codes": ((state.n, pq.M), np.dtype(code_dtype(pq.ksub))),
-            "ids": ((state.n,), np.dtype(np.int64)),
+        expected: dict[str, tuple[tuple[int, ...], type]] = {
+            "centroids": ((self.nlist, self.core.d), np.float32),
+            "assignment": ((state.n,), np.int64),
+            "ids": ((state.n,), np.int64),
         }
+        bounded: list[tuple[str, Int64 | Codes, int]] = [("assignment", state.assignment, self.nlist)]
+        finite = [("centroids", state.centroids)]
+        if state.codebooks is None:
+            expected["codes"] = (state.n, self.core.code_size), np.uint8
+        else:
+            pq = self.core.pq
+            expected["codebooks"] = (pq.M, pq.ksub, pq.dsub), np.float32
+            expected["codes"] = (state.n, pq.M), code_dtype(pq.ksub)
+            bounded.append(("codes", state.codes, pq.ksub))
+            finite.append(("codebooks", state.codebooks))
         for name, (shape, dtype) in expected.items():
             array = getattr(state, name)
             if array.shape != shape or array.dtype != dtype:
-                raise InputError(f"{name}: expected {dtype} {shape}, got {array.dtype} {array.shape}")
-        for name, array, top in (("assignment", state.assignment, self.nlist), ("codes", state.codes, pq.ksub)):
+                raise InputError(f"{name}: expected {np.dtype(dtype)} {shape}, got {array.dtype} {array.shape}")
+        for name, array, top in bounded:
             if int(array.min()) < 0 or int(array.max()) >= top:
                 raise InputError(f"{name}: expected values in [0, {top}), got {array.min()} to {array.max()}")
-        for name, array in (("centroids", state.centroids), ("codebooks", state.codebooks)):
+        for name, array in finite:
             if not np.isfinite(array).all():
                 raise InputError(f"{name}: expected finite values, got NaN or infinity")
         return self._transaction(state, quantizer, lists)
+
+
+def read_codebooks(pq: Any) -> Float32:
+    """A copy of a product quantizer's codewords: float32 ``(M, ksub, dsub)``."""
+    return np.array(get_pq_centroids(pq)).reshape(pq.M, pq.ksub, pq.dsub)
+
+
+def pq_facts(pq: Any) -> dict[str, Any]:
+    """What ``faiss-distill inspect`` shows of a product quantizer."""
+    return {"PQ": f"M={pq.M} nbits={pq.nbits} dsub={pq.dsub}"}

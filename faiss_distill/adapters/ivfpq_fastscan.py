@@ -18,6 +18,8 @@ class IVFPQFastScanAdapter(IVFPQAdapter):
     faiss's search rounds its look-up tables to 8 bits, so its scores differ a little from those that training sees.
     """
 
+    example = "IVF4096,PQ32x4fsr"
+
     def _check_family(self, ivf: Any) -> None:
         check_blocks(ivf)
 

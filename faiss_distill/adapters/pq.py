@@ -9,9 +9,8 @@ from typing import Any
 
 import faiss
 import numpy as np
-from faiss.contrib.inspect_tools import get_pq_centroids
 
-from faiss_distill.adapters.adapter import Adapter
+from faiss_distill.adapters.adapter import Adapter, pq_facts, read_codebooks
 from faiss_distill.adapters.packing import pack, unpack
 from faiss_distill.adapters.transaction import CodesWriteBack
 from faiss_distill.config import Assignment, DistillConfig, Learn
@@ -22,11 +21,12 @@ from faiss_distill.state import Float32, IndexState, Packed
 class PQAdapter(Adapter):
     """One ``IndexPQ``, or its kin in a subclass."""
 
+    example = "OPQ16,PQ16"
     takes_a_sample = False  # its ids are positions
     changes = "PQ codebooks, codes"
 
     def _check(self) -> None:
-        if self.core.search_type != faiss.IndexPQ.ST_PQ:
+        if self.core.search_type != faiss.IndexPQ.ST_PQ:  # type: ignore[attr-defined]
             raise UnsupportedIndexError(
                 f"index: expected search_type ST_PQ, got {self.core.search_type}: other searches compare codes bit by "
                 f"bit, and learned codebooks lose that order; set search_type = faiss.IndexPQ.ST_PQ to tune it"
@@ -77,7 +77,7 @@ class PQAdapter(Adapter):
             coarse_metric=self.metric,
             by_residual=False,
             centroids=np.zeros((1, self.core.d), dtype=np.float32),
-            codebooks=np.array(get_pq_centroids(pq)).reshape(pq.M, pq.ksub, pq.dsub),
+            codebooks=read_codebooks(pq),
             assignment=np.zeros(n, dtype=np.int64),
             codes=unpack(self._read_codes(), pq.M, pq.nbits),
             ids=np.arange(n, dtype=np.int64),
@@ -89,6 +89,10 @@ class PQAdapter(Adapter):
 
     def _transaction(self, state: IndexState, quantizer: Any, lists: bool) -> CodesWriteBack:
         return CodesWriteBack(self.core, state.codebooks, self._hold(state) if lists else None)
+
+    def facts(self) -> dict[str, Any]:
+        """What ``faiss-distill inspect`` shows of this family."""
+        return pq_facts(self.core.pq)
 
     def effective(self, config: DistillConfig) -> DistillConfig:
         """The options, with codebooks learned alone.

@@ -14,6 +14,8 @@ from faiss_distill.state import IndexState, Packed
 class PQFastScanAdapter(PQAdapter):
     """One ``IndexPQFastScan``; its search rounds look-up tables to 8 bits, which training does not see."""
 
+    example = "PQ32x4fs"
+
     def _check(self) -> None:
         check_blocks(self.core)
 

@@ -22,13 +22,13 @@ class WriteBack(ABC):
 
     Args:
         core: the index to change, without its containers.
-        codebooks: float32 ``(M, ksub, dsub)``.
+        codebooks: float32 ``(M, ksub, dsub)``, or None if the index has none.
     """
 
-    def __init__(self, core: Any, codebooks: Float32) -> None:
+    def __init__(self, core: Any, codebooks: Float32 | None) -> None:
         """Copy what would be overwritten."""
         self._core, self._codebooks = core, codebooks
-        self._old_codebooks = faiss.vector_to_array(core.pq.centroids)
+        self._old_codebooks = None if codebooks is None else faiss.vector_to_array(core.pq.centroids)
         self._committed = False
 
     def __enter__(self) -> WriteBack:
@@ -61,18 +61,22 @@ class WriteBack(ABC):
     def _undo(self) -> None:
         """Put back what was there, whichever steps have been taken."""
 
-    def _settle(self) -> None:
-        """Let go of what was there."""
+    def _settle(self) -> None:  # noqa: B027
+        """Let go of what was there; nothing by default."""
 
     def _write_codebooks(self) -> None:
-        faiss.copy_array_to_vector(np.ascontiguousarray(self._codebooks).ravel(), self._core.pq.centroids)
+        if self._codebooks is not None:
+            faiss.copy_array_to_vector(np.ascontiguousarray(self._codebooks).ravel(), self._core.pq.centroids)
 
     def _undo_codebooks(self) -> None:
-        faiss.copy_array_to_vector(self._old_codebooks, self._core.pq.centroids)
+        if self._old_codebooks is not None:
+            faiss.copy_array_to_vector(self._old_codebooks, self._core.pq.centroids)
         self._refresh_caches()
 
     def _refresh_caches(self) -> None:
         """Everything in the index that faiss derives from centroids or codebooks."""
+        if self._codebooks is None:
+            return
         pq = self._core.pq
         if pq.transposed_centroids.size():
             pq.sync_transposed_centroids()
@@ -90,10 +94,11 @@ class CodesWriteBack(WriteBack):
             alone.
     """
 
-    def __init__(self, core: Any, codebooks: Float32, holder: Any) -> None:
+    def __init__(self, core: Any, codebooks: Float32 | None, holder: Any) -> None:
         """Copy what would be overwritten."""
         super().__init__(core, codebooks)
-        self._holder, self._old = holder, faiss.clone_index(core)
+        self._holder = holder
+        self._old: Any = faiss.clone_index(core)
 
     def _write(self) -> None:
         self._write_codes()
@@ -110,17 +115,17 @@ class CodesWriteBack(WriteBack):
 
 
 class IVFWriteBack(WriteBack):
-    """Puts new parameters and lists into an ``IndexIVFPQ`` or its kin.
+    """Puts new parameters and lists into an index with inverted lists.
 
     Args:
         core: the index to change.
-        codebooks: float32 ``(M, ksub, dsub)``.
+        codebooks: float32 ``(M, ksub, dsub)``, or None if the index has none.
         quantizer: a coarse quantizer of the same class as the index's, holding the new centroids.
         holder: an index of the same class, off to the side, that owns the new inverted lists; None to leave those of
             ``core`` alone.
     """
 
-    def __init__(self, core: Any, codebooks: Float32, quantizer: Any, holder: Any) -> None:
+    def __init__(self, core: Any, codebooks: Float32 | None, quantizer: Any, holder: Any) -> None:
         """Copy what would be overwritten."""
         super().__init__(core, codebooks)
         self._quantizer, self._holder = quantizer, holder
@@ -168,7 +173,7 @@ class IVFWriteBack(WriteBack):
 
     def _refresh_caches(self) -> None:
         super()._refresh_caches()
-        if self._core.use_precomputed_table > 0:
+        if self._codebooks is not None and self._core.use_precomputed_table > 0:
             self._core.precompute_table()
 
     def _rebuild_direct_map(self) -> None:

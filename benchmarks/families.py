@@ -1,0 +1,120 @@
+"""Tune an index of every family, in both metrics, and report on test queries.
+
+    python -m benchmarks.families            # the packaged sample
+    python -m benchmarks.families --quick    # a few of them, on a part of it
+
+Each index is built by faiss, tuned with the defaults and the never-worse gate on, and searched with the test queries,
+which take part in nothing else. Bytes are those of a code; codes scanned are before and after. Writes
+``results/families.txt`` and ``.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from scipy import stats
+
+from benchmarks.suite.experiment import METRICS
+from benchmarks.suite.results import LEVEL
+from faiss_distill import DistillTrainer, evaluate
+from faiss_distill.config import DistillConfig
+from faiss_distill.datasets import RetrievalData, load_debian_packages
+
+FAMILIES = {
+    "IndexIVFPQ": (
+        "IVF{0},PQ16np", "OPQ16,IVF{0},PQ16np", "OPQ8,IVF{0},PQ8np", "IVF{0},PQ32x4np", "IVF{0},PQ16x6np",
+        "IVF{0}_HNSW16,PQ16np", "IVF{0}(SQfp16),PQ16np", "PCA64,IVF{0},PQ16np", "IDMap2,L2norm,IVF{0},PQ16np",
+        "IVF{0},PQ16np,RFlat",
+    ),
+    "IndexIVFPQFastScan": ("IVF{0},PQ32x4fs", "IVF{0},PQ32x4fsr", "OPQ32,IVF{0},PQ32x4fsr", "IVF{0},PQ32x4fs,RFlat"),
+    "IndexPQ": ("PQ16np", "OPQ16,PQ16np", "PQ32x4np", "PQ16np,RFlat"),
+    "IndexPQFastScan": ("PQ32x4fs", "OPQ32,PQ32x4fs", "PQ32x4fs,RFlat"),
+    "IndexIVFFlat": ("IVF{0},Flat", "IDMap2,IVF{0},Flat", "PCA64,IVF{0},Flat"),
+    "IndexIVFScalarQuantizer": ("IVF{0},SQ8", "IVF{0},SQ6", "IVF{0},SQ4", "IVF{0},SQfp16", "IVF{0},SQbf16"),
+    "IndexIVFRaBitQ": ("IVF{0},RaBitQ", "RR384,IVF{0},RaBitQ"),
+}  # fmt: skip
+"""Factory strings of each family; ``{0}`` is the number of lists."""
+
+
+def tuned(factory: str, metric: str, nprobe: int, data: RetrievalData, n: int) -> dict[str, Any]:
+    """Build an index over the first ``n`` documents, tune it and search it with the test queries: one row."""
+    documents, truth = data.documents[:n], data.queries[data.test]
+    index: Any = faiss.index_factory(documents.shape[1], factory, METRICS[metric])
+    index.train(documents)
+    if factory.startswith("IDMap"):
+        index.add_with_ids(documents, np.arange(n))
+    else:
+        index.add(documents)
+    if "IVF" in factory:
+        faiss.extract_index_ivf(index).nprobe = nprobe
+    before = evaluate(index, documents, truth, progress=False)
+    report = DistillTrainer(
+        index, documents, data.queries[data.train], validation_queries=data.queries[data.validation],
+        config=DistillConfig(progress=False),
+    ).train()  # fmt: skip
+    after = evaluate(index, documents, truth, progress=False)
+    return {
+        "factory": factory,
+        "metric": metric,
+        "kept": report.kept,
+        "reason": report.reason,
+        "bytes_per_vector": after.bytes_per_vector,
+        "before": before.to_dict()["points"],
+        "after": after.to_dict()["points"],
+        "overlap": [before.own.overlap_at_10, after.own.overlap_at_10],
+        "codes": [before.own.codes_scanned, after.own.codes_scanned],
+        "p": float(stats.ttest_rel(after.overlap, before.overlap).pvalue) if report.kept else 1.0,
+        "seconds": report.seconds["total"],
+    }
+
+
+def line(row: dict[str, Any]) -> str:
+    """One row as text."""
+    (old, new), (scanned, now) = row["overlap"], row["codes"]
+    mark = ("*" if new > old else "†") if row["p"] < LEVEL else " "
+    text = f"{row['factory']:28} {row['metric']:>2} {row['bytes_per_vector']:6} {old:.3f} → {new:.3f}{mark}"
+    text += f" {scanned:7.0f} → {now:5.0f} {row['seconds']:6.1f}"
+    return text if row["kept"] else f"{text}  left as it was: {row['reason'].split(';')[0]}"
+
+
+HEAD = f"{'':28} {'':2} {'bytes':>6} {'overlap@10':>14} {'codes scanned':>17} {'s':>6}"
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="the first of each family, on 10,000 documents")
+    parser.add_argument("--output", type=Path, default=Path("results"), help="folder (default: results)")
+    args = parser.parse_args()
+    logging.getLogger("faiss").setLevel(logging.ERROR)
+    data = load_debian_packages()
+    n, nlist = (10000, 64) if args.quick else (len(data.documents), 128)
+    lines, rows = [], []
+
+    def say(text: str) -> None:
+        print(text, flush=True)
+        lines.append(text)
+
+    counts = [len(data.queries[part]) for part in (data.train, data.test)]
+    say(f"{n} documents, {counts[0]} training and {counts[1]} test queries; seed 0;")
+    say("4 lists probed where there are lists; before → after on the test queries")
+    for family, factories in FAMILIES.items():
+        say(f"\n{family}\n{HEAD}")
+        for factory in factories[:1] if args.quick else factories:
+            for metric in METRICS:
+                rows.append(tuned(factory.format(nlist), metric, 4, data, n))
+                say(line(rows[-1]))
+    say(f"\n* better, † worse than before, paired t-test over the test queries, p < {LEVEL}. s: seconds of the tuning.")
+    args.output.mkdir(parents=True, exist_ok=True)
+    (args.output / "families.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (args.output / "families.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""What all indexes with inverted lists have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import faiss
+import numpy as np
+from faiss.contrib.inspect_tools import get_invlist
+
+from faiss_distill.adapters import quantizers
+from faiss_distill.adapters.adapter import METRICS, Adapter
+from faiss_distill.adapters.transaction import IVFWriteBack
+from faiss_distill.errors import InputError, UnsupportedIndexError
+from faiss_distill.state import Float32, IndexState, Int64, Packed
+
+
+class IVFAdapter(Adapter):
+    """One index with inverted lists."""
+
+    def _check(self) -> None:
+        ivf = self.core
+        if ivf.quantizer.metric_type not in METRICS:
+            raise UnsupportedIndexError(
+                f"index: expected a coarse quantizer of METRIC_INNER_PRODUCT or METRIC_L2, got metric_type "
+                f"{ivf.quantizer.metric_type}"
+            )
+        if ivf.nprobe < 1:
+            raise InputError(f"index: expected an nprobe of at least 1, got {ivf.nprobe}; set index.nprobe")
+        invlists: Any = faiss.downcast_InvertedLists(ivf.invlists)
+        if not self._in_memory(invlists):
+            raise UnsupportedIndexError(
+                f"index: expected inverted lists in memory, got {type(invlists).__name__} that are memory-mapped or "
+                f"on disk; read the index without IO_FLAG_MMAP, or merge its lists into memory"
+            )
+        if invlists.compute_ntotal() != ivf.ntotal:
+            raise InputError(
+                f"index: expected ntotal={ivf.ntotal} vectors in its lists, got {invlists.compute_ntotal()}; some were "
+                f"added with NaN or with no list: rebuild the index without them"
+            )
+        self._quantizer = faiss.downcast_index(ivf.quantizer)
+        quantizers.check_quantizer(self._quantizer)
+
+    def _in_memory(self, invlists: Any) -> bool:
+        """Whether all lists are in memory of their own; an IO_FLAG_MMAP_IFC file maps them."""
+        in_memory = type(invlists) is faiss.ArrayInvertedLists
+        return in_memory and all(invlists.codes.at(i).is_owned for i in range(invlists.nlist))
+
+    def _read_list(self, number: int) -> tuple[Int64, Packed]:
+        """Ids ``(n,)`` and bit-packed codes, uint8 ``(n, code_size)``, of one inverted list."""
+        ids, codes = get_invlist(self.core.invlists, number)
+        return ids, codes
+
+    def _read_lists(self) -> tuple[Int64, Packed, Int64]:
+        """Ids ``(n,)``, ascending, and their bit-packed codes ``(n, code_size)`` and lists ``(n,)``."""
+        ivf = self.core
+        ids = np.empty(ivf.ntotal, dtype=np.int64)
+        packed = np.empty((ivf.ntotal, ivf.code_size), dtype=np.uint8)
+        assignment = np.empty(ivf.ntotal, dtype=np.int64)
+        start = 0
+        for number in range(ivf.nlist):
+            list_ids, list_codes = self._read_list(number)
+            stop = start + len(list_ids)
+            ids[start:stop], packed[start:stop], assignment[start:stop] = list_ids, list_codes, number
+            start = stop
+        order = np.argsort(ids, kind="stable")
+        return ids[order], packed[order], assignment[order]
+
+    @abstractmethod
+    def _hold(self, state: IndexState) -> Any:
+        """An index off to the side that owns inverted lists with the codes of ``state``."""
+
+    @property
+    def nlist(self) -> int:
+        """Inverted lists."""
+        return int(self.core.nlist)
+
+    @property
+    def nprobe(self) -> int:
+        """Lists probed by a search, at most ``nlist``."""
+        return int(min(self.core.nprobe, self.nlist))
+
+    @contextmanager
+    def probing(self, nprobe: int) -> Iterator[Callable[[int], float]]:
+        """Search with another ``nprobe`` for a while; gives the codes that so many queries have scanned since."""
+        own, stats = self.core.nprobe, faiss.cvar.indexIVF_stats  # type: ignore[attr-defined]
+        self.core.nprobe = nprobe
+        stats.reset()
+        try:
+            yield lambda n_queries: float(stats.ndis)
+        finally:
+            self.core.nprobe = own
+
+    @property
+    def imbalance(self) -> float:
+        """faiss's imbalance factor of the lists: 1 if all are of one length, else how much more a search scans."""
+        return float(self.core.invlists.imbalance_factor())
+
+    def quantizer_with(self, centroids: Float32) -> tuple[Any, Float32]:
+        """A coarse quantizer like the index's own that holds ``centroids (nlist, d)``, and what it keeps of them."""
+        quantizer = quantizers.with_centroids(self._quantizer, centroids)
+        return quantizer, quantizer.reconstruct_n(0, self.nlist)
+
+    def _transaction(self, state: IndexState, quantizer: Any, lists: bool) -> IVFWriteBack:
+        return IVFWriteBack(self.core, state.codebooks, quantizer, self._hold(state) if lists else None)
+
+    def restrict(self, state: IndexState) -> IVFWriteBack:
+        """A transaction under which the index holds only these of its vectors, for as long as it is not undone."""
+        return IVFWriteBack(self.core, state.codebooks, faiss.clone_index(self._quantizer), self._hold(state))
+
+    def facts(self) -> dict[str, Any]:
+        """What ``faiss-distill inspect`` shows of this family."""
+        return {
+            "coarse quantizer": type(self._quantizer).__name__,
+            "nlist": self.nlist,
+            "nprobe": self.core.nprobe,
+            **super().facts(),
+            "by_residual": bool(self.core.by_residual),
+        }

@@ -1,0 +1,125 @@
+"""Lists of codes that faiss makes: ``IndexIVFFlat``, ``IndexIVFScalarQuantizer`` and ``IndexIVFRaBitQ``.
+
+There are no codebooks to learn, so centroids and lists are; codes that hold what is left of a vector after its centroid
+are made anew, by faiss.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import faiss
+import numpy as np
+
+from faiss_distill.adapters.adapter import METRICS
+from faiss_distill.adapters.ivf import IVFAdapter
+from faiss_distill.adapters.transaction import fill_lists
+from faiss_distill.config import DistillConfig, Encoding, Learn
+from faiss_distill.errors import InputError
+from faiss_distill.state import Float32, IndexState, Int64, Packed
+
+
+class IVFEncodedAdapter(IVFAdapter):
+    """One index whose codes faiss itself makes and reads."""
+
+    changes = "coarse centroids, lists of vectors"
+
+    @abstractmethod
+    def _like(self, quantizer: Any) -> Any:
+        """An empty index that encodes as this one does, but with another coarse quantizer, which it does not own."""
+
+    def _hold(self, state: IndexState) -> Any:
+        holder = self._like(self.core.quantizer)
+        fill_lists(holder.invlists, state.assignment, state.ids, state.codes.astype(np.uint8, copy=False))
+        holder.ntotal = state.n
+        return holder
+
+    def extract(self) -> IndexState:
+        """Copy the index's centroids, lists and codes into plain arrays."""
+        ids, packed, assignment = self._read_lists()
+        return IndexState(
+            metric=self.metric,
+            coarse_metric=METRICS[self._quantizer.metric_type],
+            by_residual=bool(self.core.by_residual),
+            centroids=self._quantizer.reconstruct_n(0, self.nlist),
+            codebooks=None,
+            assignment=assignment,
+            codes=packed,
+            ids=ids,
+        )
+
+    def decode(self, state: IndexState, rows: Int64) -> Float32:
+        """What the codes of the vectors ``rows`` of a ``state`` of this index stand for: float32 ``(len(rows), d)``."""
+        codes, lists = np.ascontiguousarray(state.codes[rows]), np.ascontiguousarray(state.assignment[rows])
+        out = np.empty((len(rows), self.core.d), dtype=np.float32)
+        self.core.decode_vectors(len(rows), faiss.swig_ptr(codes), faiss.swig_ptr(lists), faiss.swig_ptr(out))
+        return out
+
+    def encoder(self, quantizer: Any) -> Callable[[Float32, Int64], Packed] | None:
+        """What makes codes relative to the centroids of ``quantizer``; None where they hold the vectors themselves."""
+        if not self.core.by_residual:
+            return None
+        index = self._like(quantizer)
+
+        def encode(vectors: Float32, lists: Int64) -> Packed:
+            codes = np.empty((len(vectors), index.code_size), dtype=np.uint8)
+            pointers = (faiss.swig_ptr(a) for a in (vectors, lists, codes))
+            index.encode_vectors(len(vectors), *pointers)
+            return codes
+
+        return encode
+
+    def effective(self, config: DistillConfig) -> DistillConfig:
+        """The options, with centroids learned alone and codes by faiss.
+
+        Raises:
+            InputError: codebooks are to be learned, or codes to be kept.
+        """
+        name = type(self.core).__name__
+        if config.learn is Learn.PQ:
+            raise InputError(f"learn: expected 'ivf': an {name} has no codebooks; got 'pq'")
+        if config.encoding is Encoding.FROZEN:
+            raise InputError(f"encoding: expected another than 'frozen' for an {name}, whose lists are what is learned")
+        return replace(config, learn=Learn.IVF, encoding=Encoding.NEAREST)
+
+
+class IVFFlatAdapter(IVFEncodedAdapter):
+    """One ``IndexIVFFlat``: the vectors themselves, which move between lists."""
+
+    example = "IVF4096,Flat"
+
+    def _like(self, quantizer: Any) -> Any:
+        index = faiss.IndexIVFFlat(quantizer, self.core.d, self.nlist, self.core.metric_type)
+        index.own_fields = False
+        return index
+
+
+class IVFScalarQuantizerAdapter(IVFEncodedAdapter):
+    """One ``IndexIVFScalarQuantizer``; its ranges stay."""
+
+    example = "IVF4096,SQ8"
+    changes = "coarse centroids, lists of vectors, codes to go with them"
+
+    def _like(self, quantizer: Any) -> Any:
+        core = self.core
+        index = faiss.IndexIVFScalarQuantizer(
+            quantizer, core.d, self.nlist, core.sq.qtype, core.metric_type, core.by_residual
+        )
+        index.own_fields, index.sq, index.is_trained = False, core.sq, True
+        return index
+
+
+class IVFRaBitQAdapter(IVFEncodedAdapter):
+    """One ``IndexIVFRaBitQ``; its codes hold factors of the centroids."""
+
+    example = "IVF4096,RaBitQ"
+    changes = "coarse centroids, lists of vectors, codes to go with them"
+
+    def _like(self, quantizer: Any) -> Any:
+        core = self.core
+        index = faiss.IndexIVFRaBitQ(quantizer, core.d, self.nlist, core.metric_type, True, core.rabitq.nb_bits)
+        index.own_fields, index.rabitq, index.is_trained = False, core.rabitq, True
+        return index

@@ -1,0 +1,144 @@
+"""Indexes with inverted lists but without codebooks: centroids and lists are learned, faiss makes the codes."""
+
+import faiss
+import numpy as np
+import pytest
+from conftest import METRICS, QUICK, N, core, serialized
+
+from faiss_distill import DistillTrainer, InputError, distill
+from faiss_distill.adapters import open_index
+
+FACTORIES = [
+    "IVF16,Flat",
+    "IVF16_HNSW16,SQ8",
+    "IVF16,SQ6",
+    "OPQ16,IVF16,SQ4",
+    "IVF16,SQfp16,RFlat",
+    "IVF16(SQfp16),SQbf16",
+    "IDMap2,RR64,IVF16,RaBitQ",
+    "IVF16,RaBitQ4",
+]
+
+
+def plain(index):
+    """Ids of each list, and the codes, by id."""
+    inner, lists, codes = core(index), {}, {}
+    for number in range(inner.nlist):
+        size = inner.invlists.list_size(number)
+        ids = faiss.rev_swig_ptr(inner.invlists.get_ids(number), size).tolist() if size else []
+        rows = faiss.rev_swig_ptr(inner.invlists.get_codes(number), size * inner.code_size) if size else np.empty(0)
+        lists |= dict.fromkeys(ids, number)
+        codes |= dict(zip(ids, rows.reshape(size, -1).copy(), strict=True))
+    return lists, codes
+
+
+def moved(adapter, seed=0):
+    """Other centroids and other lists, with the codes that faiss gives for them, and the quantizer."""
+    rng, state = np.random.default_rng(seed), adapter.extract()
+    jitter = 0.1 * state.centroids.std() * rng.standard_normal(state.centroids.shape)
+    quantizer, centroids = adapter.quantizer_with((state.centroids + jitter).astype(np.float32))
+    assignment = rng.integers(0, 16, state.n)
+    vectors = adapter.decode(state, np.arange(state.n))
+    encode = adapter.encoder(quantizer)
+    codes = state.codes if encode is None else encode(vectors, assignment)
+    return type(state)(**vars(state) | {"centroids": centroids, "assignment": assignment, "codes": codes}), quantizer
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("factory", FACTORIES)
+class TestRoundTrip:
+    def test_unchanged_parameters_leave_search_as_it_was(self, built, data, factory, metric):
+        index = built(factory, metric)
+        core(index).nprobe = 4
+        distances, _ = index.search(data.queries[:100], 10)
+        adapter = open_index(index)
+        state = adapter.extract()
+        with adapter.write(state, adapter.quantizer_with(state.centroids)[0]) as change:
+            change.commit()
+        np.testing.assert_array_equal(index.search(data.queries[:100], 10)[0], distances)
+        for name, value in vars(state).items():
+            np.testing.assert_array_equal(getattr(adapter.extract(), name), value, err_msg=name)
+
+    def test_undone_is_bitwise_as_before(self, built, factory, metric):
+        index = built(factory, metric)
+        before = serialized(index)
+        adapter = open_index(index)
+        with adapter.write(*moved(adapter)):
+            assert serialized(index) != before
+        assert serialized(index) == before
+
+    def test_codes_are_those_that_faiss_would_add(self, built, data, tmp_path, factory, metric):
+        """An index with the moved centroids and lists, filled by faiss's own add_core, stores the same."""
+        index = built(factory, metric)
+        adapter = open_index(index)
+        state, quantizer = moved(adapter)
+        vectors = adapter.decode(adapter.extract(), np.arange(state.n))
+        with adapter.write(state, quantizer) as change:
+            change.commit()
+        faiss.write_index(index, str(tmp_path / "i.faiss"))
+        again = faiss.read_index(str(tmp_path / "i.faiss"))
+        lists, codes = plain(again)
+        assert [lists[i] for i in range(N)] == state.assignment.tolist()
+        inner = core(again)
+        inner.reset()
+        ids = np.arange(N)
+        inner.add_core(N, faiss.swig_ptr(vectors), faiss.swig_ptr(ids), faiss.swig_ptr(state.assignment))
+        expected = plain(again)[1]
+        np.testing.assert_array_equal([codes[i] for i in range(N)], [expected[i] for i in range(N)])
+
+    def test_only_what_may_change_changes(self, built, data, monkeypatch, factory, metric):
+        monkeypatch.setattr(DistillTrainer, "_judge", lambda *_: (True, "", 0.0, (0.0, 0.0)))
+        index = built(factory, metric)
+        size, (lists, codes), before = len(serialized(index)), plain(index), core(index).nprobe
+        report = distill(index, data.documents[:N], data.queries, **QUICK)
+        assert (report.config.learn.value, report.config.encoding.value) == ("ivf", "nearest")
+        assert (len(serialized(index)), index.ntotal, core(index).nprobe) == (size, N, before)
+        assert report.after.own.codes_scanned <= report.before.own.codes_scanned * 1.05
+        now = plain(index)
+        assert lists != now[0]
+        same = [np.array_equal(codes[i], now[1][i]) for i in range(N)]
+        assert all(same) if factory == "IVF16,Flat" else np.mean(same) < 0.5
+
+
+@pytest.mark.parametrize("step", ["_write_lists", "_write_centroids", "_refresh_caches", "_rebuild_direct_map"])
+@pytest.mark.parametrize("factory", ["IVF16,Flat", "IVF16,SQ8", "IVF16,RaBitQ"])
+def test_a_failure_at_any_step_leaves_the_index_bitwise_as_it_was(built, monkeypatch, factory, step):
+    index = built(factory)
+    before = serialized(index)
+    adapter = open_index(index)
+    change = adapter.write(*moved(adapter))
+    real, calls = getattr(change, step), []
+
+    def failing():
+        if not calls:
+            calls.append(1)
+            real()
+            raise KeyboardInterrupt("injected")
+        real()
+
+    monkeypatch.setattr(change, step, failing)
+    with pytest.raises(KeyboardInterrupt, match="injected"), change:
+        pytest.fail("entered")
+    assert serialized(index) == before
+
+
+@pytest.mark.parametrize("factory", ["IVF16,Flat", "IVF16,SQ8", "IVF16,RaBitQ"])
+def test_what_they_do_not_have_is_refused(built, data, factory):
+    index = built(factory)
+    before, name = serialized(index), type(index).__name__
+    for options, match in (
+        ({"learn": "pq"}, f"learn: expected 'ivf': an {name} has no codebooks; got 'pq'"),
+        ({"encoding": "frozen"}, f"encoding: expected another than 'frozen' for an {name}"),
+    ):
+        with pytest.raises(InputError, match=match):
+            distill(index, data.documents[:N], data.queries, **QUICK | options)
+    assert serialized(index) == before
+
+
+@pytest.mark.parametrize("factory", ["IVF16,Flat", "IVF16,SQ8", "IVF16,RaBitQ"])
+def test_other_embeddings_are_refused(built, data, factory):
+    index = built(factory)
+    scaled = 3 * data.documents[:N]  # RaBitQ's codes say little about the length
+    for wrong in [data.documents[:N][::-1]] + [scaled] * (factory != "IVF16,RaBitQ"):
+        with pytest.raises(InputError, match="expected the vectors behind the index"):
+            distill(index, wrong, data.queries, **QUICK)
