@@ -6,7 +6,7 @@ from docutils.statemachine import StringList
 from latex2mathml.converter import convert
 
 import faiss_distill
-from faiss_distill.adapters import ADAPTERS
+from faiss_distill.adapters import ADAPTERS, REFUSED
 
 project = "faiss_distill"
 author = "the faiss_distill authors"
@@ -55,7 +55,7 @@ def drop_mail_links(app, doctree):
 
 
 class SupportTable(Directive):
-    """The families that can be tuned, from the registry."""
+    """The families that can be tuned, and why others can't, from the registry."""
 
     def run(self):
         lines = [
@@ -68,6 +68,8 @@ class SupportTable(Directive):
         ]
         for family, adapter in ADAPTERS.items():
             lines += [f"   * - ``{family.__name__}``", f"     - ``{adapter.example}``", f"     - {adapter.changes}"]
+        lines += ["", "Not these, which say so:", ""]
+        lines += [f"- ``{family.__name__}``: {why}" for family, why in REFUSED.items()]
         node = nodes.container()
         self.state.nested_parse(StringList(lines, source="registry"), self.content_offset, node)
         return node.children

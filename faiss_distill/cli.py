@@ -62,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     tune = commands.add_parser(
         "tune",
         help="fine-tune an index file",
-        usage="faiss-distill tune INDEX EMBEDDINGS [--queries FILE] -o OUT [options]",
+        usage="faiss-distill tune INDEX [EMBEDDINGS] [--queries FILE] -o OUT [options]",
         description="Fine-tune the index in INDEX and write it to OUT. INDEX is not changed unless OUT is the same "
         "file. If held-out queries do not say that the tuned index is better, OUT is the index as it was.",
     )
@@ -116,7 +116,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_inputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("index", metavar="INDEX", type=Path, help="a file from faiss.write_index")
-    parser.add_argument("embeddings", metavar="EMBEDDINGS", help=f"the vectors behind the index, {VECTORS}")
+    parser.add_argument(
+        "embeddings", metavar="EMBEDDINGS", nargs="?",
+        help=f"the vectors behind the index, {VECTORS} (default: those in an IndexRefineFlat)",
+    )  # fmt: skip
     parser.add_argument("--ids", metavar="FILE", help="id of each embedding, integer .npy (default: its row number)")
 
 

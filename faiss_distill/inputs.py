@@ -113,7 +113,7 @@ def open_corpus(
 
     Args:
         adapter: the index.
-        embeddings: see :func:`faiss_distill.readers.open_vectors`.
+        embeddings: see :func:`faiss_distill.readers.open_vectors`; None for those that the index holds itself.
         labels: outer ids of the stored vectors, distinct, int64 ``(n,)``.
         ids: id of each embedding, or None if row ``i`` belongs to id ``i``.
         partial: whether ``ids`` may lack some of the stored vectors.
@@ -122,8 +122,16 @@ def open_corpus(
         The embeddings, and which of ``labels`` they belong to, ascending int64.
 
     Raises:
-        InputError: wrong dimension, or embeddings and stored ids are not one to one.
+        InputError: wrong dimension, none at all, or embeddings and stored ids are not one to one.
     """
+    if embeddings is None:
+        if adapter.vectors is None:
+            raise InputError(
+                "embeddings: expected the vectors behind the index, got None; only an IndexRefineFlat holds them itself"
+            )
+        if ids is not None:
+            raise InputError("ids: expected together with embeddings, got them without")
+        embeddings, ids = adapter.vectors
     corpus = open_vectors(embeddings, "embeddings")
     if corpus.d != adapter.index.d:
         raise InputError(f"embeddings: expected dimension {adapter.index.d} as the index has, got {corpus.d}")

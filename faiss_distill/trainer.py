@@ -43,7 +43,8 @@ class DistillTrainer:
 
     Args:
         index: see :func:`faiss_distill.distill`, as for all arguments.
-        embeddings: the vectors behind the index, ``(n, d)``; a sample of them if codes are frozen.
+        embeddings: the vectors behind the index, ``(n, d)``; a sample of them if codes are frozen; None if the index
+            holds them.
         queries: training queries ``(nq, d)``, or None.
         ids: id of each embedding, or None if row ``i`` belongs to id ``i``.
         relevant: relevant ids of ``queries``.
@@ -68,7 +69,7 @@ class DistillTrainer:
     def __init__(
         self,
         index: Any,
-        embeddings: Any,
+        embeddings: Any = None,
         queries: Any = None,
         *,
         ids: Any = None,

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from faiss_distill import InputError, UnsupportedIndexError
-from faiss_distill.adapters import ADAPTERS, open_index
+from faiss_distill.adapters import ADAPTERS, REFUSED, open_index
 from faiss_distill.adapters.packing import pack, unpack
 from faiss_distill.adapters.pq import PQAdapter
 from faiss_distill.adapters.transaction import CodesWriteBack, IVFWriteBack
@@ -408,15 +408,37 @@ class TestRefusals:
         if before is not None:
             assert serialized(index) == before
 
-    @pytest.mark.parametrize("factory", ["Flat", "SQ8", "IVF16,PQ8+4", "HNSW8", "HNSW8_PQ8np", "RQ4x4", "IVF16,RQ4x4"])
+    @pytest.mark.parametrize("factory", ["SQ8", "IVF16,PRQ2x2x4", "HNSW8_SQ8"])
     def test_other_classes(self, data, factory):
         index = faiss.index_factory(64, factory)
         index.train(data.documents)
         index.add(data.documents[:100])
         self.refused(index, UnsupportedIndexError, f"got {type(index).__name__}; build one")
 
+    @pytest.mark.parametrize(
+        "factory", ["Flat", "IVF16,PQ8+4", "HNSW8", "HNSW8_PQ8np", "RQ4x4", "IVF16,RQ4x4", "LSQ4x4", "IDMap,Flat"]
+    )
+    def test_classes_that_are_asked_for_say_why(self, data, factory):
+        index = faiss.index_factory(64, factory)
+        index.train(data.documents)
+        index.add_with_ids(data.documents[:100], np.arange(100)) if "IDMap" in factory else index.add(data.documents)
+        inner = faiss.downcast_index(index.index) if "IDMap" in factory else index
+        self.refused(index, UnsupportedIndexError, REFUSED[type(inner)])
+
+    def test_shards_replicas_and_bits(self, built):
+        shards, replicas, part = faiss.IndexShards(64), faiss.IndexReplicas(64), built()
+        shards.add_shard(part)
+        replicas.add_replica(part)
+        for index, why in (
+            (shards, "an IndexShards can't be tuned: tune each of its shards"),
+            (replicas, "an IndexReplicas can't be tuned: tune one of its replicas"),
+            (faiss.IndexBinaryFlat(64), "an IndexBinaryFlat can't be tuned: it compares bits"),
+        ):
+            with pytest.raises(UnsupportedIndexError, match=why):
+                open_index(index)
+
     def test_not_an_index(self):
-        for thing in ("wiki.faiss", None, np.zeros(3), faiss.IndexBinaryFlat(64)):
+        for thing in ("wiki.faiss", None, np.zeros(3)):
             self.refused(thing, InputError, "index: expected a faiss.Index, got .*read_index")
 
     def test_untrained_and_empty(self, built, data):

@@ -178,6 +178,28 @@ def test_without_lists_codes_may_be_frozen(built, data):
     np.testing.assert_array_equal(faiss.vector_to_array(index.codes), codes)
 
 
+@pytest.mark.parametrize("factory", ["OPQ16,IVF16,PQ16x4,RFlat", "IDMap2,L2norm,IVF16,PQ16x4,RFlat", "PQ16x4fs,RFlat"])
+def test_an_index_that_holds_its_vectors_needs_no_others(built, data, factory):
+    options = QUICK | {"nprobe": 1}
+    ids = 3 * np.arange(N) + 7 if "IDMap" in factory else None
+    own, given = built(factory, ids=ids), built(factory, ids=ids)
+    report = distill(own, queries=data.queries, **options)
+    assert report.n_embeddings == N
+    distill(given, data.documents[:N], data.queries, ids=ids, **options)
+    assert serialized(own) == serialized(given)
+    test = data.queries[:50]
+    found = [evaluate(own, x, test, ids=i, progress=False).own for x, i in ((None, None), (data.documents[:N], ids))]
+    assert found[0].overlap_at_10 == found[1].overlap_at_10
+
+
+def test_one_that_does_not_needs_them(built, data):
+    for factory in ("IVF16,PQ16x4", "PCA32,IVF16,PQ16x4"):
+        with pytest.raises(InputError, match="embeddings: expected the vectors behind the index, got None"):
+            distill(built(factory), queries=data.queries, **QUICK)
+    with pytest.raises(InputError, match="ids: expected together with embeddings"):
+        distill(built("IVF16,PQ16x4,RFlat"), queries=data.queries, ids=np.arange(N), **QUICK)
+
+
 class TestDocumentsAsQueries:
     def test_they_stand_in_and_the_report_says_so(self, run, data):
         _, report = run(queries=None)

@@ -134,6 +134,15 @@ class Adapter(ABC):
         return "IndexRefineFlat" in self._wrapped.names
 
     @property
+    def vectors(self) -> tuple[Float32, Int64] | None:
+        """The vectors that the index itself holds to refine by, a view ``(n, d_in)``, and the id of each; or None."""
+        flat = self._wrapped.refined_by
+        if flat is None:
+            return None
+        view = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(flat.ntotal, flat.d)
+        return view, self.outer_ids(np.arange(flat.ntotal))
+
+    @property
     def description(self) -> str:
         """The classes from the outside in, such as ``IndexPreTransform(OPQMatrix) > IndexIVFPQ``."""
         names = list(self._wrapped.names)

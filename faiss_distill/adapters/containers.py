@@ -31,6 +31,7 @@ class Wrapped:
         names: classes of the containers, outermost first.
         normalizes: whether the transforms bring vectors to unit norm, so that the exact score is one of unit vectors;
             not so where a refinement outside them re-ranks by the vectors as they came.
+        refined_by: the ``IndexFlat`` with the vectors as they came, that a refinement re-ranks by, or None.
     """
 
     outer: Any
@@ -39,6 +40,7 @@ class Wrapped:
     id_map: Int64 | None
     names: tuple[str, ...]
     normalizes: bool
+    refined_by: Any = None
 
     def transform(self, x: Float32) -> Float32:
         """``x (n, d_in)`` as the core index sees it: float32 ``(n, d)``."""
@@ -75,6 +77,7 @@ def unwrap(index: Any) -> Wrapped:
     id_map: Int64 | None = None
     names: list[str] = []
     normalizes = False
+    refined_by: Any = None
     while True:
         if isinstance(core, faiss.IndexPreTransform):
             vector: Any = core.chain
@@ -94,9 +97,10 @@ def unwrap(index: Any) -> Wrapped:
                 )
             inner = core.index
         elif isinstance(core, faiss.IndexRefineFlat):
+            refined_by = None if transforms else faiss.downcast_index(core.refine_index)
             inner = core.base_index
         else:
-            return Wrapped(index, core, tuple(transforms), id_map, tuple(names), normalizes)
+            return Wrapped(index, core, tuple(transforms), id_map, tuple(names), normalizes, refined_by)
         names.append(type(core).__name__)
         core = faiss.downcast_index(inner)
 
