@@ -15,7 +15,7 @@ from faiss_distill.adapters import quantizers
 from faiss_distill.adapters.adapter import METRICS, Adapter
 from faiss_distill.adapters.transaction import IVFWriteBack
 from faiss_distill.errors import InputError, UnsupportedIndexError
-from faiss_distill.state import Float32, IndexState, Int64, Packed
+from faiss_distill.state import Codes, Float32, IndexState, Int64, Packed
 
 
 class IVFAdapter(Adapter):
@@ -68,6 +68,28 @@ class IVFAdapter(Adapter):
             start = stop
         order = np.argsort(ids, kind="stable")
         return ids[order], packed[order], assignment[order]
+
+    def extract(self) -> IndexState:
+        """Copy the index's parameters, lists and codes into plain arrays."""
+        ids, packed, assignment = self._read_lists()
+        return IndexState(
+            metric=self.metric,
+            coarse_metric=METRICS[self._quantizer.metric_type],
+            by_residual=bool(self.core.by_residual),
+            centroids=self._quantizer.reconstruct_n(0, self.nlist),
+            codebooks=self._codebooks(),
+            assignment=assignment,
+            codes=self._unpack(packed),
+            ids=ids,
+        )
+
+    def _codebooks(self) -> Float32 | None:
+        """Codewords, float32 ``(M, ksub, dsub)``, or None."""
+        return None
+
+    def _unpack(self, packed: Packed) -> Codes:
+        """Codeword numbers ``(n, M)`` of bit-packed codes; without codebooks the codes as they are."""
+        return packed
 
     @abstractmethod
     def _hold(self, state: IndexState) -> Any:

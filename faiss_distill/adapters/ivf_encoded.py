@@ -14,7 +14,6 @@ from typing import Any
 import faiss
 import numpy as np
 
-from faiss_distill.adapters.adapter import METRICS
 from faiss_distill.adapters.ivf import IVFAdapter
 from faiss_distill.adapters.transaction import fill_lists
 from faiss_distill.config import DistillConfig, Encoding, Learn
@@ -36,20 +35,6 @@ class IVFEncodedAdapter(IVFAdapter):
         fill_lists(holder.invlists, state.assignment, state.ids, state.codes.astype(np.uint8, copy=False))
         holder.ntotal = state.n
         return holder
-
-    def extract(self) -> IndexState:
-        """Copy the index's centroids, lists and codes into plain arrays."""
-        ids, packed, assignment = self._read_lists()
-        return IndexState(
-            metric=self.metric,
-            coarse_metric=METRICS[self._quantizer.metric_type],
-            by_residual=bool(self.core.by_residual),
-            centroids=self._quantizer.reconstruct_n(0, self.nlist),
-            codebooks=None,
-            assignment=assignment,
-            codes=packed,
-            ids=ids,
-        )
 
     def decode(self, state: IndexState, rows: Int64) -> Float32:
         """What the codes of the vectors ``rows`` of a ``state`` of this index stand for: float32 ``(len(rows), d)``."""

@@ -7,12 +7,12 @@ from typing import Any
 import faiss
 import numpy as np
 
-from faiss_distill.adapters.adapter import METRICS, pq_facts, read_codebooks
+from faiss_distill.adapters.adapter import pq_facts, read_codebooks
 from faiss_distill.adapters.ivf import IVFAdapter
 from faiss_distill.adapters.packing import pack, unpack
 from faiss_distill.adapters.transaction import fill_lists
 from faiss_distill.errors import UnsupportedIndexError
-from faiss_distill.state import IndexState
+from faiss_distill.state import Codes, Float32, IndexState, Packed
 
 
 class IVFPQAdapter(IVFAdapter):
@@ -43,20 +43,11 @@ class IVFPQAdapter(IVFAdapter):
         holder.ntotal = state.n
         return holder
 
-    def extract(self) -> IndexState:
-        """Copy the index's parameters, lists and codes into plain arrays."""
-        pq = self.core.pq
-        ids, packed, assignment = self._read_lists()
-        return IndexState(
-            metric=self.metric,
-            coarse_metric=METRICS[self._quantizer.metric_type],
-            by_residual=bool(self.core.by_residual),
-            centroids=self._quantizer.reconstruct_n(0, self.nlist),
-            codebooks=read_codebooks(pq),
-            assignment=assignment,
-            codes=unpack(packed, pq.M, pq.nbits),
-            ids=ids,
-        )
+    def _codebooks(self) -> Float32:
+        return read_codebooks(self.core.pq)
+
+    def _unpack(self, packed: Packed) -> Codes:
+        return unpack(packed, self.core.pq.M, self.core.pq.nbits)
 
     def facts(self) -> dict[str, Any]:
         """What ``faiss-distill inspect`` shows of this family."""
