@@ -8,7 +8,7 @@ import faiss
 import numpy as np
 
 from faiss_distill.errors import UnsupportedIndexError
-from faiss_distill.state import Packed, code_dtype
+from faiss_distill.state import Codes, Packed, code_dtype
 
 BLOCK = 32
 """Vectors in a block of FastScan, faiss's default."""
@@ -21,11 +21,11 @@ def pack(codes: Any, nbits: int) -> Any:
     return faiss.pack_bitstrings(np.ascontiguousarray(codes, dtype=np.int32), nbits)
 
 
-def unpack(packed: Any, n_segments: int, nbits: int) -> Any:
+def unpack(packed: Any, n_segments: int, nbits: int) -> Codes:
     """Codes ``(n, M)`` of the narrowest dtype from uint8 ``(n, code_size)``."""
     if nbits == 8:
-        return packed
-    return faiss.unpack_bitstrings(packed, n_segments, nbits).astype(code_dtype(2**nbits))
+        return np.asarray(packed, dtype=np.uint8)
+    return np.asarray(faiss.unpack_bitstrings(packed, n_segments, nbits), dtype=code_dtype(2**nbits))
 
 
 def check_blocks(index: Any) -> None:
