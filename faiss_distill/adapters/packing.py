@@ -25,7 +25,8 @@ def unpack(packed: Any, n_segments: int, nbits: int) -> Codes:
     """Codes ``(n, M)`` of the narrowest dtype from uint8 ``(n, code_size)``."""
     if nbits == 8:
         return np.asarray(packed, dtype=np.uint8)
-    return np.asarray(faiss.unpack_bitstrings(packed, n_segments, nbits), dtype=code_dtype(2**nbits))
+    codes: Codes = faiss.unpack_bitstrings(packed, n_segments, nbits).astype(code_dtype(2**nbits))
+    return codes
 
 
 def check_blocks(index: Any) -> None:
