@@ -25,7 +25,8 @@ def unpack(packed: Any, n_segments: int, nbits: int) -> Codes:
     """Codes ``(n, M)`` of the narrowest dtype from uint8 ``(n, code_size)``."""
     if nbits == 8:
         return np.asarray(packed, dtype=np.uint8)
-    codes: Codes = faiss.unpack_bitstrings(packed, n_segments, nbits).astype(code_dtype(2**nbits))
+    wide: Any = faiss.unpack_bitstrings(packed, n_segments, nbits)
+    codes: Codes = wide.astype(code_dtype(2**nbits))
     return codes
 
 
