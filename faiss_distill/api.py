@@ -114,8 +114,8 @@ def distill(
 
 def evaluate(
     index: Any,
-    embeddings: Any,
-    queries: Any,
+    embeddings: Any = None,
+    queries: Any = None,
     *,
     ids: Any = None,
     relevant: Any = None,
@@ -148,6 +148,8 @@ def evaluate(
         UnsupportedIndexError: the index is not one that this package knows.
         InputError: something else about the arguments is wrong.
     """
+    if queries is None:
+        raise InputError("queries: expected those to search with, got None")
     if top_k < 10:
         raise InputError(f"top_k: expected at least 10, got {top_k}")
     adapter = open_index(index)

@@ -62,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     tune = commands.add_parser(
         "tune",
         help="fine-tune an index file",
-        usage="faiss-distill tune INDEX [EMBEDDINGS] [--queries FILE] -o OUT [options]",
+        usage="faiss-distill tune INDEX EMBEDDINGS [--queries FILE] -o OUT [options]",
         description="Fine-tune the index in INDEX and write it to OUT. INDEX is not changed unless OUT is the same "
         "file. If held-out queries do not say that the tuned index is better, OUT is the index as it was.",
     )
@@ -116,10 +116,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_inputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("index", metavar="INDEX", type=Path, help="a file from faiss.write_index")
-    parser.add_argument(
-        "embeddings", metavar="EMBEDDINGS", nargs="?",
-        help=f"the vectors behind the index, {VECTORS} (default: those in an IndexRefineFlat)",
-    )  # fmt: skip
+    note = f"the vectors behind the index, {VECTORS}, or - for those that an IndexRefineFlat holds"
+    parser.add_argument("embeddings", metavar="EMBEDDINGS", help=note)
     parser.add_argument("--ids", metavar="FILE", help="id of each embedding, integer .npy (default: its row number)")
 
 
@@ -156,7 +154,7 @@ def _tune(args: argparse.Namespace) -> None:
     index = read_index(args.index)
     trainer = DistillTrainer(
         index,
-        args.embeddings,
+        _embeddings(args.embeddings),
         args.queries,
         ids=_read_ids(args.ids),
         relevant=args.relevant,
@@ -178,7 +176,7 @@ def _eval(args: argparse.Namespace) -> None:
     index = read_index(args.index)
     result = evaluate(
         index,
-        args.embeddings,
+        _embeddings(args.embeddings),
         args.queries,
         ids=_read_ids(args.ids),
         relevant=args.relevant,
@@ -321,6 +319,11 @@ def _check_output(path: Path, size: int, inputs: Sequence[str | Path | None]) ->
     free = shutil.disk_usage(folder).free
     if free < size:
         raise InputError(f"output: expected {size} bytes free in {str(folder)!r}, got {free}")
+
+
+def _embeddings(path: str) -> str | None:
+    """The file, or None for the index's own."""
+    return None if path == "-" else path
 
 
 def _read_ids(path: str | None) -> Any:

@@ -125,17 +125,26 @@ def open_corpus(
         InputError: wrong dimension, none at all, or embeddings and stored ids are not one to one.
     """
     if embeddings is None:
-        if adapter.vectors is None:
+        own = adapter.vectors
+        if own is None:
             raise InputError(
-                "embeddings: expected the vectors behind the index, got None; only an IndexRefineFlat holds them itself"
+                "embeddings: expected the vectors behind the index, got None; only an IndexRefineFlat outside of any "
+                "transform holds them itself"
             )
         if ids is not None:
             raise InputError("ids: expected together with embeddings, got them without")
-        embeddings, ids = adapter.vectors
+        embeddings, ids = own
+        stored = np.isin(ids, labels)  # not those that were removed from the index inside
+        embeddings, ids = (embeddings, ids) if stored.all() else (embeddings[stored], ids[stored])
     corpus = open_vectors(embeddings, "embeddings")
     if corpus.d != adapter.index.d:
         raise InputError(f"embeddings: expected dimension {adapter.index.d} as the index has, got {corpus.d}")
     held = np.arange(len(labels))
+    if partial and not adapter.takes_a_sample and corpus.n < len(labels):
+        raise InputError(
+            f"embeddings: expected all {len(labels)} vectors, got {corpus.n}; an index without lists can't be searched "
+            f"with a sample"
+        )
     if partial and adapter.takes_a_sample and ids is not None:
         held = np.flatnonzero(np.isin(labels, _integers(ids, "ids")))
         if len(held) == 0:
@@ -201,26 +210,15 @@ def _examples(values: Int64) -> str:
 def check_corpus(adapter: Adapter, state: IndexState, corpus: Vectors, rng: np.random.Generator) -> None:
     """Refuse embeddings that are plainly not the ones behind the index.
 
-    Regresses a sample of embeddings on the vectors that their codes decode to, both centred. Codes that belong to
-    them give a slope near 1, whatever their length, since a codeword is about the mean of what it stands for; other
-    vectors or another order give 0, and another scale gives that scale.
-
     Raises:
-        InputError: the slope is below one half or above 2.
+        InputError: a sample of them does not go with its codes, see :meth:`Adapter.misfit`.
     """
     rows = np.sort(rng.choice(state.n, min(state.n, SAMPLE), replace=False)).astype(np.int64)
-    vectors, decoded = adapter.transform(corpus.take(rows)), adapter.decode(state, rows)
-    length = float(np.square(decoded).sum())
-    vectors, decoded = vectors - vectors.mean(axis=0), decoded - decoded.mean(axis=0)
-    spread = float(np.square(decoded).sum())
-    if spread < 1e-6 * length:
-        return  # all are the same: there is nothing to tell apart
-    slope = float((vectors * decoded).sum()) / spread
-    if not 0.5 < slope < 2:
+    misfit = adapter.misfit(state, rows, adapter.transform(corpus.take(rows)))
+    if misfit is not None:
         raise InputError(
-            f"embeddings: expected the vectors behind the index, got ones that follow its stored codes with slope "
-            f"{slope:.2f} (1 if they belong, 0 if they are others or in another order, else another scale); check the "
-            f"file, its order, its scale and ids="
+            f"embeddings: expected the vectors behind the index, got ones that {misfit}; check the file, its order, "
+            f"its scale and ids="
         )
 
 

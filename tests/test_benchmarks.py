@@ -519,5 +519,7 @@ def test_families_are_tuned_and_none_is_worse(monkeypatch, tmp_path, capsys):
     for row in rows:
         old, new = row["overlap"]
         assert new > old - 0.005
+        if "PQ" in row["factory"]:  # of lists alone, without more queries, little is certain
+            assert row["kept"]
+            assert new > old + 0.01
         assert row["codes"][1] <= 1.03 * row["codes"][0]
-    assert np.mean([row["kept"] for row in rows]) > 0.8

@@ -138,7 +138,46 @@ def test_what_they_do_not_have_is_refused(built, data, factory):
 @pytest.mark.parametrize("factory", ["IVF16,Flat", "IVF16,SQ8", "IVF16,RaBitQ"])
 def test_other_embeddings_are_refused(built, data, factory):
     index = built(factory)
-    scaled = 3 * data.documents[:N]  # RaBitQ's codes say little about the length
+    scaled = 3 * data.documents[:N]  # RaBitQ's codes say nothing about the length
     for wrong in [data.documents[:N][::-1]] + [scaled] * (factory != "IVF16,RaBitQ"):
         with pytest.raises(InputError, match="expected the vectors behind the index"):
             distill(index, wrong, data.queries, **QUICK)
+
+
+def test_rabitq_of_unequal_dimensions(data):
+    """What its codes decode to is far from the mean of what they stand for."""
+    x = data.documents[:N] * np.exp(-np.arange(64) / 5, dtype=np.float32)
+    index = faiss.index_factory(64, "PCA64,IVF16,RaBitQ", faiss.METRIC_L2)
+    index.train(x)
+    index.add(x)
+    assert distill(index, x, data.queries, **QUICK).n == N
+    with pytest.raises(InputError, match=r"share [45].% of the signs in its codes"):
+        distill(index, x[::-1], data.queries, **QUICK)
+
+
+def test_rabitq_is_relative_to_its_centroids_whatever_it_says(built, data):
+    index = built("IVF16,RaBitQ", "l2")
+    index.by_residual = False
+    adapter = open_index(index)
+    state, quantizer = moved(adapter)
+    with adapter.write(state, quantizer) as change:
+        change.commit()
+    again, x = np.empty_like(state.codes), data.documents[:N].copy()
+    index.encode_vectors(N, faiss.swig_ptr(x), faiss.swig_ptr(state.assignment), faiss.swig_ptr(again))
+    signs = np.unpackbits(again[:, :8] ^ state.codes[:, :8]).mean()
+    assert signs < 0.25  # made of what the old codes decode to, so not all
+
+
+@pytest.mark.parametrize("by_residual", [True, False])
+def test_scalar_quantizers_follow_their_centroids_if_they_say_so(data, by_residual):
+    index = faiss.index_factory(64, "IVF16,SQ8", faiss.METRIC_L2)
+    index.by_residual = by_residual
+    index.train(data.documents[:N])
+    index.add(data.documents[:N])
+    adapter = open_index(index)
+    state, quantizer = moved(adapter)
+    assert (adapter.encoder(quantizer) is None) != by_residual
+    with adapter.write(state, quantizer) as change:
+        change.commit()
+    # In lists drawn at random some of what is left exceeds the trained ranges, and is cut.
+    assert np.abs(adapter.decode(state, np.arange(N)) - data.documents[:N]).mean() < 0.005

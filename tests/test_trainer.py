@@ -161,7 +161,7 @@ def test_without_lists_there_are_no_centroids_to_learn_and_no_samples(built, dat
     before = serialized(index)
     with pytest.raises(InputError, match="learn: expected 'pq': an IndexPQ has no centroids; got 'ivf'"):
         distill(index, data.documents[:N], data.queries, learn="ivf", **QUICK)
-    with pytest.raises(InputError, match="ids: expected the ids of all 2000 stored vectors, 1100 are missing"):
+    with pytest.raises(InputError, match="embeddings: expected all 2000 vectors, got 900; an index without lists"):
         distill(
             index, data.documents[:900], data.queries, ids=np.arange(900), **QUICK | {"nprobe": 1}, encoding="frozen"
         )
@@ -188,8 +188,18 @@ def test_an_index_that_holds_its_vectors_needs_no_others(built, data, factory):
     distill(given, data.documents[:N], data.queries, ids=ids, **options)
     assert serialized(own) == serialized(given)
     test = data.queries[:50]
-    found = [evaluate(own, x, test, ids=i, progress=False).own for x, i in ((None, None), (data.documents[:N], ids))]
+    found = [
+        evaluate(own, queries=test, progress=False).own,
+        evaluate(own, data.documents[:N], test, ids=ids, progress=False).own,
+    ]
     assert found[0].overlap_at_10 == found[1].overlap_at_10
+
+
+def test_vectors_of_those_removed_inside_are_left_out(built, data):
+    index = built("IVF16,PQ16x4,RFlat")
+    faiss.downcast_index(index.base_index).remove_ids(np.arange(100, 120))
+    report = distill(index, queries=data.queries, **QUICK)
+    assert (report.n, report.n_embeddings) == (N - 20, N - 20)
 
 
 def test_one_that_does_not_needs_them(built, data):

@@ -99,6 +99,27 @@ class Adapter(ABC):
         """What the codes of the vectors ``rows`` of a ``state`` of this index stand for: float32 ``(len(rows), d)``."""
         return state.reconstruct(rows)
 
+    def misfit(self, state: IndexState, rows: Int64, vectors: Float32) -> str | None:
+        """What says that ``vectors (len(rows), d)`` are not those of the ``rows`` of ``state``; None if nothing does.
+
+        Regresses them on what their codes decode to, both centred. Codes that belong to them give a slope near 1,
+        whatever their length, since a codeword is about the mean of what it stands for; other vectors or another order
+        give 0, and another scale gives that scale.
+        """
+        decoded = self.decode(state, rows)
+        length = float(np.square(decoded).sum())
+        vectors, decoded = vectors - vectors.mean(axis=0), decoded - decoded.mean(axis=0)
+        spread = float(np.square(decoded).sum())
+        if spread < 1e-6 * length:
+            return None  # all are the same: there is nothing to tell apart
+        slope = float((vectors * decoded).sum()) / spread
+        if 0.5 < slope < 2:
+            return None
+        return (
+            f"follow its stored codes with slope {slope:.2f} (1 if they belong, 0 if they are others or in another "
+            f"order, else another scale)"
+        )
+
     def encoder(self, quantizer: Any) -> Callable[[Float32, Int64], Packed] | None:
         """What makes the codes of an index without codebooks.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import faiss
@@ -45,17 +46,12 @@ class IVFEncodedAdapter(IVFAdapter):
 
     def encoder(self, quantizer: Any) -> Callable[[Float32, Int64], Packed] | None:
         """What makes codes relative to the centroids of ``quantizer``; None where they hold the vectors themselves."""
-        if not self.core.by_residual:
-            return None
-        index = self._like(quantizer)
+        return partial(encoded, self._like(quantizer)) if self._follows_centroids else None
 
-        def encode(vectors: Float32, lists: Int64) -> Packed:
-            codes = np.empty((len(vectors), index.code_size), dtype=np.uint8)
-            pointers = (faiss.swig_ptr(a) for a in (vectors, lists, codes))
-            index.encode_vectors(len(vectors), *pointers)
-            return codes
-
-        return encode
+    @property
+    def _follows_centroids(self) -> bool:
+        """Whether codes are relative to the centroid of their list."""
+        return bool(self.core.by_residual)
 
     def effective(self, config: DistillConfig) -> DistillConfig:
         """The options, with centroids learned alone and codes by faiss.
@@ -69,6 +65,14 @@ class IVFEncodedAdapter(IVFAdapter):
         if config.encoding is Encoding.FROZEN:
             raise InputError(f"encoding: expected another than 'frozen' for an {name}, whose lists are what is learned")
         return replace(config, learn=Learn.IVF, encoding=Encoding.NEAREST)
+
+
+def encoded(index: Any, vectors: Float32, lists: Int64) -> Packed:
+    """What ``index`` stores of ``vectors (n, d)`` in ``lists (n,)``: uint8 ``(n, code_size)``."""
+    codes = np.empty((len(vectors), index.code_size), dtype=np.uint8)
+    pointers = [faiss.swig_ptr(a) for a in (vectors, lists, codes)]
+    index.encode_vectors(len(vectors), *pointers)
+    return codes
 
 
 class IVFFlatAdapter(IVFEncodedAdapter):
@@ -108,3 +112,15 @@ class IVFRaBitQAdapter(IVFEncodedAdapter):
         index = faiss.IndexIVFRaBitQ(quantizer, core.d, self.nlist, core.metric_type, True, core.rabitq.nb_bits)
         index.own_fields, index.rabitq, index.is_trained = False, core.rabitq, True
         return index
+
+    @property
+    def _follows_centroids(self) -> bool:
+        """Always: faiss ignores its ``by_residual``."""
+        return True
+
+    def misfit(self, state: IndexState, rows: Int64, vectors: Float32) -> str | None:
+        """As for others, but by the signs that vectors are coded to: what they decode to is not a mean of vectors."""
+        again = encoded(self.core, np.ascontiguousarray(vectors), np.ascontiguousarray(state.assignment[rows]))
+        signs = -(-self.core.d // 8)
+        same = float(1 - np.unpackbits(again[:, :signs] ^ state.codes[rows, :signs], axis=1).mean())
+        return None if same > 0.75 else f"share {same:.0%} of the signs in its codes (all if they belong, half if not)"
