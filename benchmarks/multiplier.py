@@ -64,7 +64,7 @@ def draw(figure: Figure, rows: Sequence[Row]) -> None:
             ax.plot([here, here * value], [level, level], ":", color=output.COLORS["ours"], lw=1)
             label = f"{'> ' if beyond else ''}{value:.2f} ×"
             middle = here * value**0.5, level
-            ax.annotate(label, middle, (0, -12), textcoords="offset points", fontsize=8, ha="center")
+            ax.annotate(label, middle, (0, 3), textcoords="offset points", fontsize=8, ha="center")
         ax.tick_params(axis="x", labelsize=7)
     figure.axes[0].legend(frameon=False, fontsize=8)
 
