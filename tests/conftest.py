@@ -78,3 +78,24 @@ def serialized(index) -> bytes:
 def core(index):
     """The IVF index inside, of its real class."""
     return faiss.downcast_index(faiss.extract_index_ivf(index))
+
+
+@pytest.fixture
+def fail_once(monkeypatch):
+    """Make one step of a change raise an error the first time that it is taken: the undo may use the same step."""
+
+    def fail_once(change, step, error, after=True):
+        real, calls = getattr(change, step), []
+
+        def failing():
+            if not calls:
+                calls.append(step)
+                if after:
+                    real()
+                raise error("injected")
+            real()
+
+        monkeypatch.setattr(change, step, failing)
+        return calls
+
+    return fail_once

@@ -268,23 +268,13 @@ def test_stale_caches_are_refreshed(built, data):
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("factory", ["IVF16,PQ8np", "IVF16_HNSW16,PQ8np", "IDMap2,OPQ8,IVF16(SQfp16),PQ8x4np,RFlat"])
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_a_failure_at_any_step_leaves_the_index_bitwise_as_it_was(built, data, monkeypatch, factory, step, when, error):
+def test_a_failure_at_any_step_leaves_the_index_bitwise_as_it_was(built, data, fail_once, factory, step, when, error):
     index = built(factory, "l2")
     core(index).set_direct_map_type(2)
     before, found = serialized(index), index.search(data.queries[:50], 10)
     adapter = open_index(index)
     change = adapter.write(*moved(adapter))
-    real, calls = getattr(change, step), []
-
-    def failing():
-        if not calls:  # the undo may use the same step
-            calls.append(1)
-            if when == "after":
-                real()
-            raise error("injected")
-        real()
-
-    monkeypatch.setattr(change, step, failing)
+    calls = fail_once(change, step, error, after=when == "after")
     with pytest.raises(error, match="injected"), change:
         pytest.fail("entered")
     assert calls
@@ -297,7 +287,7 @@ def test_a_failure_at_any_step_leaves_the_index_bitwise_as_it_was(built, data, m
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("step", CODES_STEPS)
 @pytest.mark.parametrize("factory", ["OPQ16,PQ8np", "IDMap2,PQ16x4fs,RFlat"])
-def test_a_failure_at_any_step_without_lists(built, data, monkeypatch, factory, step, when):
+def test_a_failure_at_any_step_without_lists(built, fail_once, factory, step, when):
     index = built(factory, "l2")
     inner = open_index(index).core
     if factory == "OPQ16,PQ8np":
@@ -305,17 +295,7 @@ def test_a_failure_at_any_step_without_lists(built, data, monkeypatch, factory, 
     before = serialized(index)
     adapter = open_index(index)
     change = adapter.write(*moved(adapter))
-    real, calls = getattr(change, step), []
-
-    def failing():
-        if not calls:  # the undo may use the same step
-            calls.append(1)
-            if when == "after":
-                real()
-            raise KeyboardInterrupt("injected")
-        real()
-
-    monkeypatch.setattr(change, step, failing)
+    calls = fail_once(change, step, KeyboardInterrupt, after=when == "after")
     with pytest.raises(KeyboardInterrupt, match="injected"), change:
         pytest.fail("entered")
     assert calls

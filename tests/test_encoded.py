@@ -102,23 +102,15 @@ class TestRoundTrip:
 
 @pytest.mark.parametrize("step", ["_write_lists", "_write_centroids", "_refresh_caches", "_rebuild_direct_map"])
 @pytest.mark.parametrize("factory", ["IVF16,Flat", "IVF16,SQ8", "IVF16,RaBitQ"])
-def test_a_failure_at_any_step_leaves_the_index_bitwise_as_it_was(built, monkeypatch, factory, step):
+def test_a_failure_at_any_step_leaves_the_index_bitwise_as_it_was(built, fail_once, factory, step):
     index = built(factory)
     before = serialized(index)
     adapter = open_index(index)
     change = adapter.write(*moved(adapter))
-    real, calls = getattr(change, step), []
-
-    def failing():
-        if not calls:
-            calls.append(1)
-            real()
-            raise KeyboardInterrupt("injected")
-        real()
-
-    monkeypatch.setattr(change, step, failing)
+    calls = fail_once(change, step, KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt, match="injected"), change:
         pytest.fail("entered")
+    assert calls
     assert serialized(index) == before
 
 
