@@ -64,7 +64,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="fine-tune an index file",
         usage="faiss-distill tune INDEX EMBEDDINGS [--queries FILE] -o OUT [options]",
         description="Fine-tune the index in INDEX and write it to OUT. INDEX is not changed unless OUT is the same "
-        "file. If held-out queries do not say that the tuned index is better, OUT is the index as it was.",
+        "file. If held-out queries do not say that the tuned index is better, OUT is the index as it was. The exit "
+        "status is 0 either way, and 2 after an error.",
     )
     _add_inputs(tune)
     tune.add_argument("--queries", metavar="FILE", help=f"training queries, {VECTORS} (default: documents stand in)")
@@ -85,7 +86,13 @@ def build_parser() -> argparse.ArgumentParser:
     _add_inputs(evaluation)
     evaluation.add_argument("--queries", metavar="FILE", required=True, help=f"queries, {VECTORS}")
     evaluation.add_argument("--relevant", metavar="FILE", help=f"relevant ids of the queries, {LABELS}")
-    evaluation.add_argument("--nprobe", metavar="N", type=int, nargs="+", help="lists to probe (default: 1 4 16 64)")
+    evaluation.add_argument(
+        "--nprobe",
+        metavar="N",
+        type=int,
+        nargs="+",
+        help="lists to probe, besides the index's own nprobe, which is starred (default: 1 4 16 64)",
+    )
     evaluation.add_argument("--json", action="store_true", help="print JSON")
     evaluation.set_defaults(run=_eval)
 
@@ -274,12 +281,15 @@ def read_index(path: Path) -> Any:
         InputError: no such file, or not a complete index.
     """
     if not path.is_file():
-        raise InputError(f"index: no such file: {str(path)!r}")
+        raise InputError(
+            f"index: {'expected a file, got the folder' if path.is_dir() else 'no such file'}: {str(path)!r}"
+        )
     try:
         return faiss.read_index(str(path))
     except RuntimeError as error:
-        message = str(error).splitlines()[-1]
-        raise InputError(f"index: {str(path)!r} is not a complete faiss index: {message}") from error
+        message = re.sub(r"^Error in .*? at \S+:\d+: ", "", str(error).splitlines()[-1])  # without the C++
+        hint = "; the index comes first, then its embeddings" if path.suffix == ".npy" else ""
+        raise InputError(f"index: {str(path)!r} is not a complete faiss index: {message}{hint}") from error
 
 
 def write_index(index: Any, path: Path) -> None:

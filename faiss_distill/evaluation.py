@@ -117,7 +117,7 @@ def table(before: Evaluation, after: Evaluation | None = None) -> str:
         ("nearest in 10", "nearest_in_10", ".3f"),
         (f"recall@{before.k}", "recall_at_k", ".3f"),
         ("codes scanned", "codes_scanned", ".0f"),
-        ("ms/query", "latency_ms", ".2f"),
+        ("ms/query", "latency_ms", ".3f"),
     ]
     if before.own.mrr_at_10 is not None:
         columns += [

@@ -128,6 +128,7 @@ class DistillReport:
         lines = [
             f"{self.index}, {self.metric}, {self.n} vectors of {self.before.bytes_per_vector} bytes{part}",
             f"{'Kept' if self.kept else 'NOT kept, the index is as it was'}: {self.reason}",
+            *([] if self.kept else ["(in the table: before → what the tuned index would have found)"]),
             f"trained on {trained}, epoch {self.best_epoch} of {epochs} chosen by "
             f"{self.n_selection} others, measured on {self.n_validation} more"
             + (share if self.query_source == "documents" else ""),

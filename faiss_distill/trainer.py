@@ -107,7 +107,10 @@ class DistillTrainer:
                     f"{self._sample.n} vectors {'passed' if frozen else 'stored'}, got {deepest}"
                 )
             if config.nprobe is not None and config.nprobe > adapter.nlist:
-                raise InputError(f"nprobe: expected at most nlist={adapter.nlist}, got {config.nprobe}")
+                lists = f"nlist={adapter.nlist}" if adapter.nlist > 1 else "1, as there is one list"
+                raise InputError(f"nprobe: expected at most {lists}, got {config.nprobe}")
+            if config.nprobe is None and adapter.nprobe == 1 < adapter.nlist:
+                logger.warning("judged at nprobe 1, which a fresh index has; set the one that you search with")
             self.query_source = "documents" if queries is None and query_inputs is None else "queries"
             self.query_encoder = query_encoder
             if isinstance(query_encoder, nn.Module):

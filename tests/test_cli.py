@@ -156,6 +156,9 @@ class TestErrors:
         whole = (files / "in.faiss").read_bytes()
         (files / "bad.faiss").write_bytes(whole[: len(whole) // 2] if content is None else content)
         refused(capsys, tune(files, index="bad.faiss"), "is not a complete faiss index")
+        swapped = main(["inspect", str(files / "q.npy")])
+        refused(capsys, swapped, "the index comes first, then its embeddings")
+        refused(capsys, main(["inspect", str(files)]), "expected a file, got the folder")
 
     def test_no_such_embeddings(self, files, capsys):
         refused(capsys, tune(files, embeddings="nope.npy"), "embeddings: no such file")

@@ -165,7 +165,7 @@ def test_without_lists_there_are_no_centroids_to_learn_and_no_samples(built, dat
         distill(
             index, data.documents[:900], data.queries, ids=np.arange(900), **QUICK | {"nprobe": 1}, encoding="frozen"
         )
-    with pytest.raises(InputError, match="nprobe: expected at most nlist=1, got 4"):
+    with pytest.raises(InputError, match="nprobe: expected at most 1, as there is one list, got 4"):
         distill(index, data.documents[:N], data.queries, **QUICK)
     assert serialized(index) == before
 
@@ -422,6 +422,7 @@ class TestNeverWorse:
         assert report.gain < 0
         assert "overlap@10 at nprobe 4 fell: -" in report.reason
         assert "NOT kept, the index is as it was" in str(report)
+        assert "would have found" in str(report)
         assert report.after.own.overlap_at_10 < report.before.own.overlap_at_10
         assert serialized(index) == before
 

@@ -112,7 +112,7 @@ class Adapter(ABC):
         spread = float(np.square(decoded).sum())
         if spread < 1e-6 * length:
             return None  # all are the same: there is nothing to tell apart
-        slope = float((vectors * decoded).sum()) / spread
+        slope = round(float((vectors * decoded).sum()) / spread, 2) + 0.0  # no -0.00
         if 0.5 < slope < 2:
             return None
         return (
