@@ -495,6 +495,24 @@ class TestRefusals:
             open_index(faiss.read_index(path, flag))
         assert (tmp_path / "i.faiss").read_bytes() == content
 
+    def test_memory_mapped_codes_without_lists(self, built, tmp_path):
+        path = str(tmp_path / "i.faiss")
+        faiss.write_index(built("PQ8np"), path)
+        with pytest.raises(UnsupportedIndexError, match="expected codes in memory, got memory-mapped ones"):
+            open_index(faiss.read_index(path, faiss.IO_FLAG_MMAP_IFC))
+
+    @pytest.mark.parametrize("factory", ["PQ8np", "PQ16x4fs"])
+    def test_some_of_the_codes_without_lists(self, built, factory):
+        index = built(factory)
+        before = serialized(index)
+        adapter = open_index(index)
+        some = adapter.extract().take(np.arange(900))
+        with pytest.raises(InputError, match="codes: expected those of all 2000 vectors, got 900"):
+            adapter.write(some, None)
+        with pytest.raises(NotImplementedError, match="can't be searched with some of its vectors alone"):
+            adapter.restrict(some)
+        assert serialized(index) == before
+
     def test_id_map_that_missed_an_add(self, built, data):
         index = built("IDMap,IVF16,PQ8np")
         faiss.downcast_index(index.index).add(data.documents[:3])

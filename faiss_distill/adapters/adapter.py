@@ -209,7 +209,7 @@ class Adapter(ABC):
 
         Args:
             state: of the shapes that :meth:`extract` gives; codes relative to the centroids that ``quantizer``
-                reconstructs. With fewer vectors than the index holds it can be searched, but not committed.
+                reconstructs. With fewer vectors than an index with lists holds it can be searched, but not committed.
             quantizer: from :meth:`quantizer_with`.
             lists: False leaves the inverted lists alone, codes and all, and writes the parameters only.
 

@@ -88,6 +88,8 @@ class PQAdapter(Adapter):
         return None, centroids
 
     def _transaction(self, state: IndexState, quantizer: Any, lists: bool) -> CodesWriteBack:
+        if lists and state.n != self.core.ntotal:  # a search would read past the codes
+            raise InputError(f"codes: expected those of all {self.core.ntotal} vectors, got {state.n}")
         return CodesWriteBack(self.core, state.codebooks, self._hold(state) if lists else None)
 
     def facts(self) -> dict[str, Any]:
