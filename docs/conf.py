@@ -6,7 +6,7 @@ from docutils.statemachine import StringList
 from latex2mathml.converter import convert
 
 import faiss_distill
-from faiss_distill.adapters import ADAPTERS, REFUSED
+from faiss_distill.adapters import FAMILIES, REFUSED
 
 project = "faiss_distill"
 author = "the faiss_distill authors"
@@ -66,10 +66,11 @@ class SupportTable(Directive):
             "     - for example",
             "     - what changes",
         ]
-        for family, adapter in ADAPTERS.items():
-            lines += [f"   * - ``{family.__name__}``", f"     - ``{adapter.example}``", f"     - {adapter.changes}"]
+        for kind, family in FAMILIES.items():
+            lines += [f"   * - ``{kind.__name__}``", f"     - ``{family.example}``"]
+            lines += [f"     - {family.adapter.changes}"]
         lines += ["", "Not these, which say so:", ""]
-        lines += [f"- ``{family.__name__}``: {why}" for family, why in REFUSED.items()]
+        lines += [f"- ``{kind.__name__}``: {why}" for kind, why in REFUSED.items()]
         node = nodes.container()
         self.state.nested_parse(StringList(lines, source="registry"), self.content_offset, node)
         return node.children

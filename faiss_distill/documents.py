@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from faiss_distill import query_encoders
 from faiss_distill.adapters import Adapter
+from faiss_distill.additive_encoding import AdditiveEncoder
 from faiss_distill.candidates import LocalQueries
 from faiss_distill.config import Assignment, DistillConfig, Encoding
 from faiss_distill.encoding import QueryAwareEncoder, closeness
@@ -20,7 +21,7 @@ from faiss_distill.inputs import Queries
 from faiss_distill.readers import Vectors
 from faiss_distill.routing import best_lists, probing
 from faiss_distill.state import Codes, Float32, IndexState, Int64, Metric, Packed
-from faiss_distill.students import Student, nearest_codes, similarity
+from faiss_distill.students import Student, similarity
 
 MAX_DOUBLINGS = 8
 """Of the price of a list, before documents are left where they are."""
@@ -114,6 +115,7 @@ class Documents:
         self.assignment = state.assignment
         self.codes: Codes | None = state.codes if config.encoding is Encoding.FROZEN else None
         self._config, self._nprobe, self._dtype = config, nprobe, state.codes.dtype
+        self._n_codes = state.codes.shape[1]
         self._queries = StudentQueries(taught.queries, adapter, device)
         top, scores = taught.top[:, : config.top_k], taught.scores[:, : config.top_k]
         self._local = LocalQueries(top, scores, config.local_queries)
@@ -164,24 +166,26 @@ class Documents:
             lists = self._affordable_lists(student, queries)
         if encoding is None or student.codebooks is None:
             return lists, np.empty((self.corpus.n, 0), self._dtype)
-        codes = np.empty((self.corpus.n, len(student.codebooks)), self._dtype)
+        codes = np.empty((self.corpus.n, self._n_codes), self._dtype)
         encoder = None
         if encoding is Encoding.QUERY_AWARE:
             assert queries is not None
-            encoder = QueryAwareEncoder(queries, student.metric, self._config, self._offset(student, queries))
+            kind = QueryAwareEncoder if student.codebooks.ndim == 3 else AdditiveEncoder
+            offset = self._offset(student, queries)
+            encoder = kind(queries, student.codebooks.detach(), student.metric, self._config, offset)
         with tqdm(
             total=self.corpus.n, desc="encode", unit="docs", disable=None if self._config.progress else True
         ) as bar:
             for part, vectors in self._blocks(student):
-                residuals = student.residuals(vectors, torch.from_numpy(lists[part]).to(self.device))
-                codebooks = student.codebooks.detach()
+                opened = torch.from_numpy(lists[part]).to(self.device)
                 if encoder is None:
-                    chosen = nearest_codes(residuals, codebooks)
+                    chosen = student.encode(vectors, opened)
                 else:
                     start = None
                     if self.codes is not None:
                         start = torch.from_numpy(self.codes[part].astype(np.int64)).to(self.device)
-                    chosen = encoder(vectors, residuals, codebooks, self._local_queries(part), start)
+                    residuals = student.residuals(vectors, opened)
+                    chosen = encoder(vectors, residuals, self._local_queries(part), start)
                 codes[part] = chosen.cpu().numpy()
                 bar.update(len(vectors))
         return lists, codes

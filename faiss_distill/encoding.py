@@ -152,15 +152,19 @@ class QueryAwareEncoder:
 
     Args:
         queries: training queries behind the index's transforms, ``(nq, d)``.
+        codebooks: ``(M, ksub, dsub)``.
         metric: the index's metric.
         config: the weights, ``local_queries`` and ``sweeps``.
         offset: what local queries' scores shall be wrong by: approximate minus exact score, higher being better.
     """
 
-    def __init__(self, queries: Tensor, metric: Metric, config: DistillConfig, offset: float = 0.0) -> None:
+    def __init__(
+        self, queries: Tensor, codebooks: Tensor, metric: Metric, config: DistillConfig, offset: float = 0.0
+    ) -> None:
         """Take the moments of the queries."""
         d = queries.shape[1]
-        self.queries, self.metric, self.config, self.offset = queries, metric, config, offset
+        self.queries, self.codebooks, self.metric, self.config = queries, codebooks, metric, config
+        self.offset = offset
         mean = queries.mean(0)
         centred = queries - mean
         covariance = centred.T @ centred / len(queries)
@@ -171,9 +175,9 @@ class QueryAwareEncoder:
         self.hessian = torch.eye(d, device=queries.device) + config.global_weight * d * (covariance / scale)
         self.scale = float(scale.sqrt()) * (1 if metric is Metric.INNER_PRODUCT else 2)
 
-    def block_size(self, codebooks: Tensor) -> int:
+    def block_size(self) -> int:
         """Documents to encode at a time, so that a block's tables and directions stay within 2**21 numbers each."""
-        (n_segments, ksub, dsub), directions = codebooks.shape, self.config.local_queries + 1
+        (n_segments, ksub, dsub), directions = self.codebooks.shape, self.config.local_queries + 1
         own = directions * ksub if dsub > 2 * directions else dsub**2  # of one segment at a time
         return max(16, min(256, 2**21 // max(n_segments * ksub, n_segments * dsub * directions, own)))
 
@@ -197,25 +201,38 @@ class QueryAwareEncoder:
         weights[:, -1] = config.self_weight
         return u, weights
 
-    def __call__(
-        self, vectors: Tensor, residuals: Tensor, codebooks: Tensor, local: Tensor, start: Tensor | None = None
-    ) -> Tensor:
+    def __call__(self, vectors: Tensor, residuals: Tensor, local: Tensor, start: Tensor | None = None) -> Tensor:
         """Codes of ``vectors (n, d)`` whose codes stand for ``residuals (n, d)``: int64 ``(n, M)``.
 
         The search for them begins at the codes ``start``, or at the nearest codewords.
         """
-        kappa = 0.0 if self.metric is Metric.INNER_PRODUCT else 1 / self.scale
-        size = self.block_size(codebooks)
+        size = self.block_size()
         blocks = []
         for i in range(0, len(vectors), size):
             part = slice(i, i + size)
             u, weights = self.directions(vectors[part], local[part])
             targets = torch.full_like(weights, -self.offset / self.scale)
             targets[:, -1] = 0  # the document itself as a query
-            blocks.append(
-                score_error_codes(
-                    residuals[part], codebooks, self.hessian, u, weights, kappa, self.config.sweeps,
-                    None if start is None else start[part], targets,
-                )
-            )  # fmt: skip
+            begin = None if start is None else start[part]
+            blocks.append(self._search(vectors[part], residuals[part], u, weights, targets, local[part], begin))
         return torch.cat(blocks)
+
+    @property
+    def kappa(self) -> float:
+        """What a squared error adds to the error of a score."""
+        return 0.0 if self.metric is Metric.INNER_PRODUCT else 1 / self.scale
+
+    def _search(
+        self,
+        vectors: Tensor,
+        residuals: Tensor,
+        directions: Tensor,
+        weights: Tensor,
+        targets: Tensor,
+        local: Tensor,
+        start: Tensor | None,
+    ) -> Tensor:
+        """Codes of one block."""
+        return score_error_codes(
+            residuals, self.codebooks, self.hessian, directions, weights, self.kappa, self.config.sweeps, start, targets
+        )

@@ -1,7 +1,8 @@
 """Plain arrays that stand between faiss and torch.
 
 Axes, everywhere in this package: ``n`` stored vectors, ``nlist`` inverted lists, ``M`` sub-quantizers of
-``ksub`` codewords with ``dsub`` dimensions each, ``d = M * dsub`` dimensions *behind* the index's transforms.
+``ksub`` codewords with ``dsub`` dimensions each, ``d = M * dsub`` dimensions *behind* the index's transforms. Additive
+quantizers sum ``M`` codewords in each of their ``nsplits`` parts of the dimensions, so that ``d = nsplits * dsub``.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ class Metric(enum.Enum):
 class IndexState:
     """Everything of an index that decides its scores (Distill-VQ Eq. 2-3).
 
-    The reconstruction of vector ``i`` is ``sum_m codebooks[m, codes[i, m]]`` (segments side by side), plus
-    ``centroids[assignment[i]]`` when ``by_residual``. Vectors are ordered by the id stored in the lists.
+    The reconstruction of vector ``i`` is that of its codewords, :func:`decode`, plus ``centroids[assignment[i]]`` when
+    ``by_residual``. Vectors are ordered by the id stored in the lists.
 
     An index without codebooks has its codes as faiss stores them; only its adapter can decode them.
 
@@ -39,10 +40,11 @@ class IndexState:
         coarse_metric: that of its coarse quantizer, which decides lists. faiss lets it be another.
         by_residual: whether codes hold ``x - centroid`` or ``x`` itself.
         centroids: coarse centroids as the quantizer reconstructs them, float32 ``(nlist, d)``.
-        codebooks: PQ codewords, float32 ``(M, ksub, dsub)``; None without product quantizer.
+        codebooks: codewords, float32: ``(M, ksub, dsub)`` of a product quantizer, ``(nsplits, M, ksub, dsub)`` of an
+            additive one; None without either.
         assignment: list of each vector, int64 ``(n,)``.
-        codes: codeword numbers, uint8 (``ksub <= 256``) or uint16, ``(n, M)``; without codebooks what the index stores,
-            uint8 ``(n, code_size)``.
+        codes: codeword numbers, uint8 (``ksub <= 256``) or uint16, ``(n, M)`` or ``(n, nsplits * M)``; without
+            codebooks what the index stores, uint8 ``(n, code_size)``.
         ids: ids as stored in the inverted lists, ascending, int64 ``(n,)``.
     """
 
@@ -72,9 +74,17 @@ class IndexState:
     def reconstruct(self, rows: Int64) -> Float32:
         """Decode the vectors ``rows``: float32 ``(len(rows), d)``."""
         assert self.codebooks is not None
-        m = np.arange(self.codebooks.shape[0])
-        decoded = self.codebooks[m, self.codes[rows]].reshape(len(rows), self.d)
+        decoded = decode(self.codebooks, self.codes[rows])
         return decoded + self.centroids[self.assignment[rows]] if self.by_residual else decoded
+
+
+def decode(codebooks: Float32, codes: Codes) -> Float32:
+    """What ``codes``, one row a vector, stand for under ``codebooks``, shaped as in :class:`IndexState`: ``(n, d)``."""
+    books = codebooks.reshape(-1, *codebooks.shape[-2:])
+    words = books[np.arange(len(books)), codes]  # (n, M, dsub)
+    if codebooks.ndim == 4:
+        words = words.reshape(len(codes), *codebooks.shape[:2], -1).sum(2)
+    return words.reshape(len(codes), -1)
 
 
 def code_dtype(ksub: int) -> type[np.uint8] | type[np.uint16]:

@@ -33,7 +33,7 @@ from benchmarks.suite.output import text
 from benchmarks.suite.results import Row, compare, mean_half_range, paired_p
 from benchmarks.suite.scann_peer import ScannSearcher, scann_rows
 from faiss_distill import DistillTrainer
-from faiss_distill.adapters import ADAPTERS
+from faiss_distill.adapters import FAMILIES
 from faiss_distill.config import DistillConfig
 from faiss_distill.readers import Vectors
 from faiss_distill.state import Metric
@@ -515,7 +515,7 @@ def test_families_are_tuned_and_none_is_worse(monkeypatch, tmp_path, capsys):
     assert (tmp_path / "families.txt").read_text().strip() in capsys.readouterr().out
     rows = json.loads((tmp_path / "families.json").read_text())
     assert {(row["factory"].split(",")[-1], row["metric"]) for row in rows} >= {("Flat", "l2"), ("PQ32x4fs", "ip")}
-    assert len(rows) == 2 * len(families.FAMILIES) == 2 * len(ADAPTERS)
+    assert len(rows) == 2 * len(families.FAMILIES) == 2 * len(FAMILIES)
     for row in rows:
         old, new = row["overlap"]
         assert new > old - 0.005

@@ -100,7 +100,7 @@ class TestRoundTrip:
         assert all(same) if factory == "IVF16,Flat" else np.mean(same) < 0.5
 
 
-@pytest.mark.parametrize("step", ["_write_lists", "_write_centroids", "_refresh_caches", "_rebuild_direct_map"])
+@pytest.mark.parametrize("step", ["_write_lists", "_write_centroids", "_refresh_tables", "_rebuild_direct_map"])
 @pytest.mark.parametrize("factory", ["IVF16,Flat", "IVF16,SQ8", "IVF16,RaBitQ"])
 def test_a_failure_at_any_step_leaves_the_index_bitwise_as_it_was(built, fail_once, factory, step):
     index = built(factory)

@@ -129,7 +129,7 @@ class TestQueryAwareEncoder:
         return q @ x if metric is Metric.INNER_PRODUCT else -(q - x).square().sum()
 
     def test_directions_measure_the_score_error_of_local_queries(self, metric):
-        encoder = QueryAwareEncoder(self.queries, metric, DistillConfig(local_queries=3))
+        encoder = QueryAwareEncoder(self.queries, self.books, metric, DistillConfig(local_queries=3))
         u, weights = encoder.directions(self.x, self.local)
         kappa = 0.0 if metric is Metric.INNER_PRODUCT else 1 / encoder.scale
         e = 0.3 * torch.randn(10, 8, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
@@ -145,7 +145,7 @@ class TestQueryAwareEncoder:
                 assert float(modelled) == pytest.approx(float(change), abs=1e-9)
 
     def test_the_global_term_is_the_variance_of_the_score_error_over_all_queries(self, metric):
-        encoder = QueryAwareEncoder(self.queries, metric, DistillConfig(global_weight=0.5))
+        encoder = QueryAwareEncoder(self.queries, self.books, metric, DistillConfig(global_weight=0.5))
         e = 0.3 * torch.randn(8, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
         errors = [self.score(metric, q, self.x[2] - e) - self.score(metric, q, self.x[2]) for q in self.queries]
         expected = 0.5 * 8 * float(torch.stack(errors).var(correction=0)) / encoder.scale**2
@@ -153,21 +153,21 @@ class TestQueryAwareEncoder:
 
     def test_scaling_everything_changes_no_code(self, metric):
         config = DistillConfig(local_queries=3)
-        plain = QueryAwareEncoder(self.queries, metric, config)(self.x, self.x, self.books, self.local)
+        plain = QueryAwareEncoder(self.queries, self.books, metric, config)(self.x, self.x, self.local)
         for factor in (1e-3, 1e3):
-            encoder = QueryAwareEncoder(factor * self.queries, metric, config)
-            scaled = encoder(factor * self.x, factor * self.x, factor * self.books, self.local)
+            encoder = QueryAwareEncoder(factor * self.queries, factor * self.books, metric, config)
+            scaled = encoder(factor * self.x, factor * self.x, self.local)
             assert torch.equal(plain, scaled)
 
     def test_blocks_do_not_matter(self, metric, monkeypatch):
-        encoder = QueryAwareEncoder(self.queries, metric, DistillConfig(local_queries=3))
-        whole = encoder(self.x, self.x, self.books, self.local)
+        encoder = QueryAwareEncoder(self.queries, self.books, metric, DistillConfig(local_queries=3))
+        whole = encoder(self.x, self.x, self.local)
         monkeypatch.setattr(QueryAwareEncoder, "block_size", lambda *_: 3)
-        assert torch.equal(whole, encoder(self.x, self.x, self.books, self.local))
+        assert torch.equal(whole, encoder(self.x, self.x, self.local))
 
     def test_it_lowers_the_score_error_of_local_queries(self, metric):
-        encoder = QueryAwareEncoder(self.queries, metric, DistillConfig(local_queries=3))
-        aware, nearest = encoder(self.x, self.x, self.books, self.local), nearest_codes(self.x, self.books)
+        encoder = QueryAwareEncoder(self.queries, self.books, metric, DistillConfig(local_queries=3))
+        aware, nearest = encoder(self.x, self.x, self.local), nearest_codes(self.x, self.books)
 
         def error(codes):
             decoded = decode(codes, self.books)
@@ -183,7 +183,7 @@ class TestQueryAwareEncoder:
     @pytest.mark.parametrize("offset", [-0.2, 0.2])
     def test_scores_of_local_queries_are_wrong_by_the_offset(self, metric, offset):
         config, local = DistillConfig(local_queries=1, local_weight=100.0), self.local[:, :1]
-        codes = QueryAwareEncoder(self.queries, metric, config, offset)(self.x, self.x, self.books, local)
+        codes = QueryAwareEncoder(self.queries, self.books, metric, config, offset)(self.x, self.x, local)
         decoded, queries = decode(codes, self.books), self.queries[local[:, 0]]
         wrong = [
             self.score(metric, q, near) - self.score(metric, q, x)
@@ -195,7 +195,7 @@ class TestQueryAwareEncoder:
 def test_queries_that_are_all_zero_give_nearest_codes():
     x, books = torch.randn(5, 8), torch.randn(4, 6, 2)
     encoder = QueryAwareEncoder(
-        torch.zeros(20, 8), Metric.INNER_PRODUCT, DistillConfig(local_queries=1, self_weight=0.0)
+        torch.zeros(20, 8), books, Metric.INNER_PRODUCT, DistillConfig(local_queries=1, self_weight=0.0)
     )
-    codes = encoder(x, x, books, torch.zeros(5, 1, dtype=torch.int64))
+    codes = encoder(x, x, torch.zeros(5, 1, dtype=torch.int64))
     assert torch.equal(codes, nearest_codes(x, books))

@@ -130,7 +130,7 @@ def test_not_kept_leaves_the_index_bitwise(built, data, monkeypatch):
     assert serialized(index) == before
 
 
-@pytest.mark.parametrize("step", ["_write_centroids", "_write_codebooks", "_refresh_caches"])
+@pytest.mark.parametrize("step", ["_write_centroids", "_write_codebooks", "_refresh_tables"])
 def test_a_failure_at_any_step_leaves_the_index_bitwise(built, data, always_kept, monkeypatch, step):
     index = built()
     before = serialized(index)

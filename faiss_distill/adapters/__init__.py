@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import faiss
 
 from faiss_distill.adapters.adapter import Adapter
+from faiss_distill.adapters.additive import AdditiveAdapter, IVFAdditiveAdapter
 from faiss_distill.adapters.containers import unwrap
 from faiss_distill.adapters.ivf_encoded import IVFFlatAdapter, IVFRaBitQAdapter, IVFScalarQuantizerAdapter
 from faiss_distill.adapters.ivfpq import IVFPQAdapter
@@ -15,14 +17,36 @@ from faiss_distill.adapters.pq import PQAdapter
 from faiss_distill.adapters.pq_fastscan import PQFastScanAdapter
 from faiss_distill.errors import InputError, UnsupportedIndexError
 
-ADAPTERS: dict[type, type[Adapter]] = {
-    faiss.IndexIVFPQ: IVFPQAdapter,
-    faiss.IndexIVFPQFastScan: IVFPQFastScanAdapter,
-    faiss.IndexIVFFlat: IVFFlatAdapter,
-    faiss.IndexIVFScalarQuantizer: IVFScalarQuantizerAdapter,
-    faiss.IndexIVFRaBitQ: IVFRaBitQAdapter,
-    faiss.IndexPQ: PQAdapter,
-    faiss.IndexPQFastScan: PQFastScanAdapter,
+
+@dataclass(frozen=True)
+class Family:
+    """A row of the registry.
+
+    Attributes:
+        adapter: what opens an index of the family.
+        example: a factory string of it.
+    """
+
+    adapter: type[Adapter]
+    example: str
+
+
+FAMILIES: dict[type, Family] = {
+    faiss.IndexIVFPQ: Family(IVFPQAdapter, "OPQ16,IVF4096,PQ16"),
+    faiss.IndexIVFPQFastScan: Family(IVFPQFastScanAdapter, "IVF4096,PQ32x4fsr"),
+    faiss.IndexPQ: Family(PQAdapter, "OPQ16,PQ16"),
+    faiss.IndexPQFastScan: Family(PQFastScanAdapter, "PQ32x4fs"),
+    faiss.IndexIVFResidualQuantizer: Family(IVFAdditiveAdapter, "IVF4096,RQ16x8"),
+    faiss.IndexIVFLocalSearchQuantizer: Family(IVFAdditiveAdapter, "IVF4096,LSQ16x8"),
+    faiss.IndexIVFProductResidualQuantizer: Family(IVFAdditiveAdapter, "IVF4096,PRQ4x4x8"),
+    faiss.IndexIVFProductLocalSearchQuantizer: Family(IVFAdditiveAdapter, "IVF4096,PLSQ4x4x8"),
+    faiss.IndexResidualQuantizer: Family(AdditiveAdapter, "RQ16x8"),
+    faiss.IndexLocalSearchQuantizer: Family(AdditiveAdapter, "LSQ16x8"),
+    faiss.IndexProductResidualQuantizer: Family(AdditiveAdapter, "PRQ4x4x8"),
+    faiss.IndexProductLocalSearchQuantizer: Family(AdditiveAdapter, "PLSQ4x4x8"),
+    faiss.IndexIVFFlat: Family(IVFFlatAdapter, "IVF4096,Flat"),
+    faiss.IndexIVFScalarQuantizer: Family(IVFScalarQuantizerAdapter, "IVF4096,SQ8"),
+    faiss.IndexIVFRaBitQ: Family(IVFRaBitQAdapter, "IVF4096,RaBitQ"),
 }
 
 """The families that can be tuned: one row each, of which the documentation's table and every message are made."""
@@ -35,16 +59,12 @@ REFUSED: dict[type, str] = {
     faiss.IndexHNSWPQ: "its graph was built from its codes and would go stale; use lists with an HNSW coarse "
     "quantizer, such as IVF4096_HNSW32,PQ16",
     faiss.IndexIVFPQR: "its second codes refine the first ones; spend the bytes on longer codes, or refine with RFlat",
-    faiss.IndexResidualQuantizer: "additive codebooks can't be learned yet; use PQ",
-    faiss.IndexIVFResidualQuantizer: "additive codebooks can't be learned yet; use PQ",
-    faiss.IndexLocalSearchQuantizer: "additive codebooks can't be learned yet; use PQ",
-    faiss.IndexIVFLocalSearchQuantizer: "additive codebooks can't be learned yet; use PQ",
     faiss.IndexShards: "tune each of its shards by itself, index.at(i), with its own embeddings",
     faiss.IndexReplicas: "tune one of its replicas, index.at(0), and replicate that",
 }
 """Why not, of other classes that are asked for."""
 
-__all__ = ["ADAPTERS", "REFUSED", "Adapter", "open_index"]
+__all__ = ["FAMILIES", "REFUSED", "Adapter", "Family", "open_index"]
 
 
 def open_index(index: Any) -> Adapter:
@@ -64,15 +84,15 @@ def open_index(index: Any) -> Adapter:
             f"read a file with faiss.read_index, and take the faiss index out of a wrapper"
         )
     wrapped = unwrap(index)
-    family = ADAPTERS.get(type(wrapped.core))
+    family = FAMILIES.get(type(wrapped.core))
     if family is None:
         why = REFUSED.get(type(wrapped.core))
         if why is not None:
             raise UnsupportedIndexError(f"index: an {type(wrapped.core).__name__} can't be tuned: {why}")
-        known = ", ".join(sorted(c.__name__ for c in ADAPTERS))
+        known = ", ".join(sorted(c.__name__ for c in FAMILIES))
         raise UnsupportedIndexError(
             f"index: expected one of {known} (inside any of IndexPreTransform, IndexIDMap, IndexIDMap2, "
             f"IndexRefineFlat), got {type(wrapped.core).__name__}; build one with e.g. "
             f"faiss.index_factory(d, 'OPQ16,IVF1024,PQ16', metric)"
         )
-    return family(wrapped)
+    return family.adapter(wrapped)

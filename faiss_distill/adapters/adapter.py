@@ -9,8 +9,8 @@ from typing import Any
 
 import faiss
 import numpy as np
-from faiss.contrib.inspect_tools import get_pq_centroids
 
+from faiss_distill.adapters.codebooks import Codebooks
 from faiss_distill.adapters.containers import Wrapped, outer_ids
 from faiss_distill.adapters.transaction import WriteBack
 from faiss_distill.config import DistillConfig
@@ -27,12 +27,12 @@ class Adapter(ABC):
         index: the outer index, which is what a user searches.
         core: the index inside, of its real class.
         metric: its metric.
+        codebooks: its codebooks, or None if it has none.
     """
 
+    codebooks: Codebooks | None = None
     takes_a_sample = True
     """Whether it can be searched with some of its vectors alone, under their own ids."""
-    example: str
-    """A factory string of the family."""
     changes: str
     """What tuning changes."""
 
@@ -142,7 +142,7 @@ class Adapter(ABC):
 
     def facts(self) -> dict[str, Any]:
         """What ``faiss-distill inspect`` shows of this family."""
-        return {}
+        return {} if self.codebooks is None else self.codebooks.facts()
 
     @property
     def normalizes(self) -> bool:
@@ -211,7 +211,8 @@ class Adapter(ABC):
             state: of the shapes that :meth:`extract` gives; codes relative to the centroids that ``quantizer``
                 reconstructs. With fewer vectors than an index with lists holds it can be searched, but not committed.
             quantizer: from :meth:`quantizer_with`.
-            lists: False leaves the inverted lists alone, codes and all, and writes the parameters only.
+            lists: False leaves the inverted lists alone, codes and all, and writes the parameters only; not so where
+                what is stored holds the norms of what it decodes to.
 
         Raises:
             InputError: a shape, dtype or code of ``state`` does not fit this index.
@@ -223,13 +224,12 @@ class Adapter(ABC):
         }
         bounded: list[tuple[str, Int64 | Codes, int]] = [("assignment", state.assignment, self.nlist)]
         finite = [("centroids", state.centroids)]
-        if state.codebooks is None:
+        if self.codebooks is None or state.codebooks is None:
             expected["codes"] = (state.n, self.core.code_size), np.uint8
         else:
-            pq = self.core.pq
-            expected["codebooks"] = (pq.M, pq.ksub, pq.dsub), np.float32
-            expected["codes"] = (state.n, pq.M), code_dtype(pq.ksub)
-            bounded.append(("codes", state.codes, pq.ksub))
+            expected["codebooks"] = self.codebooks.shape, np.float32
+            expected["codes"] = (state.n, self.codebooks.n_codes), code_dtype(self.codebooks.ksub)
+            bounded.append(("codes", state.codes, self.codebooks.ksub))
             finite.append(("codebooks", state.codebooks))
         for name, (shape, dtype) in expected.items():
             array = getattr(state, name)
@@ -241,14 +241,6 @@ class Adapter(ABC):
         for name, array in finite:
             if not np.isfinite(array).all():
                 raise InputError(f"{name}: expected finite values, got NaN or infinity")
-        return self._transaction(state, quantizer, lists)
-
-
-def read_codebooks(pq: Any) -> Float32:
-    """A copy of a product quantizer's codewords: float32 ``(M, ksub, dsub)``."""
-    return np.array(get_pq_centroids(pq)).reshape(pq.M, pq.ksub, pq.dsub)
-
-
-def pq_facts(pq: Any) -> dict[str, Any]:
-    """What ``faiss-distill inspect`` shows of a product quantizer."""
-    return {"PQ": f"M={pq.M} nbits={pq.nbits} dsub={pq.dsub}"}
+        return self._transaction(
+            state, quantizer, lists or (self.codebooks is not None and self.codebooks.stores_norms)
+        )

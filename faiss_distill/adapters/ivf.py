@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,9 +12,9 @@ from faiss.contrib.inspect_tools import get_invlist
 
 from faiss_distill.adapters import quantizers
 from faiss_distill.adapters.adapter import METRICS, Adapter
-from faiss_distill.adapters.transaction import IVFWriteBack
+from faiss_distill.adapters.transaction import IVFWriteBack, lists_of
 from faiss_distill.errors import InputError, UnsupportedIndexError
-from faiss_distill.state import Codes, Float32, IndexState, Int64, Packed
+from faiss_distill.state import Float32, IndexState, Int64, Packed
 
 
 class IVFAdapter(Adapter):
@@ -77,23 +76,15 @@ class IVFAdapter(Adapter):
             coarse_metric=METRICS[self._quantizer.metric_type],
             by_residual=bool(self.core.by_residual),
             centroids=self._quantizer.reconstruct_n(0, self.nlist),
-            codebooks=self._codebooks(),
+            codebooks=None if self.codebooks is None else self.codebooks.read(),
             assignment=assignment,
-            codes=self._unpack(packed),
+            codes=packed if self.codebooks is None else self.codebooks.unpack(packed),
             ids=ids,
         )
 
-    def _codebooks(self) -> Float32 | None:
-        """Codewords, float32 ``(M, ksub, dsub)``, or None."""
-        return None
-
-    def _unpack(self, packed: Packed) -> Codes:
-        """Codeword numbers ``(n, M)`` of bit-packed codes; without codebooks the codes as they are."""
-        return packed
-
-    @abstractmethod
-    def _hold(self, state: IndexState) -> Any:
-        """An index off to the side that owns inverted lists with the codes of ``state``."""
+    def _hold(self, assignment: Int64, ids: Int64, packed: Packed) -> Any:
+        """An index off to the side that owns inverted lists with these codes."""
+        return lists_of(self.nlist, assignment, ids, packed)
 
     @property
     def nlist(self) -> int:
@@ -127,11 +118,16 @@ class IVFAdapter(Adapter):
         return quantizer, quantizer.reconstruct_n(0, self.nlist)
 
     def _transaction(self, state: IndexState, quantizer: Any, lists: bool) -> IVFWriteBack:
-        return IVFWriteBack(self.core, state.codebooks, quantizer, self._hold(state) if lists else None)
+        words, packed = None, state.codes
+        if self.codebooks is not None and state.codebooks is not None:
+            words = self.codebooks.holding(state.codebooks, state.codes)
+            packed = self.codebooks.pack(words, state.codes) if lists else packed
+        holder = self._hold(state.assignment, state.ids, packed.astype(np.uint8, copy=False)) if lists else None
+        return IVFWriteBack(self.core, self.codebooks, words, quantizer, holder)
 
     def restrict(self, state: IndexState) -> IVFWriteBack:
         """A transaction under which the index holds only these of its vectors, for as long as it is not undone."""
-        return IVFWriteBack(self.core, state.codebooks, faiss.clone_index(self._quantizer), self._hold(state))
+        return self._transaction(state, faiss.clone_index(self._quantizer), True)
 
     def facts(self) -> dict[str, Any]:
         """What ``faiss-distill inspect`` shows of this family."""

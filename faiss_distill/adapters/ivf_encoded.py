@@ -16,7 +16,6 @@ import faiss
 import numpy as np
 
 from faiss_distill.adapters.ivf import IVFAdapter
-from faiss_distill.adapters.transaction import fill_lists
 from faiss_distill.config import DistillConfig, Encoding, Learn
 from faiss_distill.errors import InputError
 from faiss_distill.state import Float32, IndexState, Int64, Packed
@@ -30,12 +29,6 @@ class IVFEncodedAdapter(IVFAdapter):
     @abstractmethod
     def _like(self, quantizer: Any) -> Any:
         """An empty index that encodes as this one does, but with another coarse quantizer, which it does not own."""
-
-    def _hold(self, state: IndexState) -> Any:
-        holder = self._like(self.core.quantizer)
-        fill_lists(holder.invlists, state.assignment, state.ids, state.codes.astype(np.uint8, copy=False))
-        holder.ntotal = state.n
-        return holder
 
     def decode(self, state: IndexState, rows: Int64) -> Float32:
         """What the codes of the vectors ``rows`` of a ``state`` of this index stand for: float32 ``(len(rows), d)``."""
@@ -78,8 +71,6 @@ def encoded(index: Any, vectors: Float32, lists: Int64) -> Packed:
 class IVFFlatAdapter(IVFEncodedAdapter):
     """One ``IndexIVFFlat``: the vectors themselves, which move between lists."""
 
-    example = "IVF4096,Flat"
-
     def _like(self, quantizer: Any) -> Any:
         index = faiss.IndexIVFFlat(quantizer, self.core.d, self.nlist, self.core.metric_type)
         index.own_fields = False
@@ -89,7 +80,6 @@ class IVFFlatAdapter(IVFEncodedAdapter):
 class IVFScalarQuantizerAdapter(IVFEncodedAdapter):
     """One ``IndexIVFScalarQuantizer``; its ranges stay."""
 
-    example = "IVF4096,SQ8"
     changes = "coarse centroids, lists of vectors, codes to go with them"
 
     def _like(self, quantizer: Any) -> Any:
@@ -104,7 +94,6 @@ class IVFScalarQuantizerAdapter(IVFEncodedAdapter):
 class IVFRaBitQAdapter(IVFEncodedAdapter):
     """One ``IndexIVFRaBitQ``; its codes hold factors of the centroids."""
 
-    example = "IVF4096,RaBitQ"
     changes = "coarse centroids, lists of vectors, codes to go with them"
 
     def _like(self, quantizer: Any) -> Any:

@@ -9,7 +9,8 @@ import numpy as np
 
 from faiss_distill.adapters.ivfpq import IVFPQAdapter
 from faiss_distill.adapters.packing import check_blocks, unpack_blocks
-from faiss_distill.state import IndexState, Int64, Packed
+from faiss_distill.adapters.transaction import fill_lists
+from faiss_distill.state import Int64, Packed
 
 
 class IVFPQFastScanAdapter(IVFPQAdapter):
@@ -17,8 +18,6 @@ class IVFPQFastScanAdapter(IVFPQAdapter):
 
     faiss's search rounds its look-up tables to 8 bits, so its scores differ a little from those that training sees.
     """
-
-    example = "IVF4096,PQ32x4fsr"
 
     def _check_family(self, ivf: Any) -> None:
         check_blocks(ivf)
@@ -35,8 +34,13 @@ class IVFPQFastScanAdapter(IVFPQAdapter):
         blocks = faiss.rev_swig_ptr(lists.get_codes(number), n_bytes)
         return faiss.rev_swig_ptr(lists.get_ids(number), size).copy(), unpack_blocks(self.core, blocks, size)
 
-    def _hold(self, state: IndexState) -> Any:
-        # faiss itself makes the blocks, in converting an IndexIVFPQ: add_core and add_sa_codes would corrupt them.
-        holder = faiss.IndexIVFPQFastScan(super()._hold(state), self.core.bbs)
+    def _hold(self, assignment: Int64, ids: Int64, packed: Packed) -> Any:
+        # faiss itself makes the blocks, in converting an IndexIVFPQ: add_core and add_sa_codes would corrupt them. It
+        # copies the lists, so the one that has none of its own codebooks will do.
+        ivf, pq = self.core, self.core.pq
+        plain = faiss.IndexIVFPQ(ivf.quantizer, ivf.d, ivf.nlist, pq.M, pq.nbits, ivf.metric_type)
+        plain.own_fields, plain.is_trained, plain.ntotal = False, True, len(ids)
+        fill_lists(plain.invlists, assignment, ids, packed)
+        holder = faiss.IndexIVFPQFastScan(plain, ivf.bbs)
         holder.own_fields = False
         return holder

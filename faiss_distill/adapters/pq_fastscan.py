@@ -8,20 +8,23 @@ import faiss
 
 from faiss_distill.adapters.packing import check_blocks, unpack_blocks
 from faiss_distill.adapters.pq import PQAdapter
-from faiss_distill.state import IndexState, Packed
+from faiss_distill.state import Packed
 
 
 class PQFastScanAdapter(PQAdapter):
     """One ``IndexPQFastScan``; its search rounds look-up tables to 8 bits, which training does not see."""
 
-    example = "PQ32x4fs"
-
     def _check(self) -> None:
         check_blocks(self.core)
+        self.codebooks = self._open_codebooks()
 
     def _read_codes(self) -> Packed:
         return unpack_blocks(self.core, faiss.vector_to_array(self.core.codes), self.core.ntotal)
 
-    def _hold(self, state: IndexState) -> Any:
+    def _hold(self, packed: Packed) -> Any:
         # faiss itself makes the blocks, in converting an IndexPQ.
-        return faiss.IndexPQFastScan(super()._hold(state), self.core.bbs)
+        pq = self.core.pq
+        plain: Any = faiss.IndexPQ(self.core.d, pq.M, pq.nbits, self.core.metric_type)
+        faiss.copy_array_to_vector(packed.ravel(), plain.codes)
+        plain.is_trained, plain.ntotal = True, len(packed)
+        return faiss.IndexPQFastScan(plain, self.core.bbs)

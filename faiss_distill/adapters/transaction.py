@@ -10,7 +10,8 @@ import faiss
 import numpy as np
 
 from faiss_distill.adapters import quantizers
-from faiss_distill.state import Float32, Int64, Packed
+from faiss_distill.adapters.codebooks import Codebooks
+from faiss_distill.state import Int64, Packed
 
 
 class WriteBack(ABC):
@@ -22,13 +23,14 @@ class WriteBack(ABC):
 
     Args:
         core: the index to change, without its containers.
-        codebooks: float32 ``(M, ksub, dsub)``, or None if the index has none.
+        codebooks: those of the index, or None if it has none.
+        words: what they shall hold, from their ``holding``.
     """
 
-    def __init__(self, core: Any, codebooks: Float32 | None) -> None:
+    def __init__(self, core: Any, codebooks: Codebooks | None, words: Any) -> None:
         """Copy what would be overwritten."""
-        self._core, self._codebooks = core, codebooks
-        self._old_codebooks = None if codebooks is None else faiss.vector_to_array(core.pq.centroids)
+        self._core, self._codebooks, self._words = core, codebooks, words
+        self._old_words = None if codebooks is None else codebooks.copy()
         self._committed = False
 
     def __enter__(self) -> WriteBack:
@@ -66,44 +68,32 @@ class WriteBack(ABC):
 
     def _write_codebooks(self) -> None:
         if self._codebooks is not None:
-            faiss.copy_array_to_vector(np.ascontiguousarray(self._codebooks).ravel(), self._core.pq.centroids)
+            self._codebooks.overwrite(self._words)
 
     def _undo_codebooks(self) -> None:
-        if self._old_codebooks is not None:
-            faiss.copy_array_to_vector(self._old_codebooks, self._core.pq.centroids)
-        self._refresh_caches()
-
-    def _refresh_caches(self) -> None:
-        """Everything in the index that faiss derives from centroids or codebooks."""
-        if self._codebooks is None:
-            return
-        pq = self._core.pq
-        if pq.transposed_centroids.size():
-            pq.sync_transposed_centroids()
-        if pq.sdc_table.size():
-            pq.compute_sdc_table()
+        if self._codebooks is not None:
+            self._codebooks.overwrite(self._old_words)
 
 
 class CodesWriteBack(WriteBack):
-    """Puts new codebooks and codes into an ``IndexPQ`` or its kin.
+    """Puts new codebooks and codes into an index without inverted lists.
 
     Args:
         core: the index to change.
-        codebooks: float32 ``(M, ksub, dsub)``.
-        holder: an index of the same class, off to the side, that has the new codes; None to leave those of ``core``
-            alone.
+        codebooks: its codebooks.
+        words: what they shall hold.
+        holder: an index off to the side that has the new codes; None to leave those of ``core`` alone.
     """
 
-    def __init__(self, core: Any, codebooks: Float32 | None, holder: Any) -> None:
+    def __init__(self, core: Any, codebooks: Codebooks, words: Any, holder: Any) -> None:
         """Copy what would be overwritten."""
-        super().__init__(core, codebooks)
+        super().__init__(core, codebooks, words)
         self._holder = holder
         self._old: Any = faiss.clone_index(core)
 
     def _write(self) -> None:
         self._write_codes()
         self._write_codebooks()
-        self._refresh_caches()
 
     def _write_codes(self) -> None:
         if self._holder is not None:
@@ -119,15 +109,15 @@ class IVFWriteBack(WriteBack):
 
     Args:
         core: the index to change.
-        codebooks: float32 ``(M, ksub, dsub)``, or None if the index has none.
+        codebooks: its codebooks, or None if it has none.
+        words: what they shall hold.
         quantizer: a coarse quantizer of the same class as the index's, holding the new centroids.
-        holder: an index of the same class, off to the side, that owns the new inverted lists; None to leave those of
-            ``core`` alone.
+        holder: an index off to the side that owns the new inverted lists; None to leave those of ``core`` alone.
     """
 
-    def __init__(self, core: Any, codebooks: Float32 | None, quantizer: Any, holder: Any) -> None:
+    def __init__(self, core: Any, codebooks: Codebooks | None, words: Any, quantizer: Any, holder: Any) -> None:
         """Copy what would be overwritten."""
-        super().__init__(core, codebooks)
+        super().__init__(core, codebooks, words)
         self._quantizer, self._holder = quantizer, holder
         self._live_quantizer = faiss.downcast_index(core.quantizer)
         self._old_quantizer = faiss.clone_index(core.quantizer)
@@ -140,7 +130,7 @@ class IVFWriteBack(WriteBack):
         self._write_lists()
         self._write_centroids()
         self._write_codebooks()
-        self._refresh_caches()
+        self._refresh_tables()
         self._rebuild_direct_map()
 
     def commit(self) -> None:
@@ -171,9 +161,9 @@ class IVFWriteBack(WriteBack):
     def _write_centroids(self) -> None:
         quantizers.overwrite(self._live_quantizer, self._quantizer)
 
-    def _refresh_caches(self) -> None:
-        super()._refresh_caches()
-        if self._codebooks is not None and self._core.use_precomputed_table > 0:
+    def _refresh_tables(self) -> None:
+        # Of centroids and codebooks; 0 would become 1, and cost memory.
+        if getattr(self._core, "use_precomputed_table", 0) > 0:
             self._core.precompute_table()
 
     def _rebuild_direct_map(self) -> None:
@@ -189,7 +179,22 @@ class IVFWriteBack(WriteBack):
         self._core.replace_invlists(self._old_lists, self._owned)
         quantizers.overwrite(self._live_quantizer, self._old_quantizer)
         self._undo_codebooks()
+        self._refresh_tables()
         self._core.direct_map = self._old_map.direct_map
+
+
+def lists_of(nlist: int, assignment: Int64, ids: Int64, packed: Packed) -> Any:
+    """An index off to the side that owns ``nlist`` lists of the codes ``packed (n, code_size)``, and nothing else.
+
+    An index, because it frees lists of any kind; what Python owns of them it frees as what it takes them for.
+    """
+    code_size = packed.shape[1]
+    holder: Any = faiss.IndexIVFScalarQuantizer(
+        faiss.IndexFlatL2(code_size), code_size, nlist, faiss.ScalarQuantizer.QT_8bit_direct
+    )  # of one byte a dimension
+    holder.own_fields = False
+    fill_lists(holder.invlists, assignment, ids, packed)
+    return holder
 
 
 def fill_lists(lists: Any, assignment: Int64, ids: Int64, packed: Packed) -> None:

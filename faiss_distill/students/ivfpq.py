@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from faiss_distill.state import IndexState
-from faiss_distill.students.student import Student
+from faiss_distill.students.codewords import CodewordStudent
 
 
 def nearest_codes(residuals: Tensor, codebooks: Tensor) -> Tensor:
@@ -31,22 +30,11 @@ def decode(codes: Tensor, codebooks: Tensor) -> Tensor:
     return F.embedding(flat, codebooks.reshape(-1, dsub)).flatten(1)
 
 
-class IVFPQStudent(Student):
+class IVFPQStudent(CodewordStudent):
     """Coarse centroids and PQ codebooks as parameters."""
 
-    codebooks: nn.Parameter
+    def _nearest(self, residuals: Tensor) -> Tensor:
+        return nearest_codes(residuals, self.codebooks)
 
-    def __init__(self, state: IndexState, query_encoder: nn.Module | None = None) -> None:
-        """Copy the state's arrays into parameters."""
-        super().__init__(state, query_encoder)
-        self.codebooks = nn.Parameter(torch.tensor(state.codebooks))
-
-    @torch.no_grad()
-    def encode(self, vectors: Tensor, assignment: Tensor) -> Tensor:
-        """Nearest codewords of ``vectors (n, d)`` in the lists ``assignment (n,)``: int64 ``(n, M)``."""
-        return nearest_codes(self.residuals(vectors, assignment), self.codebooks)
-
-    def reconstruct(self, assignment: Tensor, codes: Tensor) -> Tensor:
-        """Distill-VQ Eq. 2-3: ``(n, d)`` from lists ``(n,)`` and codes ``(n, M)``."""
-        decoded = decode(codes, self.codebooks)
-        return decoded + F.embedding(assignment, self.centroids) if self.by_residual else decoded
+    def _decode(self, codes: Tensor) -> Tensor:
+        return decode(codes, self.codebooks)

@@ -1,0 +1,37 @@
+"""Additive quantizers, with inverted lists and without: residual, local search, and products of these.
+
+Which codewords stand for a vector is a search of its own, so codes are found in :mod:`faiss_distill.encoding` and
+:mod:`faiss_distill.students.additive`; faiss is only given them to store.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from faiss_distill.adapters.codebooks import AdditiveCodebooks, Codebooks
+from faiss_distill.adapters.codes import CodesAdapter
+from faiss_distill.adapters.ivf import IVFAdapter
+
+NAMES = ("rq", "lsq", "prq", "plsq")
+
+
+def _open(core: Any) -> Codebooks:
+    quantizer = next(getattr(core, name) for name in NAMES if hasattr(core, name))
+    return AdditiveCodebooks(quantizer, core.metric_type)
+
+
+class AdditiveAdapter(CodesAdapter):
+    """One index of additive codes alone."""
+
+    def _open_codebooks(self) -> Codebooks:
+        return _open(self.core)
+
+
+class IVFAdditiveAdapter(IVFAdapter):
+    """One index of additive codes in inverted lists."""
+
+    changes = "coarse centroids, codebooks, codes, lists of vectors"
+
+    def _check(self) -> None:
+        super()._check()
+        self.codebooks = _open(self.core)

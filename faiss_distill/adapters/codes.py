@@ -1,0 +1,104 @@
+"""Codes without inverted lists. To the rest of this package they are one list, about the origin."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import faiss
+import numpy as np
+
+from faiss_distill.adapters.adapter import Adapter
+from faiss_distill.adapters.codebooks import Codebooks
+from faiss_distill.adapters.transaction import CodesWriteBack
+from faiss_distill.config import Assignment, DistillConfig, Learn
+from faiss_distill.errors import InputError, UnsupportedIndexError
+from faiss_distill.state import Float32, IndexState, Packed
+
+
+class CodesAdapter(Adapter):
+    """One index of codes alone."""
+
+    codebooks: Codebooks
+    takes_a_sample = False  # its ids are positions
+    changes = "codebooks, codes"
+
+    def _check(self) -> None:
+        if not self.core.codes.is_owned:
+            raise UnsupportedIndexError(
+                "index: expected codes in memory, got memory-mapped ones; read the index without IO_FLAG_MMAP_IFC"
+            )
+        self.codebooks = self._open_codebooks()
+
+    @abstractmethod
+    def _open_codebooks(self) -> Codebooks:
+        """The index's codebooks."""
+
+    def _read_codes(self) -> Packed:
+        """Bit-packed codes, uint8 ``(n, code_size)``."""
+        return faiss.vector_to_array(self.core.codes).reshape(self.core.ntotal, self.core.code_size)
+
+    def _hold(self, packed: Packed) -> Any:
+        """An index off to the side with these codes, uint8 ``(n, code_size)``."""
+        holder: Any = faiss.IndexPQ(packed.shape[1], packed.shape[1], 8)  # of one byte a dimension
+        faiss.copy_array_to_vector(packed.ravel(), holder.codes)
+        return holder
+
+    @property
+    def nlist(self) -> int:
+        """One list."""
+        return 1
+
+    @property
+    def nprobe(self) -> int:
+        """One, which is all."""
+        return 1
+
+    @contextmanager
+    def probing(self, nprobe: int) -> Iterator[Callable[[int], float]]:
+        """Search; gives the codes that a number of queries scan: all of them."""
+        yield lambda n_queries: float(n_queries * self.core.ntotal)
+
+    @property
+    def imbalance(self) -> float:
+        """1, as there is one list."""
+        return 1.0
+
+    def extract(self) -> IndexState:
+        """Copy the index's codebooks and codes into plain arrays."""
+        n = self.core.ntotal
+        return IndexState(
+            metric=self.metric,
+            coarse_metric=self.metric,
+            by_residual=False,
+            centroids=np.zeros((1, self.core.d), dtype=np.float32),
+            codebooks=self.codebooks.read(),
+            assignment=np.zeros(n, dtype=np.int64),
+            codes=self.codebooks.unpack(self._read_codes()),
+            ids=np.arange(n, dtype=np.int64),
+        )
+
+    def quantizer_with(self, centroids: Float32) -> tuple[Any, Float32]:
+        """None: there is no quantizer; and the centroid."""
+        return None, centroids
+
+    def _transaction(self, state: IndexState, quantizer: Any, lists: bool) -> CodesWriteBack:
+        if lists and state.n != self.core.ntotal:  # a search would read past the codes
+            raise InputError(f"codes: expected those of all {self.core.ntotal} vectors, got {state.n}")
+        assert state.codebooks is not None
+        words = self.codebooks.holding(state.codebooks, state.codes)
+        holder = self._hold(self.codebooks.pack(words, state.codes)) if lists else None
+        return CodesWriteBack(self.core, self.codebooks, words, holder)
+
+    def effective(self, config: DistillConfig) -> DistillConfig:
+        """The options, with codebooks learned alone.
+
+        Raises:
+            InputError: centroids are to be learned alone.
+        """
+        if config.learn is Learn.IVF:
+            raise InputError(f"learn: expected 'pq': an {type(self.core).__name__} has no centroids; got 'ivf'")
+        return replace(config, learn=Learn.PQ, assignment=Assignment.FIXED)
