@@ -1,0 +1,222 @@
+"""Additive codes: sums of codewords, found by beam search and coordinate descent."""
+
+import itertools
+
+import faiss
+import numpy as np
+import pytest
+import torch
+from conftest import METRICS, QUICK, N, serialized
+
+from faiss_distill import DistillConfig, InputError, UnsupportedIndexError, additive_encoding, distill
+from faiss_distill.adapters import open_index
+from faiss_distill.additive_encoding import AdditiveEncoder
+from faiss_distill.encoding import QueryAwareEncoder
+from faiss_distill.state import Metric, decode
+from faiss_distill.students import beam_codes, decode_additive
+from faiss_distill.students.additive import nearest_additive_codes
+
+SPLITS, STEPS, KSUB, DSUB = 2, 3, 4, 4
+D = SPLITS * DSUB
+
+
+@pytest.fixture
+def problem():
+    generator = torch.Generator().manual_seed(5)
+    normal = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
+    books = normal(SPLITS, STEPS, KSUB, DSUB) * torch.tensor([0.5, 0.3, 0.2])[:, None, None]
+    x, queries = (torch.nn.functional.normalize(normal(n, D) + 0.2) for n in (10, 40))
+    local = torch.randint(0, 40, (10, 3), generator=generator)
+    return x, queries, books, local
+
+
+def squared(x, codes, books):
+    return (x - decode_additive(codes, books)).square().sum(1)
+
+
+def test_a_code_is_a_sum_of_codewords_in_each_split(problem):
+    _, _, books, _ = problem
+    codes = torch.randint(0, KSUB, (7, SPLITS * STEPS), generator=torch.Generator().manual_seed(0))
+    expected = [
+        [sum(books[s, m, codes[i, s * STEPS + m], j] for m in range(STEPS)) for s in range(SPLITS) for j in range(DSUB)]
+        for i in range(7)
+    ]
+    np.testing.assert_allclose(decode_additive(codes, books), np.array(expected), rtol=1e-12)
+    np.testing.assert_allclose(decode(books.numpy(), codes.numpy()), np.array(expected), rtol=1e-12)
+
+
+def test_a_beam_of_everything_finds_the_best_codes(problem):
+    x, _, books, _ = problem
+    every = torch.tensor(list(itertools.product(range(KSUB), repeat=STEPS)))
+    best = []
+    for s in range(SPLITS):
+        sums = sum(books[s, m, every[:, m]] for m in range(STEPS))
+        best.append(every[torch.cdist(x[:, s * DSUB : (s + 1) * DSUB], sums).argmin(1)])
+    best = squared(x, torch.cat(best, dim=1), books)
+    np.testing.assert_allclose(squared(x, beam_codes(x, books, KSUB**STEPS), books), best, rtol=1e-9)
+    assert (squared(x, beam_codes(x, books, 1), books) >= best - 1e-12).all()
+    assert squared(x, beam_codes(x, books, 1), books).mean() > best.mean()
+
+
+def test_no_single_codeword_comes_nearer(problem):
+    x, _, books, _ = problem
+    codes = nearest_additive_codes(x, books)
+    least = squared(x, codes, books)
+    assert (least <= squared(x, beam_codes(x, books), books) + 1e-12).all()
+    for m, k in itertools.product(range(SPLITS * STEPS), range(KSUB)):
+        other = codes.clone()
+        other[:, m] = k
+        assert (squared(x, other, books) >= least - 1e-9).all()
+
+
+@pytest.mark.parametrize("faiss_codes", ["RQ4x6", "LSQ4x6"])
+def test_faiss_finds_no_nearer_codes(data, faiss_codes):
+    index = faiss.index_factory(64, faiss_codes, faiss.METRIC_L2)
+    index.train(data.documents[:N])
+    index.add(data.documents[:N])
+    state = open_index(index).extract()
+    x, books = torch.from_numpy(data.documents[:N]), torch.from_numpy(state.codebooks)
+    ours = squared(x, nearest_additive_codes(x, books), books).mean()
+    theirs = squared(x, torch.from_numpy(state.codes.astype(np.int64)), books).mean()
+    assert ours < 1.02 * theirs
+
+
+@pytest.mark.parametrize("metric", Metric)
+class TestEncoder:
+    def cost(self, encoder, x, codes, local):
+        """The definition, one document and one direction at a time."""
+        u, weights = encoder.directions(x, local)
+        out = []
+        for i, e in enumerate(x - decode_additive(codes, encoder.codebooks)):
+            total = e @ encoder.hessian @ e
+            for r in range(u.shape[1]):
+                target = 0 if r == u.shape[1] - 1 else -encoder.offset / encoder.scale
+                total += weights[i, r] * (u[i, r] @ e + encoder.kappa * (e @ e) - target) ** 2
+            out.append(float(total))
+        return np.array(out)
+
+    @pytest.mark.parametrize("table", [0, 2**28])
+    def test_no_single_codeword_betters_the_cost(self, problem, monkeypatch, metric, table):
+        monkeypatch.setattr(additive_encoding, "TABLE", table)
+        x, queries, books, local = problem
+        encoder = AdditiveEncoder(queries, books, metric, DistillConfig(local_queries=3, sweeps=50), offset=0.1)
+        assert (encoder._squares is None) == (table == 0)
+        codes = encoder(x, x, local)
+        least = self.cost(encoder, x, codes, local)
+        assert (least <= self.cost(encoder, x, beam_codes(x, books), local) + 1e-9).all()
+        for m, k in itertools.product(range(SPLITS * STEPS), range(KSUB)):
+            other = codes.clone()
+            other[:, m] = k
+            assert (self.cost(encoder, x, other, local) >= least - 1e-9).all()
+
+    def test_codes_to_start_from_never_get_worse(self, problem, metric):
+        x, queries, books, local = problem
+        config = DistillConfig(local_queries=3)
+        encoder = AdditiveEncoder(queries, books, metric, config, offset=-0.1)
+        best = encoder(x, x, local)
+        for seed in range(5):
+            start = torch.randint(0, KSUB, best.shape, generator=torch.Generator().manual_seed(seed))
+            found = encoder(x, x, local, start)
+            assert (self.cost(encoder, x, found, local) <= self.cost(encoder, x, start, local) + 1e-9).all()
+            assert (self.cost(encoder, x, found, local) <= self.cost(encoder, x, beam_codes(x, books), local)).all()
+
+    def test_blocks_do_not_matter(self, problem, monkeypatch, metric):
+        x, queries, books, local = problem
+        encoder = AdditiveEncoder(queries, books, metric, DistillConfig(local_queries=3))
+        whole = encoder(x, x, local)
+        monkeypatch.setattr(AdditiveEncoder, "block_size", lambda *_: 3)
+        assert torch.equal(whole, encoder(x, x, local))
+
+    def test_one_codebook_a_split_is_a_product_quantizer(self, problem, metric):
+        """Two implementations of the same minimum."""
+        x, queries, books, local = problem
+        config = DistillConfig(local_queries=3)
+        additive = AdditiveEncoder(queries, books[:, :1], metric, config, 0.1)(x, x, local)
+        product = QueryAwareEncoder(queries, books[:, 0], metric, config, 0.1)(x, x, local)
+        assert torch.equal(additive, product)
+        assert not torch.equal(product, beam_codes(x, books[:, :1]))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("factory", ["IVF16,PRQ2x4x4", "PRQ2x4x4_Nqint8", "IVF16,RQ4x5_Nqint8", "LSQ4x5"])
+def test_tuning_gains(built, data, factory, metric):
+    index = built(factory, metric)
+    size = len(serialized(index))
+    options = QUICK | {"epochs": 2, "local_queries": 24} | ({} if "IVF" in factory else {"nprobe": None})
+    report = distill(index, data.documents[:N], data.queries, **options)
+    assert report.kept, report.reason
+    assert report.gain > 0.01
+    assert (len(serialized(index)), index.ntotal) == (size, N)
+    found = index.search(data.queries[:50], 10)
+    again = faiss.deserialize_index(faiss.serialize_index(index))
+    np.testing.assert_array_equal(again.search(data.queries[:50], 10)[0], found[0])
+
+
+@pytest.mark.parametrize("factory", ["IVF16,RQ4x4_Nqint8", "IVF16,PRQ2x2x4"])
+def test_frozen_codes_keep_their_codewords(built, data, monkeypatch, factory):
+    """Norms follow the codebooks, codewords stay."""
+    from faiss_distill import DistillTrainer
+
+    monkeypatch.setattr(DistillTrainer, "_judge", lambda *_: (True, "", 0.0, (0.0, 0.0)))
+    index = built(factory, "l2")
+    before = open_index(index).extract()
+    rows = np.arange(0, N, 2)
+    distill(index, data.documents[rows], data.queries, ids=rows, encoding="frozen", **QUICK)
+    adapter = open_index(index)
+    after = adapter.extract()
+    np.testing.assert_array_equal(after.codes, before.codes)
+    np.testing.assert_array_equal(after.assignment, before.assignment)
+    assert not np.array_equal(after.codebooks, before.codebooks)
+    index.nprobe = 16
+    distances, ids = index.search(data.queries[:20], 5)
+    decoded = after.reconstruct(ids.ravel()).reshape(20, 5, -1)
+    exact = ((data.queries[:20, None] - decoded) ** 2).sum(2)
+    np.testing.assert_allclose(distances, exact, atol=0.02 * np.ptp(exact))
+
+
+def test_the_same_seed_gives_the_same_index(built, data):
+    tuned = []
+    for _ in range(2):
+        index = built("IVF16,PRQ4x2x4")
+        distill(index, data.documents[:N], data.queries, **QUICK)
+        tuned.append(serialized(index))
+    assert tuned[0] == tuned[1]
+
+
+def test_what_faiss_encodes_afterwards_uses_the_new_codebooks(built, data):
+    """Both levels of a product form, and the tables that a residual quantizer encodes by."""
+    for factory in ("IVF16,PRQ2x2x4", "IVF16,RQ4x4"):
+        index = built(factory, "l2")
+        adapter = open_index(index)
+        state = adapter.extract()
+        codebooks = state.codebooks + 0.05 * np.random.default_rng(0).standard_normal(state.codebooks.shape)
+        new = type(state)(**vars(state) | {"codebooks": codebooks.astype(np.float32)})
+        with adapter.write(new, adapter.quantizer_with(state.centroids)[0]) as change:
+            change.commit()
+        index.reset()
+        index.add(data.documents[:N])
+        again = open_index(index).extract()
+        error = np.square(again.reconstruct(np.arange(N)) - data.documents[:N]).sum(1).mean()
+        x, books = torch.from_numpy(data.documents[:N]), torch.from_numpy(new.codebooks)
+        residuals = x - torch.from_numpy(new.centroids[again.assignment])
+        assert error < 1.05 * float(squared(residuals, nearest_additive_codes(residuals, books), books).mean())
+
+
+def test_what_cannot_be_handled_is_refused(data):
+    for factory, metric, match in (
+        ("RQ1x6_3x4", "l2", r"expected additive codebooks of one size, got \[6, 4, 4, 4\] bits"),
+        ("IVF16,RQ4x4_Nnone", "l2", "expected an L2 search that knows norms, got search_type ST_LUT_nonorm"),
+        ("RQ4x4_Nrq2x4", "l2", "expected an additive quantizer that stores no norms or numbers for them"),
+    ):
+        index = faiss.index_factory(64, factory, METRICS[metric])
+        index.train(data.documents[:N])
+        index.add(data.documents[:N])
+        before = serialized(index)
+        with pytest.raises(UnsupportedIndexError, match=match):
+            distill(index, data.documents[:N], data.queries, **QUICK)
+        assert serialized(index) == before
+
+
+def test_centroids_alone_of_an_index_without_lists_are_refused(built, data):
+    with pytest.raises(InputError, match="an IndexResidualQuantizer has no centroids"):
+        distill(built("RQ4x4"), data.documents[:N], data.queries, learn="ivf", **QUICK)
