@@ -16,6 +16,7 @@ from faiss_distill.adapters import FAMILIES, REFUSED, open_index
 from faiss_distill.adapters.codes import CodesAdapter
 from faiss_distill.adapters.packing import pack, unpack
 from faiss_distill.adapters.transaction import CodesWriteBack, IVFWriteBack
+from faiss_distill.config import DistillConfig, Learn
 from faiss_distill.state import Metric
 from faiss_distill.students import IVFPQStudent
 
@@ -25,6 +26,12 @@ FACTORIES = [
     "IVF16,PQ8np",
     "IVF16_HNSW16,PQ8np",
     "IVF16(SQfp16),PQ8np",
+    "IVF16(SQ8),PQ8np",
+    "IVF16(HNSW16_SQ8),PQ8np",
+    "IVF128_NSG16,PQ16x4",
+    "IVF16(SQ4,RFlat),PQ16x4",
+    "IVF16(IVF4,PQ8x4np,RFlat),PQ16x4",
+    "IVF64(RQ2x4),PQ16x4",
     "OPQ8,IVF16,PQ8x4np",
     "PCA32,IVF16,PQ8np",
     "PCAR32,L2norm,IVF16,PQ8np",
@@ -63,7 +70,8 @@ def moved(adapter, seed=0):
     rng = np.random.default_rng(seed)
     state = adapter.extract()
     jitter = lambda x: (x + 0.1 * x.std() * rng.standard_normal(x.shape)).astype(np.float32)  # noqa: E731
-    quantizer, centroids = adapter.quantizer_with(jitter(state.centroids))
+    free = getattr(adapter, "_movable", True)  # some coarse quantizers are fixed
+    quantizer, centroids = adapter.quantizer_with(jitter(state.centroids) if free else state.centroids)
     ksub = state.codebooks.shape[-2]
     codes = rng.integers(0, ksub, state.codes.shape).astype(state.codes.dtype)
     assignment = rng.integers(0, len(centroids), state.n)
@@ -369,7 +377,7 @@ def test_memory_is_not_freed_twice_or_kept(built):
 
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    factory=st.sampled_from(FACTORIES[:6]),
+    factory=st.sampled_from(FACTORIES[:9]),
     metric=st.sampled_from(list(METRICS)),
     seed=st.integers(0, 1000),
     n=st.integers(1, 300),
@@ -462,13 +470,35 @@ class TestRefusals:
         index.search_type = faiss.IndexPQ.ST_polysemous
         self.refused(index, UnsupportedIndexError, "expected search_type ST_PQ")
 
-    def test_other_coarse_quantizers(self, data):
-        for factory in ("IVF16(SQ8),PQ8np", "IMI2x2,PQ8np", "IVF128_NSG8,PQ8np"):
-            index = faiss.index_factory(64, factory)
-            index.train(data.documents)
-            index.add(data.documents[:100])
-            name = type(faiss.downcast_index(index.quantizer)).__name__
-            self.refused(index, UnsupportedIndexError, f"coarse quantizer of IndexFlat.* got {name}")
+    def test_centroids_that_cannot_move_where_nothing_else_learns(self, data):
+        index = faiss.index_factory(64, "IMI2x2,Flat")
+        index.train(data.documents)
+        index.add(data.documents[:100])
+        self.refused(index, UnsupportedIndexError, "centroids can move, got MultiIndexQuantizer: there is nothing else")
+
+    @pytest.mark.parametrize("state", ["same", "learned alone", "moved"])
+    def test_centroids_that_cannot_move(self, built, data, state):
+        index = built("IMI2x2,PQ8np", "l2")
+        before = serialized(index)
+        adapter = open_index(index)
+        old = adapter.extract()
+        if state == "same":
+            assert adapter.effective(DistillConfig()).learn is Learn.PQ
+        elif state == "moved":
+            with pytest.raises(InputError, match="centroids: expected those of the MultiIndexQuantizer, got others"):
+                adapter.quantizer_with(old.centroids + 1)
+        else:
+            with pytest.raises(InputError, match="learn: expected 'pq': the centroids of an MultiIndexQuantizer"):
+                adapter.effective(DistillConfig(learn="ivf"))
+        assert serialized(index) == before
+
+    def test_a_quantizer_with_which_faiss_aborts(self, data):
+        index = built_by_hand = faiss.index_factory(64, "IVF16(IVF4,PQ8x4np,RFlat),PQ8np")
+        index.train(data.documents)
+        lists = faiss.downcast_index(faiss.downcast_index(index.quantizer).base_index)
+        index.add(data.documents[:100])
+        built_by_hand.quantizer = lists
+        self.refused(index, UnsupportedIndexError, "got IndexIVFPQ without a direct map, with which faiss aborts")
 
     def test_other_transforms(self, data):
         index = faiss.index_factory(64, "ITQ32,IVF16,PQ8np")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import faiss
@@ -13,6 +14,7 @@ from faiss.contrib.inspect_tools import get_invlist
 from faiss_distill.adapters import quantizers
 from faiss_distill.adapters.adapter import METRICS, Adapter
 from faiss_distill.adapters.transaction import IVFWriteBack, lists_of
+from faiss_distill.config import DistillConfig, Learn
 from faiss_distill.errors import InputError, UnsupportedIndexError
 from faiss_distill.state import Float32, IndexState, Int64, Packed
 
@@ -41,7 +43,8 @@ class IVFAdapter(Adapter):
                 f"added with NaN or with no list: rebuild the index without them"
             )
         self._quantizer = faiss.downcast_index(ivf.quantizer)
-        quantizers.check_quantizer(self._quantizer)
+        quantizers.check_quantizer(self._quantizer, ivf.nlist)
+        self._movable = quantizers.movable(self._quantizer)
 
     def _in_memory(self, invlists: Any) -> bool:
         """Whether all lists are in memory of their own; an IO_FLAG_MMAP_IFC file maps them."""
@@ -113,7 +116,18 @@ class IVFAdapter(Adapter):
         return float(self.core.invlists.imbalance_factor())
 
     def quantizer_with(self, centroids: Float32) -> tuple[Any, Float32]:
-        """A coarse quantizer like the index's own that holds ``centroids (nlist, d)``, and what it keeps of them."""
+        """A coarse quantizer like the index's own that holds ``centroids (nlist, d)``, and what it keeps of them.
+
+        None where these are fixed.
+
+        Raises:
+            InputError: they are fixed, and are to be others.
+        """
+        if not self._movable:
+            own = self._quantizer.reconstruct_n(0, self.nlist)
+            if not np.array_equal(centroids, own):
+                raise InputError(f"centroids: expected those of the {type(self._quantizer).__name__}, got others")
+            return None, own
         quantizer = quantizers.with_centroids(self._quantizer, centroids)
         return quantizer, quantizer.reconstruct_n(0, self.nlist)
 
@@ -127,7 +141,21 @@ class IVFAdapter(Adapter):
 
     def restrict(self, state: IndexState) -> IVFWriteBack:
         """A transaction under which the index holds only these of its vectors, for as long as it is not undone."""
-        return self._transaction(state, faiss.clone_index(self._quantizer), True)
+        return self._transaction(state, None, True)
+
+    def effective(self, config: DistillConfig) -> DistillConfig:
+        """The options, with codebooks learned alone where centroids are fixed.
+
+        Raises:
+            InputError: fixed centroids are to be learned alone.
+        """
+        if self._movable:
+            return config
+        if config.learn is Learn.IVF:
+            raise InputError(
+                f"learn: expected 'pq': the centroids of an {type(self._quantizer).__name__} can't move; got 'ivf'"
+            )
+        return replace(config, learn=Learn.PQ)
 
     def facts(self) -> dict[str, Any]:
         """What ``faiss-distill inspect`` shows of this family."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from faiss_distill.adapters.ivf import IVFAdapter
 from faiss_distill.config import DistillConfig, Encoding, Learn
-from faiss_distill.errors import InputError
+from faiss_distill.errors import InputError, UnsupportedIndexError
 from faiss_distill.state import Float32, IndexState, Int64, Packed
 
 
@@ -25,6 +25,15 @@ class IVFEncodedAdapter(IVFAdapter):
     """One index whose codes faiss itself makes and reads."""
 
     changes = "coarse centroids, lists of vectors"
+
+    def _check(self) -> None:
+        super()._check()
+        if not self._movable:
+            raise UnsupportedIndexError(
+                f"index: expected a coarse quantizer whose centroids can move, got {type(self._quantizer).__name__}: "
+                f"there is nothing else to learn in an {type(self.core).__name__}; replace it with "
+                f"faiss.contrib.ivf_tools.replace_ivf_quantizer"
+            )
 
     @abstractmethod
     def _like(self, quantizer: Any) -> Any:

@@ -5,40 +5,60 @@ from __future__ import annotations
 from typing import Any
 
 import faiss
+import numpy as np
 
 from faiss_distill.errors import InputError, UnsupportedIndexError
 from faiss_distill.state import Float32
 
 FLAT = (faiss.IndexFlat, faiss.IndexFlatL2, faiss.IndexFlatIP)
+GRAPHS = (faiss.IndexHNSWFlat, faiss.IndexHNSWSQ, faiss.IndexNSGFlat)
 
 
-def check_quantizer(quantizer: Any) -> None:
-    """Refuse a quantizer that can't be rewritten.
+def movable(quantizer: Any) -> bool:
+    """Whether its centroids can become others: not so where they are sums or products of few, or a view of others."""
+    kind = type(quantizer)
+    if kind is faiss.IndexRefineFlat:
+        return movable(faiss.downcast_index(quantizer.base_index))
+    return kind in (*FLAT, *GRAPHS, faiss.IndexScalarQuantizer)
+
+
+def check_quantizer(quantizer: Any, nlist: int) -> None:
+    """Refuse a quantizer whose centroids can't be read, or would be written to where they are mapped from.
 
     Raises:
-        UnsupportedIndexError: its class is not supported.
+        UnsupportedIndexError: faiss can't reconstruct its centroids.
         InputError: its centroids are memory-mapped, and writing to them would abort the process.
     """
-    fp16 = isinstance(quantizer, faiss.IndexScalarQuantizer) and quantizer.sq.qtype == faiss.ScalarQuantizer.QT_fp16
-    if not (type(quantizer) in FLAT or type(quantizer) is faiss.IndexHNSWFlat or fp16):
+    if isinstance(quantizer, faiss.IndexIVF) and quantizer.direct_map.no():
         raise UnsupportedIndexError(
-            f"index: expected a coarse quantizer of IndexFlat, IndexHNSWFlat or IndexScalarQuantizer with fp16, "
-            f"got {type(quantizer).__name__}; replace it with faiss.contrib.ivf_tools.replace_ivf_quantizer"
+            f"index: expected a coarse quantizer that reconstructs its centroids, got {type(quantizer).__name__} "
+            f"without a direct map, with which faiss aborts the process when it adds; put an RFlat behind it, or call "
+            f"its make_direct_map()"
         )
-    if not _storage(quantizer).codes.is_owned:
+    try:
+        quantizer.reconstruct_n(0, nlist)
+    except RuntimeError as error:
+        raise UnsupportedIndexError(
+            f"index: expected a coarse quantizer that reconstructs its centroids, got {type(quantizer).__name__}: "
+            f"{str(error).splitlines()[-1]}; replace it with faiss.contrib.ivf_tools.replace_ivf_quantizer"
+        ) from error
+    if movable(quantizer) and not all(part.codes.is_owned for part in _stores(quantizer)):
         raise InputError("index: expected one in memory, got memory-mapped storage; read it without IO_FLAG_MMAP_IFC")
 
 
 def with_centroids(quantizer: Any, centroids: Float32) -> Any:
     """A copy of ``quantizer`` that holds ``centroids (nlist, d)``; a graph is built anew, by one thread.
 
-    One thread because faiss's parallel HNSW construction depends on thread timing.
+    One thread because faiss's parallel construction of graphs depends on thread timing.
     """
-    copy = faiss.clone_index(quantizer)  # of the real class already; downcast_index would free it
+    copy: Any = faiss.clone_index(quantizer)  # of the real class already; downcast_index would free it
+    if np.array_equal(centroids, quantizer.reconstruct_n(0, len(centroids))):
+        return copy
     copy.reset()
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
     try:
+        copy.train(centroids)
         copy.add(centroids)
     finally:
         faiss.omp_set_num_threads(threads)
@@ -49,12 +69,22 @@ def overwrite(quantizer: Any, source: Any) -> None:
     """Give ``quantizer`` the contents of ``source``, of the same class and size, keeping the object itself."""
     if isinstance(quantizer, faiss.IndexHNSW):
         quantizer.hnsw = source.hnsw
-    target, origin = _storage(quantizer), _storage(source)
-    faiss.memcpy(target.codes.data(), origin.codes.data(), origin.codes.size())
-    if isinstance(target, faiss.IndexFlatL2) and target.cached_l2norms.size():
-        target.sync_l2norms()
+    elif isinstance(quantizer, faiss.IndexNSG):
+        quantizer.nsg = source.nsg
+    elif isinstance(quantizer, faiss.IndexRefineFlat):
+        overwrite(faiss.downcast_index(quantizer.base_index), faiss.downcast_index(source.base_index))
+    for target, origin in zip(_stores(quantizer), _stores(source), strict=True):
+        faiss.memcpy(target.codes.data(), origin.codes.data(), origin.codes.size())
+        if isinstance(target, faiss.IndexScalarQuantizer):
+            target.sq.trained = origin.sq.trained
+        if isinstance(target, faiss.IndexFlatL2) and target.cached_l2norms.size():
+            target.sync_l2norms()
 
 
-def _storage(quantizer: Any) -> Any:
-    """The object whose ``codes`` hold the centroids."""
-    return faiss.downcast_index(quantizer.storage) if isinstance(quantizer, faiss.IndexHNSW) else quantizer
+def _stores(quantizer: Any) -> list[Any]:
+    """The objects whose ``codes`` hold the centroids, without those of a base that is refined."""
+    if isinstance(quantizer, faiss.IndexHNSW | faiss.IndexNSG):
+        return [faiss.downcast_index(quantizer.storage)]
+    if isinstance(quantizer, faiss.IndexRefineFlat):
+        return [faiss.downcast_index(quantizer.refine_index)]
+    return [quantizer]

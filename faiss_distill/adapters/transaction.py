@@ -111,7 +111,8 @@ class IVFWriteBack(WriteBack):
         core: the index to change.
         codebooks: its codebooks, or None if it has none.
         words: what they shall hold.
-        quantizer: a coarse quantizer of the same class as the index's, holding the new centroids.
+        quantizer: a coarse quantizer of the same class as the index's, holding the new centroids; None to leave that
+            of ``core`` alone.
         holder: an index off to the side that owns the new inverted lists; None to leave those of ``core`` alone.
     """
 
@@ -120,7 +121,7 @@ class IVFWriteBack(WriteBack):
         super().__init__(core, codebooks, words)
         self._quantizer, self._holder = quantizer, holder
         self._live_quantizer = faiss.downcast_index(core.quantizer)
-        self._old_quantizer = faiss.clone_index(core.quantizer)
+        self._old_quantizer = None if quantizer is None else faiss.clone_index(core.quantizer)
         self._old_lists, self._owned = core.invlists, core.own_invlists
         # A hash table rebuilt after removals is laid out differently, so the map is copied, not rebuilt, on undo.
         self._old_map = faiss.IndexIVFFlat(faiss.IndexFlatL2(1), 1, 1)  # only to hold it: DirectMap has no copy
@@ -159,7 +160,8 @@ class IVFWriteBack(WriteBack):
         self._core.replace_invlists(self._holder.invlists, False)
 
     def _write_centroids(self) -> None:
-        quantizers.overwrite(self._live_quantizer, self._quantizer)
+        if self._quantizer is not None:
+            quantizers.overwrite(self._live_quantizer, self._quantizer)
 
     def _refresh_tables(self) -> None:
         # Of centroids and codebooks; 0 would become 1, and cost memory.
@@ -177,7 +179,8 @@ class IVFWriteBack(WriteBack):
     def _undo(self) -> None:
         self._core.own_invlists = False  # whichever lists it holds now, replace_invlists must not delete them
         self._core.replace_invlists(self._old_lists, self._owned)
-        quantizers.overwrite(self._live_quantizer, self._old_quantizer)
+        if self._old_quantizer is not None:
+            quantizers.overwrite(self._live_quantizer, self._old_quantizer)
         self._undo_codebooks()
         self._refresh_tables()
         self._core.direct_map = self._old_map.direct_map
