@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ def distill(
     query_encoder: Any = None,
     query_inputs: Any = None,
     validation_query_inputs: Any = None,
+    invlists_file: str | Path | None = None,
     config: DistillConfig | None = None,
     **options: Any,
 ) -> DistillReport:
@@ -70,6 +72,9 @@ def distill(
         query_inputs: what the encoder takes: an array or a list (of texts, say) with one entry a query; None for the
             queries themselves. If ``queries`` is None, they are what the encoder makes of these at first.
         validation_query_inputs: as ``query_inputs``, for ``validation_queries``.
+        invlists_file: a file that does not exist yet, for the new inverted lists, which are mapped from there (faiss's
+            ``OnDiskInvertedLists``) and which the index refers to when it is written. If None, they are in memory; but
+            where the index's own are in such a file, in a new one beside it. The old file stays as it was.
         config: options; None for the defaults.
         **options: single options of :class:`DistillConfig`, over ``config``.
 
@@ -108,6 +113,7 @@ def distill(
         query_encoder=query_encoder,
         query_inputs=query_inputs,
         validation_query_inputs=validation_query_inputs,
+        invlists_file=invlists_file,
         config=config,
     )
     return trainer.train()

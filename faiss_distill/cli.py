@@ -70,6 +70,13 @@ def build_parser() -> argparse.ArgumentParser:
     _add_inputs(tune)
     tune.add_argument("--queries", metavar="FILE", help=f"training queries, {VECTORS} (default: documents stand in)")
     tune.add_argument("-o", "--output", metavar="OUT", required=True, type=Path, help="where to write the tuned index")
+    tune.add_argument(
+        "--invlists-file",
+        metavar="FILE",
+        type=Path,
+        help="a new file for the inverted lists, which OUT refers to (default: within OUT; if those of INDEX are in a "
+        "file of their own, in a new one beside it)",
+    )
     tune.add_argument("--validation-queries", metavar="FILE", help="queries that choose and judge (default: held out)")
     tune.add_argument("--relevant", metavar="FILE", help=f"relevant ids of the queries, {LABELS}")
     tune.add_argument("--validation-relevant", metavar="FILE", help="the same for --validation-queries")
@@ -167,6 +174,7 @@ def _tune(args: argparse.Namespace) -> None:
         relevant=args.relevant,
         validation_queries=args.validation_queries,
         validation_relevant=args.validation_relevant,
+        invlists_file=args.invlists_file,
         config=config,
     )
     report = trainer.train()

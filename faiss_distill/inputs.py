@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -151,6 +154,27 @@ def open_corpus(
             raise InputError("ids: expected ids that the index holds, got none that it does")
     rows = _rows_of(labels[held], corpus.n, ids)
     return corpus if np.array_equal(rows, np.arange(corpus.n)) else corpus.select(rows), held
+
+
+def lists_file(adapter: Adapter, wanted: Any) -> Path | None:
+    """Where new inverted lists go: the file that is wanted, one beside that of lists on disk, or None for memory.
+
+    Raises:
+        InputError: it exists, or can't be made.
+    """
+    if wanted is None:
+        own = adapter.lists_file
+        if own is None:
+            return None
+        names = (own.with_name(f"{own.name}.tuned{i or ''}") for i in itertools.count())
+        wanted = next(name for name in names if not name.exists())
+    file = Path(wanted)
+    if file.exists():
+        raise InputError(f"invlists_file: expected a file that does not exist yet, got {str(file)!r}")
+    if not (file.parent.is_dir() and os.access(file.parent, os.W_OK)):
+        raise InputError(f"invlists_file: expected a file in a folder that can be written to, got {str(file)!r}")
+    adapter.put_lists_in(file)
+    return file
 
 
 def positions(labels: Int64, ids: Int64) -> Int64:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,7 @@ class DistillTrainer:
         query_encoder: a module that is trained along, in place.
         query_inputs: what it takes, one for each of ``queries``.
         validation_query_inputs: one for each of ``validation_queries``.
+        invlists_file: where new inverted lists go.
         config: the options.
 
     Attributes:
@@ -79,6 +81,7 @@ class DistillTrainer:
         query_encoder: Any = None,
         query_inputs: Any = None,
         validation_query_inputs: Any = None,
+        invlists_file: str | Path | None = None,
         config: DistillConfig | None = None,
     ) -> None:
         """Check everything, load the queries and split them."""
@@ -93,6 +96,8 @@ class DistillTrainer:
         with self._phase("check"):
             self._adapter = adapter = open_index(index)
             self.config = config = adapter.effective(config)
+            self._invlists_file = invlists_file
+            self._lists_file = inputs.lists_file(adapter, invlists_file)
             self._state = adapter.extract()
             self._labels = adapter.outer_ids(self._state.ids)
             frozen = config.encoding is Encoding.FROZEN
@@ -136,6 +141,7 @@ class DistillTrainer:
             InputError: the index was changed since the trainer was made.
         """
         self._check_unchanged()
+        self._lists_file = inputs.lists_file(self._adapter, self._invlists_file)
         encoder = self.query_encoder
         if encoder is None:
             return self._run()
@@ -205,6 +211,10 @@ class DistillTrainer:
             reason += f"; training did not help: only the {new} new"
         if kept:
             self._state, self._sample = state, sample
+            if self._lists_file is not None and self._lists_file.exists():
+                logger.warning(
+                    "the inverted lists are in the new file %s: write the index, which refers to it", self._lists_file
+                )
         logger.info("%s: %s", "kept" if kept else "not kept", reason)
         return DistillReport(
             kept=kept,

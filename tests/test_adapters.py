@@ -530,15 +530,6 @@ class TestRefusals:
         index = built(ids=np.arange(2000) // 2)
         self.refused(index, InputError, "expected distinct ids, got 1000 that occur twice")
 
-    @pytest.mark.parametrize("flag", [faiss.IO_FLAG_MMAP, faiss.IO_FLAG_MMAP_IFC])
-    def test_memory_mapped(self, built, tmp_path, flag):
-        path = str(tmp_path / "i.faiss")
-        faiss.write_index(built("IVF16,PQ8np"), path)
-        content = (tmp_path / "i.faiss").read_bytes()
-        with pytest.raises(UnsupportedIndexError, match="expected inverted lists in memory"):
-            open_index(faiss.read_index(path, flag))
-        assert (tmp_path / "i.faiss").read_bytes() == content
-
     def test_memory_mapped_codes_without_lists(self, built, tmp_path):
         path = str(tmp_path / "i.faiss")
         faiss.write_index(built("PQ8np"), path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import faiss
@@ -131,6 +132,19 @@ class Adapter(ABC):
             codes do not depend on centroids.
         """
         return None
+
+    @property
+    def lists_file(self) -> Path | None:
+        """The file that the inverted lists are in, if they are not in memory nor mapped to be read only."""
+        return None
+
+    def put_lists_in(self, file: Path) -> None:
+        """Have the next change put new lists into ``file``, which does not exist yet, when it is committed.
+
+        Raises:
+            InputError: such an index can't have its lists in a file.
+        """
+        raise InputError(f"invlists_file: expected None for an {type(self.core).__name__}, got {str(file)!r}")
 
     def effective(self, config: DistillConfig) -> DistillConfig:
         """The options, with those settled that this family leaves no choice in.

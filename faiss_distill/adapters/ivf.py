@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import faiss
@@ -13,7 +14,7 @@ from faiss.contrib.inspect_tools import get_invlist
 
 from faiss_distill.adapters import quantizers
 from faiss_distill.adapters.adapter import METRICS, Adapter
-from faiss_distill.adapters.transaction import IVFWriteBack, lists_of
+from faiss_distill.adapters.transaction import IVFWriteBack, fill_lists, lists_of
 from faiss_distill.config import DistillConfig, Learn
 from faiss_distill.errors import InputError, UnsupportedIndexError
 from faiss_distill.state import Float32, IndexState, Int64, Packed
@@ -21,6 +22,8 @@ from faiss_distill.state import Float32, IndexState, Int64, Packed
 
 class IVFAdapter(Adapter):
     """One index with inverted lists."""
+
+    _file: Path | None = None
 
     def _check(self) -> None:
         ivf = self.core
@@ -32,10 +35,11 @@ class IVFAdapter(Adapter):
         if ivf.nprobe < 1:
             raise InputError(f"index: expected an nprobe of at least 1, got {ivf.nprobe}; set index.nprobe")
         invlists: Any = faiss.downcast_InvertedLists(ivf.invlists)
-        if not self._in_memory(invlists):
+        if not self._readable(invlists):
             raise UnsupportedIndexError(
-                f"index: expected inverted lists in memory, got {type(invlists).__name__} that are memory-mapped or "
-                f"on disk; read the index without IO_FLAG_MMAP, or merge its lists into memory"
+                f"index: expected inverted lists in memory, on disk or mapped by IO_FLAG_MMAP, got "
+                f"{type(invlists).__name__} of another kind; read the index without IO_FLAG_MMAP_IFC, or merge its "
+                f"lists into memory"
             )
         if invlists.compute_ntotal() != ivf.ntotal:
             raise InputError(
@@ -46,10 +50,23 @@ class IVFAdapter(Adapter):
         quantizers.check_quantizer(self._quantizer, ivf.nlist)
         self._movable = quantizers.movable(self._quantizer)
 
-    def _in_memory(self, invlists: Any) -> bool:
-        """Whether all lists are in memory of their own; an IO_FLAG_MMAP_IFC file maps them."""
-        in_memory = type(invlists) is faiss.ArrayInvertedLists
+    def _readable(self, invlists: Any) -> bool:
+        """Whether the lists are of a kind that can be read, and let go of."""
+        if type(invlists) is faiss.OnDiskInvertedLists:
+            return True
+        in_memory = type(invlists) is faiss.ArrayInvertedLists  # an IO_FLAG_MMAP_IFC file maps them
         return in_memory and all(invlists.codes.at(i).is_owned for i in range(invlists.nlist))
+
+    @property
+    def lists_file(self) -> Path | None:
+        """The file that the inverted lists are in, if they are not in memory nor mapped to be read only."""
+        lists: Any = faiss.downcast_InvertedLists(self.core.invlists)
+        on_disk = type(lists) is faiss.OnDiskInvertedLists and not lists.read_only
+        return Path(lists.filename) if on_disk else None
+
+    def put_lists_in(self, file: Path) -> None:
+        """Have the next change put new lists into ``file``, which does not exist yet, when it is committed."""
+        self._file = file
 
     def _read_list(self, number: int) -> tuple[Int64, Packed]:
         """Ids ``(n,)`` and bit-packed codes, uint8 ``(n, code_size)``, of one inverted list."""
@@ -87,7 +104,9 @@ class IVFAdapter(Adapter):
 
     def _hold(self, assignment: Int64, ids: Int64, packed: Packed) -> Any:
         """An index off to the side that owns inverted lists with these codes."""
-        return lists_of(self.nlist, assignment, ids, packed)
+        holder = lists_of(self.nlist, packed.shape[1])
+        fill_lists(holder.invlists, assignment, ids, packed)
+        return holder
 
     @property
     def nlist(self) -> int:
@@ -137,7 +156,7 @@ class IVFAdapter(Adapter):
             words = self.codebooks.holding(state.codebooks, state.codes)
             packed = self.codebooks.pack(words, state.codes) if lists else packed
         holder = self._hold(state.assignment, state.ids, packed.astype(np.uint8, copy=False)) if lists else None
-        return IVFWriteBack(self.core, self.codebooks, words, quantizer, holder)
+        return IVFWriteBack(self.core, self.codebooks, words, quantizer, holder, self._file)
 
     def restrict(self, state: IndexState) -> IVFWriteBack:
         """A transaction under which the index holds only these of its vectors, for as long as it is not undone."""

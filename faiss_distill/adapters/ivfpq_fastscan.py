@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
 
+from faiss_distill.adapters.adapter import Adapter
 from faiss_distill.adapters.ivfpq import IVFPQAdapter
 from faiss_distill.adapters.packing import check_blocks, unpack_blocks
 from faiss_distill.adapters.transaction import fill_lists
@@ -22,8 +24,16 @@ class IVFPQFastScanAdapter(IVFPQAdapter):
     def _check_family(self, ivf: Any) -> None:
         check_blocks(ivf)
 
-    def _in_memory(self, invlists: Any) -> bool:
+    def _readable(self, invlists: Any) -> bool:
         return type(invlists) is faiss.BlockInvertedLists  # type: ignore[attr-defined]
+
+    def put_lists_in(self, file: Path) -> None:
+        """Not possible: blocks are in memory.
+
+        Raises:
+            InputError: always.
+        """
+        Adapter.put_lists_in(self, file)
 
     def _read_list(self, number: int) -> tuple[Int64, Packed]:
         lists: Any = faiss.downcast_InvertedLists(self.core.invlists)

@@ -83,7 +83,7 @@ def overwrite(quantizer: Any, source: Any) -> None:
 
 def _stores(quantizer: Any) -> list[Any]:
     """The objects whose ``codes`` hold the centroids, without those of a base that is refined."""
-    if isinstance(quantizer, faiss.IndexHNSW | faiss.IndexNSG):
+    if type(quantizer) in GRAPHS:
         return [faiss.downcast_index(quantizer.storage)]
     if isinstance(quantizer, faiss.IndexRefineFlat):
         return [faiss.downcast_index(quantizer.refine_index)]

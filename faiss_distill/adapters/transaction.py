@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -114,11 +115,22 @@ class IVFWriteBack(WriteBack):
         quantizer: a coarse quantizer of the same class as the index's, holding the new centroids; None to leave that
             of ``core`` alone.
         holder: an index off to the side that owns the new inverted lists; None to leave those of ``core`` alone.
+        file: where new lists go when the change is committed, a file that does not exist yet; None for memory.
     """
 
-    def __init__(self, core: Any, codebooks: Codebooks | None, words: Any, quantizer: Any, holder: Any) -> None:
+    def __init__(
+        self,
+        core: Any,
+        codebooks: Codebooks | None,
+        words: Any,
+        quantizer: Any,
+        holder: Any,
+        file: Path | None = None,
+    ) -> None:
         """Copy what would be overwritten."""
         super().__init__(core, codebooks, words)
+        self._file = None if holder is None else file
+        self._made: Path | None = None
         self._quantizer, self._holder = quantizer, holder
         self._live_quantizer = faiss.downcast_index(core.quantizer)
         self._old_quantizer = None if quantizer is None else faiss.clone_index(core.quantizer)
@@ -139,11 +151,29 @@ class IVFWriteBack(WriteBack):
 
         Raises:
             RuntimeError: the new lists don't hold as many vectors as the index.
+            OSError: the file for the new lists can't be written.
         """
         found = self._core.invlists.compute_ntotal()
         if found != self._core.ntotal:
             raise RuntimeError(f"new lists of {found} vectors, not {self._core.ntotal}")
+        if self._file is not None:
+            self._move_to_disk(self._file)
         super().commit()
+
+    def _move_to_disk(self, file: Path) -> None:
+        """Lists in a file of their own, mapped from there, in place of those in memory."""
+        memory = self._holder
+        file.open("xb").close()
+        self._made = file
+        try:
+            lists: Any = faiss.OnDiskInvertedLists(memory.invlists.nlist, memory.invlists.code_size, str(file))
+            lists.merge_from_1(memory.invlists)
+        except RuntimeError as error:
+            raise OSError(f"can't write {str(file)!r}: {str(error).splitlines()[-1]}") from error
+        self._holder = lists_of(self._core.nlist, code_size=self._core.code_size)
+        self._holder.replace_invlists(lists, True)
+        lists.this.disown()
+        self._core.replace_invlists(self._holder.invlists, False)
 
     def _settle(self) -> None:
         if self._holder is None:
@@ -177,6 +207,8 @@ class IVFWriteBack(WriteBack):
         self._core.set_direct_map_type(kind)
 
     def _undo(self) -> None:
+        if self._made is not None:
+            self._made.unlink(missing_ok=True)
         self._core.own_invlists = False  # whichever lists it holds now, replace_invlists must not delete them
         self._core.replace_invlists(self._old_lists, self._owned)
         if self._old_quantizer is not None:
@@ -186,17 +218,15 @@ class IVFWriteBack(WriteBack):
         self._core.direct_map = self._old_map.direct_map
 
 
-def lists_of(nlist: int, assignment: Int64, ids: Int64, packed: Packed) -> Any:
-    """An index off to the side that owns ``nlist`` lists of the codes ``packed (n, code_size)``, and nothing else.
+def lists_of(nlist: int, code_size: int) -> Any:
+    """An index off to the side that owns ``nlist`` empty lists of codes, and nothing else.
 
     An index, because it frees lists of any kind; what Python owns of them it frees as what it takes them for.
     """
-    code_size = packed.shape[1]
     holder: Any = faiss.IndexIVFScalarQuantizer(
         faiss.IndexFlatL2(code_size), code_size, nlist, faiss.ScalarQuantizer.QT_8bit_direct
     )  # of one byte a dimension
     holder.own_fields = False
-    fill_lists(holder.invlists, assignment, ids, packed)
     return holder
 
 

@@ -1,0 +1,184 @@
+"""Inverted lists that are on disk, or mapped from the index's file."""
+
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+from conftest import METRICS, QUICK, N, core, serialized
+
+from faiss_distill import DistillTrainer, InputError, UnsupportedIndexError, distill
+from faiss_distill.adapters import open_index
+from faiss_distill.cli import main
+
+FACTORIES = ["IVF16,PQ16x4", "IDMap2,OPQ8,IVF16_HNSW16,PQ8x4np,RFlat", "IVF16,SQ8", "IVF16,PRQ2x2x4"]
+
+
+@pytest.fixture
+def on_disk(built, tmp_path):
+    def on_disk(factory="IVF16,PQ16x4", metric="ip"):
+        index = built(factory, metric)
+        inner = core(index)
+        lists = faiss.OnDiskInvertedLists(inner.nlist, inner.code_size, str(tmp_path / "lists"))
+        lists.merge_from_1(inner.invlists)
+        inner.replace_invlists(lists, True)
+        lists.this.disown()
+        return index
+
+    return on_disk
+
+
+@pytest.fixture
+def always_kept(monkeypatch):
+    monkeypatch.setattr(DistillTrainer, "_judge", lambda *_: (True, "", 0.0, (0.0, 0.0)))
+
+
+def lists_of(index):
+    return faiss.downcast_InvertedLists(core(index).invlists)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_lists_on_disk_go_to_a_new_file(built, data, on_disk, always_kept, tmp_path, factory, metric):
+    """The result is that of the same index in memory; the old files still make the old index."""
+    index, plain = on_disk(factory, metric), built(factory, metric)
+    faiss.write_index(index, str(tmp_path / "old.faiss"))
+    content = (tmp_path / "lists").read_bytes()
+    before = index.search(data.queries[:50], 10)
+    distill(index, data.documents[:N], data.queries, **QUICK)
+    distill(plain, data.documents[:N], data.queries, **QUICK)
+    assert (type(lists_of(index)), Path(lists_of(index).filename)) == (
+        faiss.OnDiskInvertedLists,
+        tmp_path / "lists.tuned",
+    )
+    found = index.search(data.queries[:50], 10)
+    for one, other in zip(found, plain.search(data.queries[:50], 10), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert not np.array_equal(found[0], before[0])
+    faiss.write_index(index, str(tmp_path / "new.faiss"))
+    del index
+    assert (tmp_path / "lists").read_bytes() == content
+    for name, expected in (("old", before), ("new", found)):
+        again = faiss.read_index(str(tmp_path / f"{name}.faiss"))
+        np.testing.assert_array_equal(again.search(data.queries[:50], 10)[0], expected[0])
+    report = distill(again, data.documents[:N], data.queries, **QUICK)  # and once more
+    assert Path(lists_of(again).filename) == tmp_path / "lists.tuned.tuned"
+    assert report.kept
+
+
+def test_a_result_that_is_not_kept_leaves_no_file(data, on_disk, monkeypatch, tmp_path):
+    monkeypatch.setattr(DistillTrainer, "_judge", lambda *_: (False, "", 0.0, (0.0, 0.0)))
+    index = on_disk()
+    before = serialized(index)
+    distill(index, data.documents[:N], data.queries, **QUICK)
+    assert serialized(index) == before
+    assert [p.name for p in tmp_path.iterdir()] == ["lists"]
+
+
+@pytest.mark.parametrize("where", ["open", "merge", "replace", "settle"])
+def test_a_failure_in_making_the_file_undoes_everything(data, on_disk, always_kept, monkeypatch, tmp_path, where):
+    index = on_disk()
+    before, content = serialized(index), (tmp_path / "lists").read_bytes()
+    found = index.search(data.queries[:50], 10)
+
+    def fail(*_):
+        raise KeyboardInterrupt("injected")
+
+    if where == "open":
+        monkeypatch.setattr(Path, "open", fail)
+    elif where == "merge":
+        monkeypatch.setattr(faiss.OnDiskInvertedLists, "merge_from_1", fail)
+    elif where == "replace":
+        real = faiss.IndexIVFPQ.replace_invlists
+        monkeypatch.setattr(
+            faiss.IndexIVFPQ,
+            "replace_invlists",
+            lambda self, lists, own: fail() if (tmp_path / "lists.tuned").exists() else real(self, lists, own),
+        )
+        monkeypatch.setattr(faiss.IndexIVF, "replace_invlists", faiss.IndexIVFPQ.replace_invlists)
+    else:
+        from faiss_distill.adapters.transaction import WriteBack
+
+        real_commit = WriteBack.commit
+        monkeypatch.setattr(WriteBack, "commit", lambda self: (real_commit(self), fail()))
+    with pytest.raises(KeyboardInterrupt, match="injected"):
+        distill(index, data.documents[:N], data.queries, **QUICK)
+    monkeypatch.undo()
+    assert serialized(index) == before
+    np.testing.assert_array_equal(index.search(data.queries[:50], 10)[0], found[0])
+    assert [p.name for p in tmp_path.iterdir()] == ["lists"]
+    assert (tmp_path / "lists").read_bytes() == content
+
+
+def test_mapped_lists_are_tuned_into_memory_or_a_new_file(built, data, always_kept, tmp_path):
+    path = tmp_path / "i.faiss"
+    faiss.write_index(built(), str(path))
+    content, plain = path.read_bytes(), built()
+    distill(plain, data.documents[:N], data.queries, **QUICK)
+    expected = plain.search(data.queries[:50], 10)[0]
+    for file in (None, tmp_path / "lists"):
+        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
+        assert type(lists_of(index)) is faiss.OnDiskInvertedLists
+        distill(index, data.documents[:N], data.queries, invlists_file=file, **QUICK)
+        kind = faiss.ArrayInvertedLists if file is None else faiss.OnDiskInvertedLists
+        assert type(lists_of(index)) is kind
+        np.testing.assert_array_equal(index.search(data.queries[:50], 10)[0], expected)
+        assert path.read_bytes() == content
+    faiss.write_index(index, str(path))  # over the file that was mapped
+    np.testing.assert_array_equal(faiss.read_index(str(path)).search(data.queries[:50], 10)[0], expected)
+
+
+def test_lists_in_memory_can_go_to_a_file(built, data, always_kept, tmp_path):
+    index = built()
+    distill(index, data.documents[:N], data.queries, invlists_file=tmp_path / "lists", **QUICK)
+    assert type(lists_of(index)) is faiss.OnDiskInvertedLists
+    again = faiss.deserialize_index(faiss.serialize_index(index))
+    np.testing.assert_array_equal(again.search(data.queries[:9], 5)[1], index.search(data.queries[:9], 5)[1])
+
+
+def test_frozen_codes_stay_in_their_file(data, on_disk, always_kept, tmp_path):
+    index = on_disk()
+    content = (tmp_path / "lists").read_bytes()
+    distill(index, data.documents[:N], data.queries, encoding="frozen", **QUICK)
+    assert Path(lists_of(index).filename) == tmp_path / "lists"
+    assert [p.name for p in tmp_path.iterdir()] == ["lists"]
+    assert (tmp_path / "lists").read_bytes() == content
+
+
+def test_files_that_cannot_be(built, data, tmp_path):
+    (tmp_path / "there").touch()
+    for factory, file, match in (
+        ("IVF16,PQ16x4", tmp_path / "there", "invlists_file: expected a file that does not exist yet"),
+        ("IVF16,PQ16x4", tmp_path / "no" / "folder", "invlists_file: expected a file in a folder that can be written"),
+        ("PQ16x4", tmp_path / "new", "invlists_file: expected None for an IndexPQ"),
+        ("IVF16,PQ16x4fs", tmp_path / "new", "invlists_file: expected None for an IndexIVFPQFastScan"),
+    ):
+        index = built(factory)
+        before = serialized(index)
+        with pytest.raises(InputError, match=match):
+            DistillTrainer(index, data.documents[:N], data.queries, invlists_file=file)
+        assert serialized(index) == before
+    assert [p.name for p in tmp_path.iterdir()] == ["there"]
+
+
+def test_a_whole_index_that_is_mapped_is_refused(built, tmp_path):
+    path = str(tmp_path / "i.faiss")
+    faiss.write_index(built("IVF16,PQ8np"), path)
+    with pytest.raises(UnsupportedIndexError, match="read the index without IO_FLAG_MMAP_IFC"):
+        open_index(faiss.read_index(path, faiss.IO_FLAG_MMAP_IFC))
+
+
+def test_the_command_line_says_where_the_lists_are(data, on_disk, always_kept, tmp_path, caplog):
+    faiss.write_index(on_disk(), str(tmp_path / "i.faiss"))
+    np.save(tmp_path / "x.npy", data.documents[:N])
+    np.save(tmp_path / "q.npy", data.queries)
+    options = ["--epochs", "1", "--no-progress", "--queries", str(tmp_path / "q.npy")]
+    files = [str(tmp_path / name) for name in ("i.faiss", "x.npy")]
+    assert main(["tune", *files, "-o", str(tmp_path / "o.faiss"), *options]) == 0
+    assert f"in the new file {tmp_path / 'lists.tuned'}" in caplog.text
+    assert (
+        main(["tune", *files, "-o", str(tmp_path / "p.faiss"), "--invlists-file", str(tmp_path / "l"), *options]) == 0
+    )
+    one, other = (faiss.read_index(str(tmp_path / name)) for name in ("o.faiss", "p.faiss"))
+    assert Path(lists_of(other).filename) == tmp_path / "l"
+    np.testing.assert_array_equal(*(i.search(data.queries[:50], 10)[1] for i in (one, other)))
