@@ -216,7 +216,7 @@ def _inspect(args: argparse.Namespace) -> None:
             "index": adapter.description,
             "metric": adapter.metric.value,
             **adapter.facts(),
-            "bytes per vector": adapter.bytes_per_vector,
+            "bytes per vector": adapter.code_size,
         }
         if adapter.nlist > 1:
             facts["list lengths"] = (

@@ -173,7 +173,7 @@ def measure(adapter: Adapter, queries: QuerySet, own_nprobe: int, nprobes: Itera
         )
         points.append(point)
     depth = queries.truth.shape[1]
-    return Evaluation(depth, own_nprobe, tuple(points), own_overlap, adapter.imbalance, adapter.bytes_per_vector)
+    return Evaluation(depth, own_nprobe, tuple(points), own_overlap, adapter.imbalance, adapter.code_size)
 
 
 def search(adapter: Adapter, queries: QuerySet, k: int) -> Int64:

@@ -15,6 +15,7 @@ from faiss_distill.adapters.ivfpq import IVFPQAdapter
 from faiss_distill.adapters.ivfpq_fastscan import IVFPQFastScanAdapter
 from faiss_distill.adapters.pq import PQAdapter
 from faiss_distill.adapters.pq_fastscan import PQFastScanAdapter
+from faiss_distill.adapters.shards import ReplicasAdapter, ShardsAdapter
 from faiss_distill.errors import InputError, UnsupportedIndexError
 
 
@@ -24,11 +25,11 @@ class Family:
 
     Attributes:
         adapter: what opens an index of the family.
-        example: a factory string of it.
+        example: a factory string of it; None where it is made of indexes of others.
     """
 
     adapter: type[Adapter]
-    example: str
+    example: str | None
 
 
 FAMILIES: dict[type, Family] = {
@@ -47,6 +48,8 @@ FAMILIES: dict[type, Family] = {
     faiss.IndexIVFFlat: Family(IVFFlatAdapter, "IVF4096,Flat"),
     faiss.IndexIVFScalarQuantizer: Family(IVFScalarQuantizerAdapter, "IVF4096,SQ8"),
     faiss.IndexIVFRaBitQ: Family(IVFRaBitQAdapter, "IVF4096,RaBitQ"),
+    faiss.IndexShards: Family(ShardsAdapter, None),
+    faiss.IndexReplicas: Family(ReplicasAdapter, None),
 }
 
 """The families that can be tuned: one row each, of which the documentation's table and every message are made."""
@@ -59,8 +62,7 @@ REFUSED: dict[type, str] = {
     faiss.IndexHNSWPQ: "its graph was built from its codes and would go stale; use lists with an HNSW coarse "
     "quantizer, such as IVF4096_HNSW32,PQ16",
     faiss.IndexIVFPQR: "its second codes refine the first ones; spend the bytes on longer codes, or refine with RFlat",
-    faiss.IndexShards: "tune each of its shards by itself, index.at(i), with its own embeddings",
-    faiss.IndexReplicas: "tune one of its replicas, index.at(0), and replicate that",
+    faiss.IndexShardsIVF: "its shards share a coarse quantizer; make an IndexShards of indexes with their own",
 }
 """Why not, of other classes that are asked for."""
 

@@ -186,7 +186,7 @@ class Adapter(ABC):
         return " > ".join([*names, type(self.core).__name__])
 
     @property
-    def bytes_per_vector(self) -> int:
+    def code_size(self) -> int:
         """Bytes of a code, without the id and without what containers store."""
         return int(self.core.code_size)
 
@@ -239,7 +239,7 @@ class Adapter(ABC):
         bounded: list[tuple[str, Int64 | Codes, int]] = [("assignment", state.assignment, self.nlist)]
         finite = [("centroids", state.centroids)]
         if self.codebooks is None or state.codebooks is None:
-            expected["codes"] = (state.n, self.core.code_size), np.uint8
+            expected["codes"] = (state.n, self.code_size), np.uint8
         else:
             expected["codebooks"] = self.codebooks.shape, np.float32
             expected["codes"] = (state.n, self.codebooks.n_codes), code_dtype(self.codebooks.ksub)
@@ -250,7 +250,7 @@ class Adapter(ABC):
             if array.shape != shape or array.dtype != dtype:
                 raise InputError(f"{name}: expected {np.dtype(dtype)} {shape}, got {array.dtype} {array.shape}")
         for name, array, top in bounded:
-            if int(array.min()) < 0 or int(array.max()) >= top:
+            if len(array) and (int(array.min()) < 0 or int(array.max()) >= top):
                 raise InputError(f"{name}: expected values in [0, {top}), got {array.min()} to {array.max()}")
         for name, array in finite:
             if not np.isfinite(array).all():

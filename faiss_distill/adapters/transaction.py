@@ -218,6 +218,37 @@ class IVFWriteBack(WriteBack):
         self._core.direct_map = self._old_map.direct_map
 
 
+class JointWriteBack(WriteBack):
+    """Several changes that are all kept or all undone.
+
+    Args:
+        changes: none of them entered.
+    """
+
+    def __init__(self, changes: list[WriteBack]) -> None:
+        """Each has copied what it would overwrite."""
+        super().__init__(None, None, None)
+        self._changes = changes
+
+    def _write(self) -> None:
+        for change in self._changes:
+            change._write()
+
+    def commit(self) -> None:
+        """Keep all of them."""
+        for change in self._changes:
+            change.commit()
+        super().commit()
+
+    def _undo(self) -> None:
+        for change in self._changes:
+            change._undo()
+
+    def _settle(self) -> None:
+        for change in self._changes:
+            change._settle()
+
+
 def lists_of(nlist: int, code_size: int) -> Any:
     """An index off to the side that owns ``nlist`` empty lists of codes, and nothing else.
 

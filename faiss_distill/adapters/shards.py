@@ -1,0 +1,208 @@
+"""``IndexShards`` and ``IndexReplicas``: copies of one trained index, tuned together, all of them or none."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from faiss_distill.adapters.adapter import Adapter
+from faiss_distill.adapters.transaction import JointWriteBack, WriteBack
+from faiss_distill.config import DistillConfig
+from faiss_distill.errors import DistillError, InputError, UnsupportedIndexError
+from faiss_distill.state import Float32, IndexState, Int64, Packed
+
+
+class JointAdapter(Adapter):
+    """Several indexes of one family, trained once: what the first of them says of parameters holds for all."""
+
+    changes = "what changes in each, in all or none"
+
+    def _check(self) -> None:
+        from faiss_distill.adapters import open_index  # each of them is an index of the registry
+
+        self._parts: list[Adapter] = []
+        for i in range(self.core.count()):
+            try:
+                part = open_index(self.core.at(i))
+            except DistillError as error:
+                raise type(error)(f"part {i} of the {type(self.core).__name__}: {error}") from error
+            if part.lists_file is not None:
+                raise UnsupportedIndexError(
+                    f"index: expected parts of an {type(self.core).__name__} in memory, got part {i} with its lists on "
+                    f"disk; tune it by itself"
+                )
+            self._parts.append(part)
+        self._first = first = self._parts[0]
+        self.codebooks, self.takes_a_sample = first.codebooks, first.takes_a_sample
+        self._compare([part.extract() for part in self._parts])
+        for i, part in enumerate(self._parts):
+            for what in ("description", "nprobe"):
+                one, other = getattr(first, what), getattr(part, what)
+                if one != other:
+                    raise InputError(
+                        f"index: expected the same {what} in all parts of an {type(self.core).__name__}, got {one!r} "
+                        f"in part 0 and {other!r} in part {i}"
+                    )
+            same = [np.array_equal(a, b) for s, t in zip(first.steps, part.steps, strict=True) if s and t
+                    for a, b in zip(s, t, strict=True)]  # fmt: skip
+            self._must(all(same), "transforms", i)
+
+    def _compare(self, states: list[IndexState]) -> None:
+        """Refuse parts that were not trained as one."""
+        for i, state in enumerate(states):
+            for name in ("centroids", "codebooks", "by_residual", "metric", "coarse_metric"):
+                self._must(np.array_equal(getattr(states[0], name), getattr(state, name)), name, i)
+
+    def _must(self, same: bool, what: str, i: int) -> None:
+        if not same:
+            raise InputError(
+                f"index: expected all parts of an {type(self.core).__name__} to be copies of one trained index, got "
+                f"other {what} in part {i}; tune each by itself"
+            )
+
+    @abstractmethod
+    def _of_part(self, i: int, state: IndexState) -> IndexState:
+        """What of a ``state`` of all belongs to one of the parts."""
+
+    @property
+    def nlist(self) -> int:
+        """Inverted lists of each."""
+        return self._first.nlist
+
+    @property
+    def nprobe(self) -> int:
+        """Lists probed in each."""
+        return self._first.nprobe
+
+    @contextmanager
+    def probing(self, nprobe: int) -> Iterator[Callable[[int], float]]:
+        """Search with another ``nprobe`` for a while; gives the codes that so many queries have scanned since."""
+        with ExitStack() as stack:
+            scanned = [stack.enter_context(part.probing(nprobe)) for part in self._parts]
+            # faiss counts what lists are scanned of all indexes together.
+            yield scanned[-1] if self.nlist > 1 else lambda n_queries: float(n_queries * self.core.ntotal)
+
+    @property
+    def imbalance(self) -> float:
+        """faiss's imbalance factor of the lists, on average."""
+        return float(np.mean([part.imbalance for part in self._parts]))
+
+    def quantizer_with(self, centroids: Float32) -> tuple[Any, Float32]:
+        """A coarse quantizer like that of each that holds ``centroids (nlist, d)``, and what it keeps of them."""
+        return self._first.quantizer_with(centroids)
+
+    def write(self, state: IndexState, quantizer: Any, lists: bool = True) -> WriteBack:
+        """A transaction that puts what belongs to each into each, which checks it."""
+        return self._transaction(state, quantizer, lists)
+
+    def _transaction(self, state: IndexState, quantizer: Any, lists: bool) -> WriteBack:
+        parts = [p.write(self._of_part(i, state), quantizer, lists) for i, p in enumerate(self._parts)]
+        return JointWriteBack(parts)
+
+    def restrict(self, state: IndexState) -> WriteBack:
+        """A transaction under which they hold only these of their vectors, for as long as it is not undone."""
+        return JointWriteBack([p.restrict(self._of_part(i, state)) for i, p in enumerate(self._parts)])
+
+    def decode(self, state: IndexState, rows: Int64) -> Float32:
+        """What the codes of the vectors ``rows`` of a ``state`` of this index stand for: float32 ``(len(rows), d)``."""
+        return self._first.decode(state, rows)
+
+    def misfit(self, state: IndexState, rows: Int64, vectors: Float32) -> str | None:
+        """What says that ``vectors (len(rows), d)`` are not those of the ``rows`` of ``state``."""
+        return self._first.misfit(state, rows, vectors)
+
+    def encoder(self, quantizer: Any) -> Callable[[Float32, Int64], Packed] | None:
+        """What makes the codes of an index without codebooks."""
+        return self._first.encoder(quantizer)
+
+    def effective(self, config: DistillConfig) -> DistillConfig:
+        """The options, with those settled that the parts leave no choice in."""
+        return self._first.effective(config)
+
+    def facts(self) -> dict[str, Any]:
+        """What ``faiss-distill inspect`` shows of this family."""
+        return {"parts": len(self._parts), **self._first.facts()}
+
+    @property
+    def normalizes(self) -> bool:
+        """Whether the index compares unit vectors."""
+        return self._wrapped.normalizes or self._first.normalizes
+
+    @property
+    def refines(self) -> bool:
+        """Whether a search re-ranks what the codes find."""
+        return super().refines or self._first.refines
+
+    @property
+    def description(self) -> str:
+        """The classes from the outside in."""
+        return f"{super().description} of {len(self._parts)} > {self._first.description}"
+
+    @property
+    def code_size(self) -> int:
+        """Bytes of a code."""
+        return self._first.code_size
+
+    def transform(self, x: Float32) -> Float32:
+        """``x (n, d_in)`` behind the transforms: float32 ``(n, d)``."""
+        return self._first.transform(self._wrapped.transform(x))
+
+    @property
+    def steps(self) -> tuple[tuple[Float32, Float32] | None, ...]:
+        """:meth:`transform` as arrays."""
+        return self._wrapped.steps + self._first.steps
+
+
+class ShardsAdapter(JointAdapter):
+    """One ``IndexShards``: each part has vectors of its own."""
+
+    def extract(self) -> IndexState:
+        """Copy parameters, and the lists and codes of all, into plain arrays; ids are those that a search returns."""
+        states = [part.extract() for part in self._parts]
+        starts = np.cumsum([0, *(s.n for s in states)]) * bool(self.core.successive_ids)
+        ids = np.concatenate(
+            [p.outer_ids(s.ids) + start for p, s, start in zip(self._parts, states, starts, strict=False)]
+        )
+        order = np.argsort(ids, kind="stable")
+        self._ids = ids[order]
+        self._owners = np.repeat(np.arange(len(states)), [s.n for s in states])[order]
+        self._stored = np.concatenate([s.ids for s in states])[order]
+        return replace(
+            states[0],
+            assignment=np.concatenate([s.assignment for s in states])[order],
+            codes=np.concatenate([s.codes for s in states])[order],
+            ids=self._ids,
+        )
+
+    def _of_part(self, i: int, state: IndexState) -> IndexState:
+        at = np.searchsorted(self._ids, state.ids)
+        rows = np.flatnonzero(self._owners[at] == i)
+        stored = self._stored[at[rows]]
+        order = np.argsort(stored, kind="stable")
+        return replace(state.take(rows[order]), ids=stored[order])
+
+
+class ReplicasAdapter(JointAdapter):
+    """One ``IndexReplicas``: all parts are the same."""
+
+    def _compare(self, states: list[IndexState]) -> None:
+        super()._compare(states)
+        for i, state in enumerate(states):
+            for name in ("ids", "assignment", "codes"):
+                self._must(np.array_equal(getattr(states[0], name), getattr(state, name)), name, i)
+
+    def extract(self) -> IndexState:
+        """Copy the parameters, lists and codes of one into plain arrays."""
+        return self._first.extract()
+
+    def outer_ids(self, ids: Int64) -> Int64:
+        """The ids that a search returns for ids stored in each of them."""
+        return super().outer_ids(self._first.outer_ids(ids))
+
+    def _of_part(self, i: int, state: IndexState) -> IndexState:
+        return state

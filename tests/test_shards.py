@@ -1,0 +1,186 @@
+"""Shards and replicas: one training, all of them committed or none."""
+
+import faiss
+import numpy as np
+import pytest
+from conftest import METRICS, QUICK, N, core, serialized
+
+from faiss_distill import DistillTrainer, InputError, UnsupportedIndexError, distill, evaluate
+from faiss_distill.adapters import open_index
+from faiss_distill.adapters.transaction import JointWriteBack
+
+FACTORIES = ["IVF16,PQ16x4", "OPQ8,IVF16_HNSW16,PQ8x4np", "IVF16,SQ8", "PRQ2x2x4", "PCA32,IVF16,PQ16x4fsr"]
+
+
+@pytest.fixture
+def always_kept(monkeypatch):
+    monkeypatch.setattr(DistillTrainer, "_judge", lambda *_: (True, "", 0.0, (0.0, 0.0)))
+
+
+@pytest.fixture
+def sharded(data):
+    """Three shards of unequal size, with the documents in turn or in a row, or two replicas."""
+
+    def sharded(factory="IVF16,PQ16x4", metric="ip", kind="in turn", id_map=False, threaded=False):
+        trained = faiss.index_factory(64, factory, METRICS[metric])
+        trained.train(data.documents[:N])
+        shares = {
+            "in turn": [np.arange(i, N, 3) for i in range(3)],
+            "in a row": np.split(np.arange(N), [300, 1100]),
+            "replicas": [np.arange(N)] * 2,
+        }[kind]
+        whole = (
+            faiss.IndexReplicas(64, threaded)
+            if kind == "replicas"
+            else faiss.IndexShards(64, threaded, kind == "in a row")
+        )
+        parts = []
+        for rows in shares:
+            part = faiss.clone_index(trained)
+            if id_map:
+                part = faiss.IndexIDMap2(part)
+            if kind == "in turn" or (id_map and kind == "replicas"):
+                part.add_with_ids(data.documents[rows], rows)
+            elif id_map:
+                part.add_with_ids(data.documents[rows], np.arange(len(rows)))
+            else:
+                part.add(data.documents[rows])
+            (whole.addIndex if kind == "replicas" else whole.add_shard)(part)
+            parts.append(part)
+        for part in parts:
+            if "IVF" in factory:
+                faiss.extract_index_ivf(part).nprobe = 4
+        return whole, parts
+
+    return sharded
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("factory", FACTORIES)
+@pytest.mark.parametrize("kind", ["in turn", "in a row", "replicas"])
+def test_it_is_the_tuning_of_one_index(data, built, sharded, always_kept, factory, metric, kind):
+    """Shards find what one index over all documents finds, before and after."""
+    id_map = kind == "in turn" and "IVF" not in factory
+    whole, parts = sharded(factory, metric, kind, id_map)
+    single = faiss.index_factory(64, factory, METRICS[metric])
+    single.train(data.documents[:N])
+    single.add(data.documents[:N])
+    options = QUICK if "IVF" in factory else QUICK | {"nprobe": None}
+    reports = [distill(index, data.documents[:N], data.queries, **options) for index in (whole, single)]
+    one, other = ([r.after.own, r.before.own] for r in reports)
+    for a, b in zip(one, other, strict=True):
+        assert a.codes_scanned == pytest.approx(b.codes_scanned, rel=1e-3)
+        assert a.overlap_at_10 == pytest.approx(b.overlap_at_10, abs=0.005)  # equal scores may swap
+    if "IVF" in factory:
+        faiss.extract_index_ivf(single).nprobe = 4
+    distances, ids = whole.search(data.queries[:100], 10)
+    expected, same = single.search(data.queries[:100], 10)
+    if "fs" not in factory:  # which rounds by shard
+        np.testing.assert_allclose(distances, expected, rtol=1e-4, atol=1e-5)
+        tied = factory == "PRQ2x2x4"  # many documents have the same short code
+        assert tied or (ids == same).mean() > 0.99
+    assert sum(part.ntotal for part in parts) == (2 * N if kind == "replicas" else N)
+
+
+@pytest.mark.parametrize("kind", ["in turn", "replicas"])
+@pytest.mark.parametrize("failing", range(2))
+@pytest.mark.parametrize("step", ["_write_lists", "_write_centroids", "_write_codebooks", "commit", "judge"])
+def test_a_failure_in_any_part_undoes_all(data, sharded, always_kept, monkeypatch, kind, failing, step):
+    whole, parts = sharded(kind=kind)
+    before = [serialized(part) for part in parts]
+    found = whole.search(data.queries[:50], 10)
+
+    class InjectedError(Exception):
+        pass
+
+    def fail(*_):
+        raise InjectedError
+
+    real = JointWriteBack.__init__
+
+    def init(self, changes):
+        real(self, changes)
+        if step != "judge":
+            monkeypatch.setattr(changes[failing], step, fail)
+
+    monkeypatch.setattr(JointWriteBack, "__init__", init)
+    if step == "judge":
+        monkeypatch.setattr(DistillTrainer, "_judge", fail)
+    with pytest.raises(InjectedError):
+        distill(whole, data.documents[:N], data.queries, **QUICK)
+    assert [serialized(part) for part in parts] == before
+    np.testing.assert_array_equal(whole.search(data.queries[:50], 10)[1], found[1])
+
+
+def test_a_map_around_shards_and_threads(data, built):
+    whole = faiss.IndexShards(64, True, True)
+    trained = built(n=1500)
+    trained.reset()
+    for _ in range(3):
+        whole.add_shard(faiss.clone_index(trained))
+    outer = faiss.IndexIDMap2(whole)
+    ids = np.random.default_rng(0).permutation(N) + 10**6
+    outer.add_with_ids(data.documents[:N], ids)
+    report = distill(outer, data.documents[:N], data.queries, ids=ids, **QUICK)
+    assert report.index == "IndexIDMap2 > IndexShards of 3 > IndexIVFPQ"
+    again = evaluate(outer, data.documents[:N], data.queries[:200], ids=ids, nprobe=4, progress=False)
+    assert again.own.overlap_at_10 > 0.3
+
+
+def test_a_sample_of_the_embeddings_of_shards(data, sharded, always_kept):
+    whole, parts = sharded(kind="in turn")
+    codes = [open_index(part).extract().codes for part in parts]
+    rows = np.arange(0, N, 2)
+    report = distill(whole, data.documents[rows], data.queries, ids=rows, encoding="frozen", **QUICK)
+    assert report.n_embeddings == len(rows)
+    for part, old in zip(parts, codes, strict=True):
+        np.testing.assert_array_equal(open_index(part).extract().codes, old)
+    books = [open_index(part).extract().codebooks for part in parts]
+    np.testing.assert_array_equal(books[0], books[2])
+
+
+class TestRefusals:
+    def test_parts_that_were_not_trained_as_one(self, data, sharded, built):
+        whole, parts = sharded()
+        other = built("IVF16,PQ16x4", n=1500)
+        whole.add_shard(other)
+        before = [serialized(part) for part in parts]
+        with pytest.raises(InputError, match="to be copies of one trained index, got other centroids in part 3; tune"):
+            distill(whole, data.documents[:N], data.queries, **QUICK)
+        assert [serialized(part) for part in parts] == before
+
+    def test_replicas_that_differ(self, data, sharded):
+        whole, parts = sharded(kind="replicas")
+        parts[1].remove_ids(np.arange(5))
+        with pytest.raises(InputError, match="got other ids in part 1"):
+            open_index(whole)
+
+    def test_other_nprobe(self, sharded):
+        whole, parts = sharded()
+        parts[1].nprobe = 2
+        with pytest.raises(InputError, match="the same nprobe in all parts of an IndexShards, got 4 in part 0 and 2"):
+            open_index(whole)
+
+    def test_ids_that_two_shards_share(self, data, sharded):
+        whole, _ = sharded(kind="in a row", id_map=True)
+        whole.successive_ids = False
+        with pytest.raises(InputError, match="expected distinct ids"):
+            distill(whole, data.documents[:N], data.queries, **QUICK)
+
+    def test_a_part_that_cannot_be_tuned(self, sharded, data):
+        whole, _ = sharded()
+        flat = faiss.IndexFlatIP(64)
+        flat.add(data.documents[:5])
+        whole.add_shard(flat)
+        with pytest.raises(UnsupportedIndexError, match="part 3 of the IndexShards: index: an IndexFlatIP can't"):
+            open_index(whole)
+
+    def test_shards_on_disk(self, sharded, tmp_path):
+        whole, parts = sharded()
+        inner = core(parts[1])
+        lists = faiss.OnDiskInvertedLists(inner.nlist, inner.code_size, str(tmp_path / "lists"))
+        lists.merge_from_1(inner.invlists)
+        inner.replace_invlists(lists, True)
+        lists.this.disown()
+        with pytest.raises(UnsupportedIndexError, match="got part 1 with its lists on disk"):
+            open_index(whole)
