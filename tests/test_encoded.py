@@ -17,12 +17,17 @@ FACTORIES = [
     "IVF16(SQfp16),SQbf16",
     "IDMap2,RR64,IVF16,RaBitQ",
     "IVF16,RaBitQ4",
+    "IVF16_HNSW16,RaBitQfs",
+    "IDMap2,IVF16,RaBitQfs4",
 ]
 
 
 def plain(index):
     """Ids of each list, and the codes, by id."""
     inner, lists, codes = core(index), {}, {}
+    if type(inner) is faiss.IndexIVFRaBitQFastScan:  # in blocks
+        state = open_index(index).extract()
+        return dict(zip(state.ids.tolist(), state.assignment.tolist(), strict=True)), dict(enumerate(state.codes))
     for number in range(inner.nlist):
         size = inner.invlists.list_size(number)
         ids = faiss.rev_swig_ptr(inner.invlists.get_ids(number), size).tolist() if size else []
@@ -80,10 +85,14 @@ class TestRoundTrip:
         lists, codes = plain(again)
         assert [lists[i] for i in range(N)] == state.assignment.tolist()
         inner = core(again)
+        if type(inner) is faiss.IndexIVFRaBitQFastScan:  # which can't add to given lists: its plain form can
+            metric_type, bits = inner.metric_type, inner.rabitq.nb_bits
+            inner = faiss.IndexIVFRaBitQ(quantizer, 64, 16, metric_type, True, bits)
+            inner.rabitq, inner.is_trained, inner.own_fields = core(again).rabitq, True, False
         inner.reset()
         ids = np.arange(N)
         inner.add_core(N, faiss.swig_ptr(vectors), faiss.swig_ptr(ids), faiss.swig_ptr(state.assignment))
-        expected = plain(again)[1]
+        expected = plain(inner)[1]
         np.testing.assert_array_equal([codes[i] for i in range(N)], [expected[i] for i in range(N)])
 
     def test_only_what_may_change_changes(self, built, data, monkeypatch, factory, metric):
@@ -92,7 +101,8 @@ class TestRoundTrip:
         size, (lists, codes), before = len(serialized(index)), plain(index), core(index).nprobe
         report = distill(index, data.documents[:N], data.queries, **QUICK)
         assert (report.config.learn.value, report.config.encoding.value) == ("ivf", "nearest")
-        assert (len(serialized(index)), index.ntotal, core(index).nprobe) == (size, N, before)
+        assert (index.ntotal, core(index).nprobe) == (N, before)
+        assert "fs" in factory or len(serialized(index)) == size  # its last blocks may be more or less full
         assert report.after.own.codes_scanned <= report.before.own.codes_scanned * 1.05
         now = plain(index)
         assert lists != now[0]

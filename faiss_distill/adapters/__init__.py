@@ -11,6 +11,7 @@ from faiss_distill.adapters.adapter import Adapter
 from faiss_distill.adapters.additive import AdditiveAdapter, IVFAdditiveAdapter
 from faiss_distill.adapters.containers import unwrap
 from faiss_distill.adapters.ivf_encoded import IVFFlatAdapter, IVFRaBitQAdapter, IVFScalarQuantizerAdapter
+from faiss_distill.adapters.ivf_rabitq_fastscan import IVFRaBitQFastScanAdapter
 from faiss_distill.adapters.ivfpq import IVFPQAdapter
 from faiss_distill.adapters.ivfpq_fastscan import IVFPQFastScanAdapter
 from faiss_distill.adapters.pq import PQAdapter
@@ -48,6 +49,7 @@ FAMILIES: dict[type, Family] = {
     faiss.IndexIVFFlat: Family(IVFFlatAdapter, "IVF4096,Flat"),
     faiss.IndexIVFScalarQuantizer: Family(IVFScalarQuantizerAdapter, "IVF4096,SQ8"),
     faiss.IndexIVFRaBitQ: Family(IVFRaBitQAdapter, "IVF4096,RaBitQ"),
+    faiss.IndexIVFRaBitQFastScan: Family(IVFRaBitQFastScanAdapter, "IVF4096,RaBitQfs"),
     faiss.IndexShards: Family(ShardsAdapter, None),
     faiss.IndexReplicas: Family(ReplicasAdapter, None),
 }

@@ -43,7 +43,9 @@ class IVFEncodedAdapter(IVFAdapter):
         """What the codes of the vectors ``rows`` of a ``state`` of this index stand for: float32 ``(len(rows), d)``."""
         codes, lists = np.ascontiguousarray(state.codes[rows]), np.ascontiguousarray(state.assignment[rows])
         out = np.empty((len(rows), self.core.d), dtype=np.float32)
-        self.core.decode_vectors(len(rows), faiss.swig_ptr(codes), faiss.swig_ptr(lists), faiss.swig_ptr(out))
+        self._like(self._quantizer).decode_vectors(
+            len(rows), faiss.swig_ptr(codes), faiss.swig_ptr(lists), faiss.swig_ptr(out)
+        )
         return out
 
     def encoder(self, quantizer: Any) -> Callable[[Float32, Int64], Packed] | None:
@@ -118,7 +120,9 @@ class IVFRaBitQAdapter(IVFEncodedAdapter):
 
     def misfit(self, state: IndexState, rows: Int64, vectors: Float32) -> str | None:
         """As for others, but by the signs that vectors are coded to: what they decode to is not a mean of vectors."""
-        again = encoded(self.core, np.ascontiguousarray(vectors), np.ascontiguousarray(state.assignment[rows]))
+        again = encoded(
+            self._like(self._quantizer), np.ascontiguousarray(vectors), np.ascontiguousarray(state.assignment[rows])
+        )
         signs = -(-self.core.d // 8)
         same = float(1 - np.unpackbits(again[:, :signs] ^ state.codes[rows, :signs], axis=1).mean())
         return None if same > 0.75 else f"share {same:.0%} of the signs in its codes (all if they belong, half if not)"
