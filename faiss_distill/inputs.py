@@ -127,19 +127,21 @@ def open_corpus(
     Raises:
         InputError: wrong dimension, none at all, or embeddings and stored ids are not one to one.
     """
+    kept: Int64 | None = None
     if embeddings is None:
         own = adapter.vectors
         if own is None:
             raise InputError(
-                "embeddings: expected the vectors behind the index, got None; only an IndexRefineFlat outside of any "
-                "transform holds them itself"
+                "embeddings: expected the vectors behind the index, got None; only an IndexRefineFlat, or an "
+                "IndexRefine by a scalar quantizer, outside of any transform holds them itself"
             )
         if ids is not None:
             raise InputError("ids: expected together with embeddings, got them without")
         embeddings, ids = own
-        stored = np.isin(ids, labels)  # not those that were removed from the index inside
-        embeddings, ids = (embeddings, ids) if stored.all() else (embeddings[stored], ids[stored])
+        kept = np.flatnonzero(np.isin(ids, labels))  # not those that were removed from the index inside
     corpus = open_vectors(embeddings, "embeddings")
+    if kept is not None and len(kept) < corpus.n:
+        corpus, ids = corpus.select(kept), ids[kept]
     if corpus.d != adapter.index.d:
         raise InputError(f"embeddings: expected dimension {adapter.index.d} as the index has, got {corpus.d}")
     held = np.arange(len(labels))

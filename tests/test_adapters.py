@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import METRICS, core, serialized
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from faiss_distill import InputError, UnsupportedIndexError
@@ -431,6 +431,13 @@ class TestRefusals:
         with pytest.raises(UnsupportedIndexError, match="an IndexBinaryFlat can't be tuned: it compares bits"):
             open_index(faiss.IndexBinaryFlat(64))
 
+    def test_on_a_gpu(self):
+        class GpuIndexIVFPQ(faiss.IndexIVFPQ):
+            """As the other wheel calls it."""
+
+        with pytest.raises(UnsupportedIndexError, match=r"GpuIndexIVFPQ can't be .* faiss.index_gpu_to_cpu\(index\)"):
+            open_index(GpuIndexIVFPQ.__new__(GpuIndexIVFPQ))
+
     def test_not_an_index(self):
         for thing in ("wiki.faiss", None, np.zeros(3)):
             self.refused(thing, InputError, "index: expected a faiss.Index, got .*read_index")
@@ -579,3 +586,66 @@ def test_each_row_of_the_registry_is_of_its_example(built, family):
     adapter = open_index(index)
     assert (type(adapter.core), type(adapter)) == (family, FAMILIES[family].adapter)
     assert adapter.changes
+
+
+CONTAINERS = ["", "OPQ8,", "L2norm,", "PCAR32,"]
+COARSE = ["IVF8", "IVF8_HNSW8", "IVF8(SQ8)", "IVF8(SQfp16)", ""]
+ENCODED = ["Flat", "SQ8", "SQ4", "RaBitQ", "RaBitQfs"]
+FINE = ["PQ8x4np", "PQ16x4fs", "PQ8x5np", "RQ2x4", "PRQ2x2x4_Nqint8", "LSQ2x4", *ENCODED]
+REFINED = ["", ",RFlat", ",Refine(SQ8)"]
+
+
+@settings(
+    deadline=None,
+    max_examples=60,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    outer=st.sampled_from(["", "IDMap,", "IDMap2,"]),
+    transform=st.sampled_from(CONTAINERS),
+    coarse=st.sampled_from(COARSE),
+    fine=st.sampled_from(FINE),
+    refined=st.sampled_from(REFINED),
+    metric=st.sampled_from(list(METRICS)),
+    seed=st.integers(0, 1000),
+)
+def test_any_factory_string(data, outer, transform, coarse, fine, refined, metric, seed):
+    """What is extracted and written back searches the same, undone it is bitwise as it was, also from a file."""
+    if not coarse and fine in ENCODED:
+        fine = "PQ8x4np"
+    factory = f"{outer}{transform}{coarse}{',' if coarse else ''}{fine}{refined}"
+    index = faiss.index_factory(64, factory, METRICS[metric])
+    n = 400
+    index.train(data.documents[:n])
+    rng = np.random.default_rng(seed)
+    if outer:
+        index.add_with_ids(data.documents[:n], rng.choice(10**12, n, replace=False))
+    elif coarse and not refined:
+        core(index).add_with_ids(open_transform(index, data.documents[:n]), rng.permutation(n))
+        index.ntotal = n
+    else:
+        index.add(data.documents[:n])
+    index = faiss.deserialize_index(faiss.serialize_index(index))
+    before, found = serialized(index), index.search(data.queries[:20], 5)
+    adapter = open_index(index)
+    state = adapter.extract()
+    quantizer = adapter.quantizer_with(state.centroids)[0]
+    with adapter.write(state, quantizer):
+        np.testing.assert_allclose(index.search(data.queries[:20], 5)[0], found[0], rtol=1e-5, atol=1e-6)
+    assert serialized(index) == before
+    other = state.take(np.arange(n))
+    if adapter.nlist > 1:
+        other = replace(state, assignment=rng.integers(0, adapter.nlist, n))
+    with adapter.write(other, quantizer) as change:
+        change.commit()
+    again = open_index(faiss.deserialize_index(faiss.serialize_index(index))).extract()
+    for name, value in vars(other).items():
+        np.testing.assert_array_equal(getattr(again, name), value, err_msg=name)
+
+
+def open_transform(index, x):
+    """What the core index of ``index`` is given of ``x``."""
+    for i in range(index.chain.size() if isinstance(index, faiss.IndexPreTransform) else 0):
+        x = faiss.downcast_VectorTransform(index.chain.at(i)).apply(x)
+    return x

@@ -195,8 +195,28 @@ def test_an_index_that_holds_its_vectors_needs_no_others(built, data, factory):
     assert found[0].overlap_at_10 == found[1].overlap_at_10
 
 
-def test_vectors_of_those_removed_inside_are_left_out(built, data):
-    index = built("IVF16,PQ16x4,RFlat")
+@pytest.mark.parametrize("factory", ["IVF16,PQ16x4,Refine(SQ8)", "OPQ16,IVF16,PQ16x4,Refine(SQfp16)"])
+def test_nearly_exact_vectors_serve_too(built, data, factory):
+    index = built(factory)
+    refinement = faiss.serialize_index(index.refine_index).tobytes()
+    decoded = index.refine_index.reconstruct_n(0, N)
+    assert not np.array_equal(decoded, data.documents[:N])
+    options = QUICK | {"block_rows": 300}
+    report = distill(index, queries=data.queries, **options)
+    given = built(factory)
+    distill(given, decoded, data.queries, **options)
+    assert serialized(index) == serialized(given)
+    assert report.before.own.overlap_at_10 > 0.4
+    assert faiss.serialize_index(index.refine_index).tobytes() == refinement
+    with pytest.raises(InputError, match="or an IndexRefine by a scalar quantizer"):
+        distill(built("IVF16,PQ16x4,Refine(PQ8x4np)"), queries=data.queries, **QUICK)
+    coarse = built("IVF16,PQ16x4,Refine(PQ8x4np)")
+    assert distill(coarse, data.documents[:N], data.queries, **QUICK).n == N
+
+
+@pytest.mark.parametrize("factory", ["IVF16,PQ16x4,RFlat", "IVF16,PQ16x4,Refine(SQ8)"])
+def test_vectors_of_those_removed_inside_are_left_out(built, data, factory):
+    index = built(factory)
     faiss.downcast_index(index.base_index).remove_ids(np.arange(100, 120))
     report = distill(index, queries=data.queries, **QUICK)
     assert (report.n, report.n_embeddings) == (N - 20, N - 20)
@@ -408,7 +428,7 @@ class TestNeverWorse:
         monkeypatch.setattr(
             QueryAwareEncoder,
             "__call__",
-            lambda self, x, r, books, *_: torch.zeros(len(x), len(books), dtype=torch.int64),
+            lambda self, x, *_: torch.zeros(len(x), len(self.codebooks), dtype=torch.int64),
         )
 
     @pytest.mark.parametrize("factory", ["IVF16,PQ16x4", "IDMap2,OPQ16,IVF16_HNSW16,PQ16x4,RFlat", "IVF16,PQ16x4fsr"])

@@ -87,6 +87,11 @@ def open_index(index: Any) -> Adapter:
             f"index: expected a faiss.Index, got {type(index).__name__}; "
             f"read a file with faiss.read_index, and take the faiss index out of a wrapper"
         )
+    if type(index).__name__.startswith("Gpu"):
+        raise UnsupportedIndexError(
+            f"index: an {type(index).__name__} can't be tuned on its device: tune its copy, index = "
+            f"faiss.index_gpu_to_cpu(index), and bring that back with faiss.index_cpu_to_gpu"
+        )
     wrapped = unwrap(index)
     family = FAMILIES.get(type(wrapped.core))
     if family is None:
@@ -96,7 +101,7 @@ def open_index(index: Any) -> Adapter:
         known = ", ".join(sorted(c.__name__ for c in FAMILIES))
         raise UnsupportedIndexError(
             f"index: expected one of {known} (inside any of IndexPreTransform, IndexIDMap, IndexIDMap2, "
-            f"IndexRefineFlat), got {type(wrapped.core).__name__}; build one with e.g. "
+            f"IndexRefine, IndexRefineFlat), got {type(wrapped.core).__name__}; build one with e.g. "
             f"faiss.index_factory(d, 'OPQ16,IVF1024,PQ16', metric)"
         )
     return family.adapter(wrapped)

@@ -12,7 +12,7 @@ import faiss
 import numpy as np
 
 from faiss_distill.adapters.codebooks import Codebooks
-from faiss_distill.adapters.containers import Wrapped, outer_ids
+from faiss_distill.adapters.containers import Decoded, Wrapped, outer_ids
 from faiss_distill.adapters.transaction import WriteBack
 from faiss_distill.config import DistillConfig
 from faiss_distill.errors import InputError, UnsupportedIndexError
@@ -166,16 +166,22 @@ class Adapter(ABC):
     @property
     def refines(self) -> bool:
         """Whether a search re-ranks what the codes find, so that its first 10 depend on how many it asks for."""
-        return "IndexRefineFlat" in self._wrapped.names
+        return self._wrapped.refines
 
     @property
-    def vectors(self) -> tuple[Float32, Int64] | None:
-        """The vectors that the index itself holds to refine by, a view ``(n, d_in)``, and the id of each; or None."""
-        flat = self._wrapped.refined_by
-        if flat is None:
+    def vectors(self) -> tuple[Float32 | Decoded, Int64] | None:
+        """The vectors that the index itself holds to refine by, ``(n, d_in)``, and the id of each; or None.
+
+        A view of those of an ``IndexFlat``; those of a scalar quantizer, which are nearly exact, decoded as they are
+        read. What other codes hold is too far from the vectors to teach.
+        """
+        stored = self._wrapped.refined_by
+        if isinstance(stored, faiss.IndexScalarQuantizer):
+            return Decoded(stored), self.outer_ids(np.arange(stored.ntotal))
+        if not isinstance(stored, faiss.IndexFlat):
             return None
-        view = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(flat.ntotal, flat.d)
-        return view, self.outer_ids(np.arange(flat.ntotal))
+        view = faiss.rev_swig_ptr(stored.get_xb(), stored.ntotal * stored.d).reshape(stored.ntotal, stored.d)
+        return view, self.outer_ids(np.arange(stored.ntotal))
 
     @property
     def description(self) -> str:

@@ -17,6 +17,7 @@ TRANSFORMS = (
     faiss.CenteringTransform,
     faiss.RemapDimensionsTransform,
 )
+REFINEMENTS = (faiss.IndexRefine, faiss.IndexRefineFlat)
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Wrapped:
         names: classes of the containers, outermost first.
         normalizes: whether the transforms bring vectors to unit norm, so that the exact score is one of unit vectors;
             not so where a refinement outside them re-ranks by the vectors as they came.
-        refined_by: the ``IndexFlat`` with the vectors as they came, that a refinement re-ranks by, or None.
+        refines: whether a search re-ranks what the codes find.
+        refined_by: the index with the vectors as they came, that a refinement re-ranks by, or None.
     """
 
     outer: Any
@@ -40,6 +42,7 @@ class Wrapped:
     id_map: Int64 | None
     names: tuple[str, ...]
     normalizes: bool
+    refines: bool = False
     refined_by: Any = None
 
     def transform(self, x: Float32) -> Float32:
@@ -76,7 +79,7 @@ def unwrap(index: Any) -> Wrapped:
     transforms: list[Any] = []
     id_map: Int64 | None = None
     names: list[str] = []
-    normalizes = False
+    normalizes = refines = False
     refined_by: Any = None
     while True:
         if isinstance(core, faiss.IndexPreTransform):
@@ -85,7 +88,7 @@ def unwrap(index: Any) -> Wrapped:
             for t in chain:
                 _check_transform(t)
             transforms += chain
-            if "IndexRefineFlat" not in names:
+            if not refines:
                 normalizes |= any(isinstance(t, faiss.NormalizationTransform) for t in chain)
             inner = core.index
         elif isinstance(core, faiss.IndexIDMap):  # IndexIDMap2 is one too
@@ -96,13 +99,36 @@ def unwrap(index: Any) -> Wrapped:
                     f"got {len(id_map)} and {core.index.ntotal}; rebuild the index"
                 )
             inner = core.index
-        elif isinstance(core, faiss.IndexRefineFlat):
+        elif type(core) in REFINEMENTS:
+            refines = True
             refined_by = None if transforms else faiss.downcast_index(core.refine_index)
             inner = core.base_index
         else:
-            return Wrapped(index, core, tuple(transforms), id_map, tuple(names), normalizes, refined_by)
+            return Wrapped(index, core, tuple(transforms), id_map, tuple(names), normalizes, refines, refined_by)
         names.append(type(core).__name__)
         core = faiss.downcast_index(inner)
+
+
+class Decoded:
+    """The vectors that an index stores, as a matrix float32 ``(n, d)`` that is decoded where it is read."""
+
+    ndim, dtype = 2, np.dtype(np.float32)
+
+    def __init__(self, index: Any) -> None:
+        """Read nothing yet."""
+        self._index = index
+        self.shape: tuple[int, int] = index.ntotal, index.d
+
+    def __len__(self) -> int:
+        """Rows."""
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | Int64) -> Float32:
+        """Some of the rows."""
+        if isinstance(rows, slice):
+            start, stop, _ = rows.indices(len(self))
+            return np.asarray(self._index.reconstruct_n(start, stop - start))
+        return np.asarray(self._index.reconstruct_batch(rows))
 
 
 def _check_transform(transform: Any) -> None:

@@ -13,6 +13,9 @@ from faiss_distill.state import Float32
 FLAT = (faiss.IndexFlat, faiss.IndexFlatL2, faiss.IndexFlatIP)
 GRAPHS = (faiss.IndexHNSWFlat, faiss.IndexHNSWSQ, faiss.IndexNSGFlat)
 
+BY_EXACT_NEIGHBOURS = 0
+"""``IndexNSG.build_type``; its other one aborts the process on some centroids."""
+
 
 def movable(quantizer: Any) -> bool:
     """Whether its centroids can become others: not so where they are sums or products of few, or a view of others."""
@@ -55,6 +58,8 @@ def with_centroids(quantizer: Any, centroids: Float32) -> Any:
     if np.array_equal(centroids, quantizer.reconstruct_n(0, len(centroids))):
         return copy
     copy.reset()
+    if isinstance(copy, faiss.IndexNSG):
+        copy.build_type = BY_EXACT_NEIGHBOURS
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
     try:
