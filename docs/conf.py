@@ -67,7 +67,8 @@ class SupportTable(Directive):
             "     - what changes",
         ]
         for kind, family in FAMILIES.items():
-            lines += [f"   * - ``{kind.__name__}``", f"     - ``{family.example}``" if family.example else "     - of any of the others"]
+            example = f"``{family.example}``" if family.example else "of any of the others"
+            lines += [f"   * - ``{kind.__name__}``", f"     - {example}"]
             lines += [f"     - {family.adapter.changes}"]
         lines += ["", "Not these, which say so:", ""]
         lines += [f"- ``{kind.__name__}``: {why}" for kind, why in REFUSED.items()]

@@ -40,7 +40,8 @@ class DistillTrainer:
 
     Memory beyond the index: the queries with their Top-K, five copies of codes and lists while it trains, the new
     inverted lists beside the old ones, and of the corpus the larger of ``config.block_rows`` rows and the Top-K of 500
-    queries (``500 * config.top_k`` rows at most). Documents that stand in for queries count as queries.
+    queries (``500 * config.top_k`` rows at most). Documents that stand in for queries count as queries. Additive codes
+    need a table of all training queries and codewords, 1 GiB at most.
 
     Args:
         index: see :func:`faiss_distill.distill`, as for all arguments.
