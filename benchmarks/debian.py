@@ -59,7 +59,7 @@ def build(factory: str, metric: str, documents: np.ndarray, nprobe: int) -> tupl
 def tune(index: Any, data: RetrievalData, with_queries: bool, seed: int) -> tuple[Any, float]:
     """A tuned copy of ``index``, and the seconds it took, teacher and evaluation included."""
     index = faiss.clone_index(index)
-    queries = {}
+    queries: dict[str, Any] = {}
     if with_queries:
         queries = {"queries": data.queries[data.train], "validation_queries": data.queries[data.validation]}
     start = time.perf_counter()

@@ -49,6 +49,8 @@ class IVFAdapter(Adapter):
         self._quantizer = faiss.downcast_index(ivf.quantizer)
         quantizers.check_quantizer(self._quantizer, ivf.nlist)
         self._movable = quantizers.movable(self._quantizer)
+        if not self._movable:
+            self.changes = self.changes.replace("coarse centroids, ", "")
 
     def _readable(self, invlists: Any) -> bool:
         """Whether the lists are of a kind that can be read, and let go of."""
