@@ -169,9 +169,11 @@ def lists_file(adapter: Adapter, wanted: Any) -> Path | None:
         if own is None:
             return None
         names = (own.with_name(f"{own.name}.tuned{i or ''}") for i in itertools.count())
-        wanted = next(name for name in names if not name.exists())
+        wanted = next(name for name in names if not os.path.lexists(name))
+    if not isinstance(wanted, str | Path):
+        raise InputError(f"invlists_file: expected a path, got {type(wanted).__name__}")
     file = Path(wanted)
-    if file.exists():
+    if os.path.lexists(file):
         raise InputError(f"invlists_file: expected a file that does not exist yet, got {str(file)!r}")
     if not (file.parent.is_dir() and os.access(file.parent, os.W_OK)):
         raise InputError(f"invlists_file: expected a file in a folder that can be written to, got {str(file)!r}")

@@ -98,6 +98,12 @@ class DistillTrainer:
             self._adapter = adapter = open_index(index)
             self.config = config = adapter.effective(config)
             self._invlists_file = invlists_file
+            rewritten = adapter.codebooks is not None and adapter.codebooks.stores_norms
+            if invlists_file is not None and config.encoding is Encoding.FROZEN and not rewritten:
+                raise InputError(
+                    f"invlists_file: expected None with encoding='frozen', whose lists stay where they are, got "
+                    f"{str(invlists_file)!r}"
+                )
             self._lists_file = inputs.lists_file(adapter, invlists_file)
             self._state = adapter.extract()
             self._labels = adapter.outer_ids(self._state.ids)

@@ -1,6 +1,7 @@
 import gc
 import inspect
 import re
+import signal
 from dataclasses import replace
 
 import faiss
@@ -56,6 +57,8 @@ FACTORIES = [
     "PRQ2x2x4_Nqint8",
     "PLSQ2x2x4",
     "IVF16,RQ4x4_Nqint8",
+    "RQ2x8_Nfloat",
+    "IVF16,PRQ2x2x8_Ncqint8",
     "IVF16_HNSW16,LSQ4x4",
     "IDMap2,RR64,IVF16,PRQ2x2x4,RFlat",
     "IVF16,PRQ2x2x6_Nfloat",
@@ -141,7 +144,7 @@ class TestRoundTrip:
         distances_after, ids_after = index.search(data.queries[:100], 10)
         # Norms are computed anew, and the last bit may differ.
         np.testing.assert_allclose(distances, distances_after, rtol=1e-6 if adapter.codebooks.stores_norms else 0)
-        assert (ids == ids_after).mean() > 0.999  # equal scores may swap
+        assert (ids == ids_after).mean() > (0.95 if adapter.codebooks.n_codes < 3 else 0.999)  # equal scores may swap
         for name, value in vars(state).items():
             np.testing.assert_array_equal(getattr(adapter.extract(), name), value, err_msg=name)
 
@@ -399,6 +402,30 @@ def test_any_ids_survive(built, data, factory, metric, seed, n):
     np.testing.assert_array_equal(after.codes, state.codes)
     np.testing.assert_array_equal(after.assignment, state.assignment)
     assert index.ntotal == n
+
+
+@pytest.mark.parametrize("phase", ["_undo", "_settle"])
+def test_an_interrupt_at_the_end_waits(built, data, phase):
+    """A signal that comes while ownership changes hands is raised afterwards; the index is one or the other."""
+    index = built()
+    adapter = open_index(index)
+    change = adapter.write(*moved(adapter))
+    real, before = getattr(change, phase), serialized(index)
+
+    def interrupted():
+        signal.raise_signal(signal.SIGINT)
+        real()
+
+    setattr(change, phase, interrupted)
+    with pytest.raises(KeyboardInterrupt), change:
+        if phase == "_settle":
+            change.commit()
+    del change, adapter
+    gc.collect()
+    assert (serialized(index) == before) == (phase == "_undo")
+    assert index.own_invlists
+    assert index.search(data.queries[:10], 3)[1].min() >= 0
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 class TestRefusals:

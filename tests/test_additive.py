@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import METRICS, QUICK, N, serialized
 
-from faiss_distill import DistillConfig, InputError, UnsupportedIndexError, additive_encoding, distill
+from faiss_distill import DistillConfig, InputError, UnsupportedIndexError, additive_encoding, distill, evaluate
 from faiss_distill.adapters import open_index
 from faiss_distill.additive_encoding import AdditiveEncoder
 from faiss_distill.encoding import QueryAwareEncoder
@@ -217,6 +217,27 @@ def test_what_cannot_be_handled_is_refused(data):
         with pytest.raises(UnsupportedIndexError, match=match):
             distill(index, data.documents[:N], data.queries, **QUICK)
         assert serialized(index) == before
+
+
+@pytest.mark.parametrize("norms", ["Ncqint8", "Ncqint4", "Nqint8"])
+def test_fewer_vectors_than_values_of_norms(built, data, norms):
+    """Which k-means alone would refuse; and a sample is searched with the norms as they are."""
+    index = built(f"IVF16,RQ4x4_{norms}", "l2", n=2000)
+    whole = evaluate(index, data.documents[:N], data.queries[:200], nprobe=4, progress=False)
+    rows = np.arange(200)
+    sample = evaluate(
+        index, data.documents[rows], data.queries[:200], ids=rows, sample=True, nprobe=4, top_k=50, progress=False
+    )
+    assert sample.own.codes_scanned == whole.own.codes_scanned
+    adapter = open_index(index)
+    few = faiss.deserialize_index(faiss.serialize_index(index))
+    few.reset()
+    few.add(data.documents[:12])
+    adapter = open_index(few)
+    state = adapter.extract()
+    with adapter.write(state, adapter.quantizer_with(state.centroids)[0]) as change:
+        change.commit()
+    np.testing.assert_array_equal(open_index(few).extract().codes, state.codes)
 
 
 def test_centroids_alone_of_an_index_without_lists_are_refused(built, data):

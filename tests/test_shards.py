@@ -4,6 +4,7 @@ import faiss
 import numpy as np
 import pytest
 from conftest import METRICS, QUICK, N, core, serialized
+from faiss.contrib.ivf_tools import replace_ivf_quantizer
 
 from faiss_distill import DistillTrainer, InputError, UnsupportedIndexError, distill, evaluate
 from faiss_distill.adapters import open_index
@@ -112,6 +113,29 @@ def test_a_failure_in_any_part_undoes_all(data, sharded, always_kept, monkeypatc
     np.testing.assert_array_equal(whole.search(data.queries[:50], 10)[1], found[1])
 
 
+def test_all_parts_keep_the_same_norms(data, sharded, always_kept):
+    """So that they can still be merged."""
+    whole, parts = sharded("IVF16,RQ4x4_Nqint8", "l2")
+    distill(whole, data.documents[:N], data.queries, **QUICK)
+    found = whole.search(data.queries[:50], 10)[0]
+    assert len({(part.rq.norm_min, part.rq.norm_max) for part in parts}) == 1
+    parts[0].merge_from(parts[1], 0)
+    parts[0].merge_from(parts[2], 0)
+    np.testing.assert_allclose(parts[0].search(data.queries[:50], 10)[0], found, rtol=1e-5)
+
+
+def test_a_refinement_outside_of_shards_compares_vectors_as_they_came(data):
+    whole = faiss.IndexShards(64, False, True)
+    for _ in range(2):
+        part = faiss.index_factory(64, "L2norm,IVF16,PQ16x4", faiss.METRIC_INNER_PRODUCT)
+        part.train(data.documents[:N])
+        whole.add_shard(part)
+    refined = faiss.IndexRefineFlat(whole)
+    refined.add(data.documents[:N])
+    assert open_index(whole).normalizes
+    assert not open_index(refined).normalizes
+
+
 def test_a_map_around_shards_and_threads(data, built):
     whole = faiss.IndexShards(64, True, True)
     trained = built(n=1500)
@@ -143,9 +167,12 @@ class TestRefusals:
     def test_parts_that_were_not_trained_as_one(self, data, sharded, built):
         whole, parts = sharded()
         other = built("IVF16,PQ16x4", n=1500)
+        other.nprobe = 4
         whole.add_shard(other)
         before = [serialized(part) for part in parts]
-        with pytest.raises(InputError, match="to be copies of one trained index, got other centroids in part 3; tune"):
+        with pytest.raises(
+            InputError, match=r"copies of one trained index, got other (codebooks|coarse quantizer) in part 3"
+        ):
             distill(whole, data.documents[:N], data.queries, **QUICK)
         assert [serialized(part) for part in parts] == before
 
@@ -153,6 +180,55 @@ class TestRefusals:
         whole, parts = sharded(kind="replicas")
         parts[1].remove_ids(np.arange(5))
         with pytest.raises(InputError, match="got other ids in part 1"):
+            open_index(whole)
+
+    def test_ranges_that_differ(self, data, sharded):
+        """Codes of one part are encoded by its own ranges."""
+        whole, parts = sharded("IVF16,SQ8")
+        ranges = faiss.vector_to_array(parts[2].sq.trained)
+        faiss.copy_array_to_vector(2 * ranges, parts[2].sq.trained)
+        with pytest.raises(InputError, match="got other ranges in part 2"):
+            open_index(whole)
+
+    @pytest.mark.parametrize("kind", ["replicas", "in turn"])
+    def test_the_same_index_twice(self, built, kind):
+        """Both would free its lists."""
+        inner = built()
+        whole = faiss.IndexReplicas(64) if kind == "replicas" else faiss.IndexShards(64)
+        for _ in range(2):
+            (whole.addIndex if kind == "replicas" else whole.add_shard)(faiss.IndexPreTransform(inner))
+        with pytest.raises(InputError, match="of different indexes, got one in several of its parts"):
+            open_index(whole)
+
+    def test_parts_filled_behind_its_back(self, data, sharded):
+        whole, parts = sharded(kind="in a row")
+        parts[0].add(data.documents[:5])
+        with pytest.raises(InputError, match=r"expected ntotal=2005 .* got 2000; call its syncWithSubIndexes"):
+            open_index(whole)
+        whole.syncWithSubIndexes()
+        assert open_index(whole).extract().n == 2005
+        with pytest.raises(InputError, match="with parts, got none"):
+            open_index(faiss.IndexShards(64))
+
+    def test_ids_of_their_own_with_successive_ids(self, data, sharded):
+        _, parts = sharded(kind="in turn")
+        whole = faiss.IndexShards(64, False, True)
+        for start in (0, 0):  # 600 and on are those of the second, too
+            part = faiss.clone_index(parts[0])
+            part.reset()
+            part.add_with_ids(data.documents[:600], np.arange(600) * 2 + start)
+            whole.add_shard(part)
+        with pytest.raises(InputError, match="set successive_ids = False if they have ids of their own"):
+            open_index(whole).extract()
+
+    def test_another_coarse_quantizer(self, built, sharded):
+        whole, parts = sharded()
+        other = faiss.clone_index(parts[0])
+        graph = faiss.IndexHNSWFlat(64, 8, faiss.METRIC_INNER_PRODUCT)
+        graph.add(parts[0].quantizer.reconstruct_n(0, 16))
+        replace_ivf_quantizer(other, graph)
+        whole.add_shard(other)
+        with pytest.raises(InputError, match="got other coarse quantizer in part 3"):
             open_index(whole)
 
     def test_other_nprobe(self, sharded):

@@ -1,13 +1,16 @@
 """Inverted lists that are on disk, or mapped from the index's file."""
 
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import faiss
 import numpy as np
 import pytest
 from conftest import METRICS, QUICK, N, core, serialized
 
-from faiss_distill import DistillTrainer, InputError, UnsupportedIndexError, distill
+import faiss_distill
+from faiss_distill import DistillConfig, DistillTrainer, InputError, UnsupportedIndexError, distill
 from faiss_distill.adapters import open_index
 from faiss_distill.cli import main
 
@@ -159,6 +162,40 @@ def test_files_that_cannot_be(built, data, tmp_path):
             DistillTrainer(index, data.documents[:N], data.queries, invlists_file=file)
         assert serialized(index) == before
     assert [p.name for p in tmp_path.iterdir()] == ["there"]
+
+
+def test_a_disk_that_is_too_small(built, data, on_disk, always_kept, monkeypatch, tmp_path):
+    """faiss maps the file, and the process would end in writing to it."""
+    full = SimpleNamespace(free=100)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    index = built()
+    before = serialized(index)
+    with pytest.raises(InputError, match=r"invlists_file: expected 32000 bytes free .*, got 100"):
+        distill(index, data.documents[:N], data.queries, invlists_file=tmp_path / "l", **QUICK)
+    full.free = 10**9
+    trainer = DistillTrainer(
+        index, data.documents[:N], data.queries, invlists_file=tmp_path / "l", config=DistillConfig(**QUICK)
+    )
+    measured = faiss_distill.trainer.measure
+    monkeypatch.setattr(faiss_distill.trainer, "measure", lambda *a: (setattr(full, "free", 100), measured(*a))[1])
+    with pytest.raises(OSError, match="expected 32000 bytes free"):
+        trainer.train()
+    assert serialized(index) == before
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_files_that_cannot_be(built, data, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for options, match in (
+        ({"invlists_file": 5}, "invlists_file: expected a path, got int"),
+        ({"invlists_file": tmp_path / "link"}, "invlists_file: expected a file that does not exist yet"),
+        (
+            {"invlists_file": tmp_path / "l", "encoding": "frozen"},
+            "invlists_file: expected None with encoding='frozen'",
+        ),
+    ):
+        with pytest.raises(InputError, match=match):
+            distill(built(), data.documents[:N], data.queries, **QUICK | options)
 
 
 def test_a_whole_index_that_is_mapped_is_refused(built, tmp_path):

@@ -18,6 +18,7 @@ from faiss_distill.config import DistillConfig
 from faiss_distill.errors import InputError, UnsupportedIndexError
 from faiss_distill.state import Codes, Float32, IndexState, Int64, Metric, Packed, code_dtype
 
+NEARLY_EXACT = {getattr(faiss.ScalarQuantizer, f"QT_{kind}") for kind in ("8bit", "fp16", "bf16")}
 METRICS = {faiss.METRIC_INNER_PRODUCT: Metric.INNER_PRODUCT, faiss.METRIC_L2: Metric.L2}
 
 
@@ -89,8 +90,26 @@ class Adapter(ABC):
         """A coarse quantizer like the index's own that holds ``centroids (nlist, d)``, and what it keeps of them."""
 
     @abstractmethod
-    def _transaction(self, state: IndexState, quantizer: Any, lists: bool) -> WriteBack:
+    def _transaction(self, state: IndexState, quantizer: Any, words: Any, lists: bool) -> WriteBack:
         """A transaction that puts a checked ``state`` into the index."""
+
+    def words(self, state: IndexState) -> Any:
+        """A quantizer off to the side with the codebooks of ``state``, trained on its codes; None without codebooks."""
+        if self.codebooks is None or state.codebooks is None:
+            return None
+        return self.codebooks.holding(state.codebooks, state.codes)
+
+    @property
+    def cores(self) -> list[Any]:
+        """The innermost indexes: one, but for shards and replicas."""
+        return [self.core]
+
+    @property
+    def trained(self) -> dict[str, Any]:
+        """By name, all that training has made and adding relies on, in a form that can be compared."""
+        books = self.codebooks
+        words = () if books is None else (books.shape, books.read().tobytes(), *books.trained)
+        return {"class": type(self.core).__name__, "metric": self.metric, "codebooks": words}
 
     def restrict(self, state: IndexState) -> WriteBack:
         """A transaction under which the index holds only these of its vectors, for as long as it is not undone."""
@@ -172,11 +191,11 @@ class Adapter(ABC):
     def vectors(self) -> tuple[Float32 | Decoded, Int64] | None:
         """The vectors that the index itself holds to refine by, ``(n, d_in)``, and the id of each; or None.
 
-        A view of those of an ``IndexFlat``; those of a scalar quantizer, which are nearly exact, decoded as they are
-        read. What other codes hold is too far from the vectors to teach.
+        A view of those of an ``IndexFlat``; those of a scalar quantizer of 8 bits or more, which are nearly exact,
+        decoded as they are read. What other codes hold is too far from the vectors to teach.
         """
         stored = self._wrapped.refined_by
-        if isinstance(stored, faiss.IndexScalarQuantizer):
+        if isinstance(stored, faiss.IndexScalarQuantizer) and stored.sq.qtype in NEARLY_EXACT:
             return Decoded(stored), self.outer_ids(np.arange(stored.ntotal))
         if not isinstance(stored, faiss.IndexFlat):
             return None
@@ -224,7 +243,7 @@ class Adapter(ABC):
             )
         return out
 
-    def write(self, state: IndexState, quantizer: Any, lists: bool = True) -> WriteBack:
+    def write(self, state: IndexState, quantizer: Any, lists: bool = True, words: Any = None) -> WriteBack:
         """A transaction that puts ``state`` into the index.
 
         Args:
@@ -233,6 +252,7 @@ class Adapter(ABC):
             quantizer: from :meth:`quantizer_with`.
             lists: False leaves the inverted lists alone, codes and all, and writes the parameters only; not so where
                 what is stored holds the norms of what it decodes to.
+            words: from :meth:`words` of an index with the same codebooks; made of ``state`` if None.
 
         Raises:
             InputError: a shape, dtype or code of ``state`` does not fit this index.
@@ -261,6 +281,5 @@ class Adapter(ABC):
         for name, array in finite:
             if not np.isfinite(array).all():
                 raise InputError(f"{name}: expected finite values, got NaN or infinity")
-        return self._transaction(
-            state, quantizer, lists or (self.codebooks is not None and self.codebooks.stores_norms)
-        )
+        norms = self.codebooks is not None and self.codebooks.stores_norms
+        return self._transaction(state, quantizer, self.words(state) if words is None else words, lists or norms)

@@ -15,9 +15,13 @@ from faiss_distill.adapters.ivf import IVFAdapter
 NAMES = ("rq", "lsq", "prq", "plsq")
 
 
+def quantizer_of(core: Any) -> Any:
+    """The additive quantizer that is part of an index, of its real class; None if it has none."""
+    return next((getattr(core, name) for name in NAMES if hasattr(core, name)), None)
+
+
 def _open(core: Any) -> Codebooks:
-    quantizer = next(getattr(core, name) for name in NAMES if hasattr(core, name))
-    return AdditiveCodebooks(quantizer, core.metric_type)
+    return AdditiveCodebooks(quantizer_of(core), core.metric_type)
 
 
 class AdditiveAdapter(CodesAdapter):

@@ -15,7 +15,6 @@ from faiss_distill.state import Codes, Float32, Packed, decode
 
 ROWS = 65_536
 """Codes handled at a time where their vectors are needed."""
-PLAIN = {faiss.ResidualQuantizer, faiss.LocalSearchQuantizer}
 PRODUCT = {faiss.ProductResidualQuantizer, faiss.ProductLocalSearchQuantizer}
 
 
@@ -64,6 +63,11 @@ class Codebooks(ABC):
     @abstractmethod
     def overwrite(self, source: Any) -> None:
         """Give the live quantizer the contents of ``source``, keeping the object, with all that derives from them."""
+
+    @property
+    def trained(self) -> tuple[Any, ...]:
+        """What else of it faiss has trained."""
+        return ()
 
     @abstractmethod
     def facts(self) -> dict[str, Any]:
@@ -131,11 +135,12 @@ class AdditiveCodebooks(Codebooks):
                 f"index: expected additive codebooks of one size, got {bits.tolist()} bits; rebuild it with one"
             )
         kinds = type(live)
-        self._decompresses = live.search_type == kinds.ST_decompress
+        decompresses = live.search_type == kinds.ST_decompress
         without_norms = live.search_type == kinds.ST_LUT_nonorm
         norms = (kinds.ST_norm_float, kinds.ST_norm_qint8, kinds.ST_norm_qint4, kinds.ST_norm_cqint8)
         self.stores_norms = live.search_type in (*norms, kinds.ST_norm_cqint4)
-        if not (self._decompresses or without_norms or self.stores_norms):
+        self._n_norms = {kinds.ST_norm_cqint8: 256, kinds.ST_norm_cqint4: 16}.get(live.search_type, 1)
+        if not (decompresses or without_norms or self.stores_norms):
             raise UnsupportedIndexError(
                 f"index: expected an additive quantizer that stores no norms or numbers for them, got search_type "
                 f"{live.search_type}; rebuild it with e.g. _Nqint8 in its factory string"
@@ -161,10 +166,15 @@ class AdditiveCodebooks(Codebooks):
         return quantizer
 
     def holding(self, codewords: Float32, codes: Codes) -> Any:
-        """A quantizer with other codewords, which stores the norms of these vectors as well as it can."""
+        """A quantizer with other codewords, which stores the norms of these vectors as well as it can.
+
+        Of few vectors it stores them as the live one does.
+        """
         quantizer = self._like(codewords)
-        if self.stores_norms:
-            norms = _norms(codewords, codes)
+        _copy_norms(self._live, quantizer)
+        norms = _norms(codewords, codes) if self.stores_norms else np.empty(0, dtype=np.float32)
+        if len(np.unique(norms)) > self._n_norms:  # with fewer, faiss's k-means refuses or aborts the process
+            quantizer.qnorm.reset()
             quantizer.train_norm(len(norms), faiss.swig_ptr(norms))
         quantizer.is_trained = True
         return quantizer
@@ -204,6 +214,13 @@ class AdditiveCodebooks(Codebooks):
                 part.compute_codebook_tables()
         _copy_norms(source, live)
 
+    @property
+    def trained(self) -> tuple[Any, ...]:
+        """How norms are stored."""
+        live = self._live
+        values = faiss.vector_to_array(live.qnorm.codes).tobytes() if live.qnorm.ntotal else b""
+        return live.search_type, live.norm_min, live.norm_max, values
+
     def facts(self) -> dict[str, Any]:
         """Codebooks, and bits of each."""
         splits, steps, _, _ = self.shape
@@ -223,3 +240,4 @@ def _norms(codewords: Float32, codes: Any) -> Float32:
 def _copy_norms(source: Any, target: Any) -> None:
     target.norm_min, target.norm_max = source.norm_min, source.norm_max
     target.qnorm.codes, target.qnorm.ntotal = source.qnorm.codes, source.qnorm.ntotal
+    target.qnorm.update_permutation()

@@ -85,11 +85,9 @@ class CodesAdapter(Adapter):
         """None: there is no quantizer; and the centroid."""
         return None, centroids
 
-    def _transaction(self, state: IndexState, quantizer: Any, lists: bool) -> CodesWriteBack:
+    def _transaction(self, state: IndexState, quantizer: Any, words: Any, lists: bool) -> CodesWriteBack:
         if lists and state.n != self.core.ntotal:  # a search would read past the codes
             raise InputError(f"codes: expected those of all {self.core.ntotal} vectors, got {state.n}")
-        assert state.codebooks is not None
-        words = self.codebooks.holding(state.codebooks, state.codes)
         holder = self._hold(self.codebooks.pack(words, state.codes)) if lists else None
         return CodesWriteBack(self.core, self.codebooks, words, holder)
 

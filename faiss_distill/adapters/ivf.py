@@ -14,7 +14,7 @@ from faiss.contrib.inspect_tools import get_invlist
 
 from faiss_distill.adapters import quantizers
 from faiss_distill.adapters.adapter import METRICS, Adapter
-from faiss_distill.adapters.transaction import IVFWriteBack, fill_lists, lists_of
+from faiss_distill.adapters.transaction import IVFWriteBack, fill_lists, lists_of, room_for_lists
 from faiss_distill.config import DistillConfig, Learn
 from faiss_distill.errors import InputError, UnsupportedIndexError
 from faiss_distill.state import Float32, IndexState, Int64, Packed
@@ -67,7 +67,15 @@ class IVFAdapter(Adapter):
         return Path(lists.filename) if on_disk else None
 
     def put_lists_in(self, file: Path) -> None:
-        """Have the next change put new lists into ``file``, which does not exist yet, when it is committed."""
+        """Have the next change put new lists into ``file``, which does not exist yet, when it is committed.
+
+        Raises:
+            InputError: there is too little room for them.
+        """
+        try:
+            room_for_lists(file, self.core)
+        except OSError as error:
+            raise InputError(f"invlists_file: {error}") from error
         self._file = file
 
     def _read_list(self, number: int) -> tuple[Int64, Packed]:
@@ -152,17 +160,22 @@ class IVFAdapter(Adapter):
         quantizer = quantizers.with_centroids(self._quantizer, centroids)
         return quantizer, quantizer.reconstruct_n(0, self.nlist)
 
-    def _transaction(self, state: IndexState, quantizer: Any, lists: bool) -> IVFWriteBack:
-        words, packed = None, state.codes
-        if self.codebooks is not None and state.codebooks is not None:
-            words = self.codebooks.holding(state.codebooks, state.codes)
-            packed = self.codebooks.pack(words, state.codes) if lists else packed
+    def _transaction(self, state: IndexState, quantizer: Any, words: Any, lists: bool) -> IVFWriteBack:
+        packed = state.codes
+        if self.codebooks is not None and lists:
+            packed = self.codebooks.pack(words, state.codes)
         holder = self._hold(state.assignment, state.ids, packed.astype(np.uint8, copy=False)) if lists else None
         return IVFWriteBack(self.core, self.codebooks, words, quantizer, holder, self._file)
 
     def restrict(self, state: IndexState) -> IVFWriteBack:
         """A transaction under which the index holds only these of its vectors, for as long as it is not undone."""
-        return self._transaction(state, None, True)
+        return self._transaction(state, None, None if self.codebooks is None else self.codebooks.copy(), True)
+
+    @property
+    def trained(self) -> dict[str, Any]:
+        """By name, all that training has made and adding relies on."""
+        quantizer = faiss.serialize_index(self._quantizer).tobytes()
+        return {**super().trained, "coarse quantizer": quantizer, "by_residual": bool(self.core.by_residual)}
 
     def effective(self, config: DistillConfig) -> DistillConfig:
         """The options, with codebooks learned alone where centroids are fixed.

@@ -101,6 +101,12 @@ class IVFScalarQuantizerAdapter(IVFEncodedAdapter):
         index.own_fields, index.sq, index.is_trained = False, core.sq, True
         return index
 
+    @property
+    def trained(self) -> dict[str, Any]:
+        """By name, all that training has made and adding relies on."""
+        sq = self.core.sq
+        return {**super().trained, "ranges": (sq.qtype, faiss.vector_to_array(sq.trained).tobytes())}
+
 
 class IVFRaBitQAdapter(IVFEncodedAdapter):
     """One ``IndexIVFRaBitQ``; its codes hold factors of the centroids."""
@@ -126,3 +132,8 @@ class IVFRaBitQAdapter(IVFEncodedAdapter):
         signs = -(-self.core.d // 8)
         same = float(1 - np.unpackbits(again[:, :signs] ^ state.codes[rows, :signs], axis=1).mean())
         return None if same > 0.75 else f"share {same:.0%} of the signs in its codes (all if they belong, half if not)"
+
+    @property
+    def trained(self) -> dict[str, Any]:
+        """By name, all that training has made and adding relies on."""
+        return {**super().trained, "bits": self.core.rabitq.nb_bits}

@@ -24,7 +24,7 @@ def pack(codes: Any, nbits: int) -> Any:
 def unpack(packed: Any, n_segments: int, nbits: int) -> Codes:
     """Codes ``(n, M)`` of the narrowest dtype from uint8 ``(n, code_size)``."""
     if nbits == 8:
-        return np.asarray(packed, dtype=np.uint8)
+        return np.ascontiguousarray(packed[:, :n_segments], dtype=np.uint8)  # norms may follow
     wide: Any = faiss.unpack_bitstrings(packed, n_segments, nbits)
     codes: Codes = wide.astype(code_dtype(2**nbits))
     return codes

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from faiss_distill.adapters.adapter import Adapter
+from faiss_distill.adapters.containers import Wrapped
 from faiss_distill.adapters.transaction import JointWriteBack, WriteBack
 from faiss_distill.config import DistillConfig
 from faiss_distill.errors import DistillError, InputError, UnsupportedIndexError
@@ -22,41 +23,56 @@ class JointAdapter(Adapter):
 
     changes = "what changes in each, in all or none"
 
+    def __init__(self, wrapped: Wrapped) -> None:
+        """Check the number of vectors first, which faiss does not keep up to date."""
+        core = wrapped.core
+        if core.count() == 0:
+            raise InputError(f"index: expected an {type(core).__name__} with parts, got none")
+        expected = self._total([core.at(i).ntotal for i in range(core.count())])
+        if core.ntotal != expected:
+            raise InputError(
+                f"index: expected ntotal={expected} as the parts of the {type(core).__name__} hold, got {core.ntotal}; "
+                f"call its syncWithSubIndexes()"
+            )
+        super().__init__(wrapped)
+
+    @abstractmethod
+    def _total(self, ntotals: list[int]) -> int:
+        """Vectors of all."""
+
     def _check(self) -> None:
         from faiss_distill.adapters import open_index  # each of them is an index of the registry
 
+        name = type(self.core).__name__
         self._parts: list[Adapter] = []
         for i in range(self.core.count()):
             try:
                 part = open_index(self.core.at(i))
             except DistillError as error:
-                raise type(error)(f"part {i} of the {type(self.core).__name__}: {error}") from error
+                raise type(error)(f"part {i} of the {name}: {error}") from error
             if part.lists_file is not None:
                 raise UnsupportedIndexError(
-                    f"index: expected parts of an {type(self.core).__name__} in memory, got part {i} with its lists on "
-                    f"disk; tune it by itself"
+                    f"index: expected parts of an {name} in memory, got part {i} with its lists on disk; tune it by "
+                    f"itself"
                 )
             self._parts.append(part)
         self._first = first = self._parts[0]
         self.codebooks, self.takes_a_sample = first.codebooks, first.takes_a_sample
-        self._compare([part.extract() for part in self._parts])
+        if len({int(core.this) for core in self.cores}) < len(self.cores):
+            raise InputError(f"index: expected an {name} of different indexes, got one in several of its parts")
+        steps = [array for step in first.steps for array in (step or ())]
         for i, part in enumerate(self._parts):
-            for what in ("description", "nprobe"):
-                one, other = getattr(first, what), getattr(part, what)
-                if one != other:
-                    raise InputError(
-                        f"index: expected the same {what} in all parts of an {type(self.core).__name__}, got {one!r} "
-                        f"in part 0 and {other!r} in part {i}"
-                    )
-            same = [np.array_equal(a, b) for s, t in zip(first.steps, part.steps, strict=True) if s and t
-                    for a, b in zip(s, t, strict=True)]  # fmt: skip
-            self._must(all(same), "transforms", i)
-
-    def _compare(self, states: list[IndexState]) -> None:
-        """Refuse parts that were not trained as one."""
-        for i, state in enumerate(states):
-            for name in ("centroids", "codebooks", "by_residual", "metric", "coarse_metric"):
-                self._must(np.array_equal(getattr(states[0], name), getattr(state, name)), name, i)
+            others = [array for step in part.steps for array in (step or ())]
+            same = len(others) == len(steps) and all(map(np.array_equal, steps, others))
+            same &= (part.normalizes, part.refines) == (first.normalizes, first.refines)
+            self._must(same, "transform or refinement", i)
+            if part.nprobe != first.nprobe:
+                raise InputError(
+                    f"index: expected the same nprobe in all parts of an {name}, got {first.nprobe} in part 0 and "
+                    f"{part.nprobe} in part {i}"
+                )
+            for what, value in part.trained.items():
+                self._must(what in first.trained and first.trained[what] == value, what, i)
 
     def _must(self, same: bool, what: str, i: int) -> None:
         if not same:
@@ -64,6 +80,16 @@ class JointAdapter(Adapter):
                 f"index: expected all parts of an {type(self.core).__name__} to be copies of one trained index, got "
                 f"other {what} in part {i}; tune each by itself"
             )
+
+    @property
+    def cores(self) -> list[Any]:
+        """The innermost indexes of all parts."""
+        return [core for part in self._parts for core in part.cores]
+
+    @property
+    def trained(self) -> dict[str, Any]:
+        """By name, all that training has made and adding relies on."""
+        return self._first.trained
 
     @abstractmethod
     def _of_part(self, i: int, state: IndexState) -> IndexState:
@@ -96,12 +122,12 @@ class JointAdapter(Adapter):
         """A coarse quantizer like that of each that holds ``centroids (nlist, d)``, and what it keeps of them."""
         return self._first.quantizer_with(centroids)
 
-    def write(self, state: IndexState, quantizer: Any, lists: bool = True) -> WriteBack:
+    def write(self, state: IndexState, quantizer: Any, lists: bool = True, words: Any = None) -> WriteBack:
         """A transaction that puts what belongs to each into each, which checks it."""
-        return self._transaction(state, quantizer, lists)
+        return self._transaction(state, quantizer, self.words(state) if words is None else words, lists)
 
-    def _transaction(self, state: IndexState, quantizer: Any, lists: bool) -> WriteBack:
-        parts = [p.write(self._of_part(i, state), quantizer, lists) for i, p in enumerate(self._parts)]
+    def _transaction(self, state: IndexState, quantizer: Any, words: Any, lists: bool) -> WriteBack:
+        parts = [p.write(self._of_part(i, state), quantizer, lists, words) for i, p in enumerate(self._parts)]
         return JointWriteBack(parts)
 
     def restrict(self, state: IndexState) -> WriteBack:
@@ -131,7 +157,7 @@ class JointAdapter(Adapter):
     @property
     def normalizes(self) -> bool:
         """Whether the index compares unit vectors."""
-        return self._wrapped.normalizes or self._first.normalizes
+        return self._wrapped.normalizes or (not self._wrapped.refines and self._first.normalizes)
 
     @property
     def refines(self) -> bool:
@@ -161,6 +187,9 @@ class JointAdapter(Adapter):
 class ShardsAdapter(JointAdapter):
     """One ``IndexShards``: each part has vectors of its own."""
 
+    def _total(self, ntotals: list[int]) -> int:
+        return sum(ntotals)
+
     def extract(self) -> IndexState:
         """Copy parameters, and the lists and codes of all, into plain arrays; ids are those that a search returns."""
         states = [part.extract() for part in self._parts]
@@ -168,6 +197,12 @@ class ShardsAdapter(JointAdapter):
         ids = np.concatenate(
             [p.outer_ids(s.ids) + start for p, s, start in zip(self._parts, states, starts, strict=False)]
         )
+        if self.core.successive_ids and len(np.unique(ids)) < len(ids):
+            raise InputError(
+                "index: expected distinct ids, got some of an IndexShards that occur twice, since its successive_ids "
+                "adds the number of vectors in earlier parts to the parts' ids; set successive_ids = False if they "
+                "have ids of their own, and rebuild parts that vectors were removed from"
+            )
         order = np.argsort(ids, kind="stable")
         self._ids = ids[order]
         self._owners = np.repeat(np.arange(len(states)), [s.n for s in states])[order]
@@ -190,11 +225,17 @@ class ShardsAdapter(JointAdapter):
 class ReplicasAdapter(JointAdapter):
     """One ``IndexReplicas``: all parts are the same."""
 
-    def _compare(self, states: list[IndexState]) -> None:
-        super()._compare(states)
-        for i, state in enumerate(states):
+    def _total(self, ntotals: list[int]) -> int:
+        return ntotals[0]
+
+    def _check(self) -> None:
+        super()._check()
+        own = self._first.extract()
+        for i, part in enumerate(self._parts[1:], 1):
+            state = part.extract()
             for name in ("ids", "assignment", "codes"):
-                self._must(np.array_equal(getattr(states[0], name), getattr(state, name)), name, i)
+                self._must(np.array_equal(getattr(own, name), getattr(state, name)), name, i)
+            self._must(np.array_equal(self._first.outer_ids(own.ids), part.outer_ids(state.ids)), "ids", i)
 
     def extract(self) -> IndexState:
         """Copy the parameters, lists and codes of one into plain arrays."""

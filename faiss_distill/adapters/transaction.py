@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+import signal
+import threading
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -39,7 +44,8 @@ class WriteBack(ABC):
         try:
             self._write()
         except BaseException:
-            self._undo()
+            with uninterrupted():
+                self._undo()
             raise
         return self
 
@@ -51,10 +57,11 @@ class WriteBack(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Keep the change if it was committed and nothing was raised, else undo it."""
-        if not self._committed or kind is not None:
-            self._undo()
-        else:
-            self._settle()
+        with uninterrupted():
+            if not self._committed or kind is not None:
+                self._undo()
+            else:
+                self._settle()
 
     @abstractmethod
     def _write(self) -> None:
@@ -163,6 +170,7 @@ class IVFWriteBack(WriteBack):
     def _move_to_disk(self, file: Path) -> None:
         """Lists in a file of their own, mapped from there, in place of those in memory."""
         memory = self._holder
+        room_for_lists(file, self._core)
         file.open("xb").close()
         self._made = file
         try:
@@ -171,8 +179,8 @@ class IVFWriteBack(WriteBack):
         except RuntimeError as error:
             raise OSError(f"can't write {str(file)!r}: {str(error).splitlines()[-1]}") from error
         self._holder = lists_of(self._core.nlist, code_size=self._core.code_size)
-        self._holder.replace_invlists(lists, True)
         lists.this.disown()
+        self._holder.replace_invlists(lists, True)
         self._core.replace_invlists(self._holder.invlists, False)
 
     def _settle(self) -> None:
@@ -241,12 +249,41 @@ class JointWriteBack(WriteBack):
         super().commit()
 
     def _undo(self) -> None:
-        for change in self._changes:
-            change._undo()
+        with ExitStack() as stack:  # an error in one does not keep the others
+            for change in self._changes:
+                stack.callback(change._undo)
 
     def _settle(self) -> None:
-        for change in self._changes:
-            change._settle()
+        with ExitStack() as stack:
+            for change in self._changes:
+                stack.callback(change._settle)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Put off an interrupt until the end: half of what happens here would leave lists with two owners or none."""
+    if threading.current_thread() is not threading.main_thread():  # which alone gets them
+        yield
+        return
+    came: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler if handler is None else handler)
+        if came:
+            signal.raise_signal(signal.SIGINT)
+
+
+def room_for_lists(file: Path, core: Any) -> None:
+    """Refuse a disk that is too small: faiss maps the file, and the process would end where a page can't be written.
+
+    Raises:
+        OSError: it is.
+    """
+    needed, free = core.ntotal * (core.code_size + 8), shutil.disk_usage(file.parent).free
+    if needed > free:
+        raise OSError(f"expected {needed} bytes free for the inverted lists in {str(file.parent)!r}, got {free}")
 
 
 def lists_of(nlist: int, code_size: int) -> Any:

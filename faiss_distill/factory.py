@@ -1,0 +1,257 @@
+"""Factory strings with one more token, ``Distill``, and what they build.
+
+The rest of a string is faiss's own grammar and goes to ``faiss.index_factory`` as it is.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import fields
+from typing import Any, NamedTuple
+
+import faiss
+import numpy as np
+
+from faiss_distill.config import DistillConfig, Loss
+from faiss_distill.errors import InputError
+from faiss_distill.mixture import GRAMMAR, TERM
+from faiss_distill.readers import open_vectors
+from faiss_distill.report import DistillReport
+from faiss_distill.trainer import DistillTrainer
+
+TOKEN = re.compile(r"(?:(?P<faiss>.*),)?(?P<token>Distill(?:\((?P<options>.*)\))?)")
+TRAINING_ROWS = 262_144
+"""Of a larger corpus, those that faiss trains on, at least; 256 for each list if that is more."""
+WORDS = {"True": True, "False": False, "None": None}
+
+
+class Built(NamedTuple):
+    """What :func:`build` gives.
+
+    Attributes:
+        index: the faiss index, trained, filled and tuned.
+        report: of the tuning; None without the token.
+    """
+
+    index: Any
+    report: DistillReport | None
+
+
+def parse(factory: str) -> tuple[str, DistillConfig | None]:
+    """Split a factory string into faiss's part and the options of its ``Distill`` token.
+
+    Args:
+        factory: such as ``"OPQ16,IVF4096,PQ16,Distill"`` or ``"...,Distill(kl, in_batch + top200:20, epochs=5)"``: a
+            loss, candidates, and single options of :class:`DistillConfig`, in any order.
+
+    Returns:
+        The string for ``faiss.index_factory``, and the options; None without the token.
+
+    Raises:
+        InputError: a part of the token is not known. The message points at it and lists what is valid.
+
+    Examples:
+        >>> parse("OPQ16,IVF4096,PQ16,Distill(kl,epochs=5)")[0]
+        'OPQ16,IVF4096,PQ16'
+    """
+    if not isinstance(factory, str):
+        raise InputError(f"factory: expected a string, got {type(factory).__name__}")
+    match = TOKEN.fullmatch(factory.strip())
+    if match is None:
+        at = factory.find("Distill")
+        if at >= 0:
+            raise _wrong(factory, at, len(factory), "Distill or Distill(options) as the last token")
+        return factory, None
+    if not match["faiss"]:
+        raise _wrong(
+            factory, 0, len(factory), "a factory string of faiss before it, such as OPQ16,IVF4096,PQ16,Distill"
+        )
+    options: dict[str, Any] = {}
+    start = match.start("options")
+    for part in (match["options"] or "").split(",") if match["options"] else []:
+        text = part.strip()
+        begin = start + len(part) - len(part.lstrip())
+        start += len(part) + 1
+        name, value = _option(factory, begin, text)
+        if name in options:
+            raise _wrong(factory, begin, begin + len(text), f"{name} once")
+        options[name] = value
+    try:
+        return match["faiss"], DistillConfig(**options)
+    except InputError as error:
+        name = str(error).split(":")[0]
+        at = factory.find(f"{name}=", match.start("options"))
+        begin, end = (at, at + len(name)) if at >= 0 else match.span("token")
+        raise InputError(f"factory: {error}\n{_pointer(factory, begin, end)}") from error
+
+
+def _option(factory: str, begin: int, text: str) -> tuple[str, Any]:
+    """One of the comma-separated options: its field and value."""
+    known = [f.name for f in fields(DistillConfig)]
+    name, equals, value = (x.strip() for x in text.partition("="))
+    if equals:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"; did you mean {near[0]}?" if near else f": {', '.join(known)}"
+            raise _wrong(factory, begin, begin + len(name), f"an option of DistillConfig{hint}")
+        for kind in (int, float):
+            try:
+                return name, kind(value)
+            except ValueError:
+                continue
+        return name, WORDS.get(value, value)
+    losses = [loss.value for loss in Loss]
+    if text in losses:
+        return "loss", text
+    if text and all(term.strip() == "in_batch" or TERM.fullmatch(term.strip()) for term in text.split("+")):
+        return "candidates", text
+    near = difflib.get_close_matches(text, losses, 1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise _wrong(
+        factory, begin, begin + max(1, len(text)),
+        f"a loss ({', '.join(losses)}), candidates ({GRAMMAR}) or name=value{hint}",
+    )  # fmt: skip
+
+
+def _pointer(factory: str, begin: int, end: int) -> str:
+    return f"{factory}\n{' ' * begin}{'^' * (end - begin)}"
+
+
+def _wrong(factory: str, begin: int, end: int, expected: str) -> InputError:
+    return InputError(f"factory: expected {expected}, got {factory[begin:end]!r}\n{_pointer(factory, begin, end)}")
+
+
+def index_factory(d: int, factory: str, metric: int = faiss.METRIC_L2) -> Any:
+    """``faiss.index_factory`` for strings that may end in ``Distill``.
+
+    The options of the token stay with the index object: ``distill(index, embeddings)`` without a ``config`` takes them.
+    They are not written to a file.
+
+    Args:
+        d: dimension of the vectors.
+        factory: see :func:`parse`.
+        metric: ``faiss.METRIC_L2``, as is faiss's default, or ``faiss.METRIC_INNER_PRODUCT``.
+
+    Returns:
+        The faiss index, to be trained and filled as any.
+
+    Raises:
+        InputError: a token is wrong; the message points at it.
+
+    Examples:
+        >>> index = index_factory(64, "IVF256,PQ16x4,Distill(kl)")
+        >>> type(index).__name__
+        'IndexIVFPQ'
+    """
+    plain, config = parse(factory)
+    try:
+        index: Any = faiss.index_factory(d, plain, metric)
+    except RuntimeError as error:
+        begin, end = _offending(d, plain, metric)
+        message = re.sub(r"^Error in .*? at \S+:\d+: (Error: )?", "", str(error).splitlines()[-1])
+        raise InputError(f"factory: faiss can't build {plain!r}: {message}\n{_pointer(factory, begin, end)}") from error
+    if config is not None:
+        object.__setattr__(index, OPTIONS, config)  # faiss's own setattr refuses what C++ does not have
+    return index
+
+
+OPTIONS = "_distill_config"
+
+
+def _offending(d: int, plain: str, metric: int) -> tuple[int, int]:
+    """Where the first token is that faiss does not take: the shortest prefix after which nothing can follow.
+
+    faiss says that it can't parse the whole. A token is taken if some index can be made that has it.
+    """
+    ends = [m.start() for m in re.finditer(r",(?![^(]*\))", plain)] + [len(plain)]
+    begin = 0
+    for end in ends:
+        tails = ("", ",Flat", ",IVF1,Flat")
+        if not any(_builds(d, plain[:end] + tail, metric) for tail in tails):
+            break
+        begin = min(end + 1, len(plain))
+    return (begin, end) if begin < end else (0, len(plain))
+
+
+def _builds(d: int, factory: str, metric: int) -> bool:
+    try:
+        faiss.index_factory(d, factory, metric)
+    except RuntimeError:
+        return False
+    return True
+
+
+def build(
+    factory: str,
+    embeddings: Any,
+    queries: Any = None,
+    *,
+    metric: int = faiss.METRIC_L2,
+    ids: Any = None,
+    nprobe: int | None = None,
+    config: DistillConfig | None = None,
+    **options: Any,
+) -> Built:
+    """Train, fill and tune an index in one call.
+
+    Args:
+        factory: see :func:`parse`. Without the token the index is built, and not tuned.
+        embeddings: as for :func:`faiss_distill.distill`. faiss trains on all of them, or on a sample of a large corpus
+            (seeded by ``config.seed``); they are added in blocks.
+        queries: as for :func:`faiss_distill.distill`.
+        metric: ``faiss.METRIC_L2`` or ``faiss.METRIC_INNER_PRODUCT``.
+        ids: ids to store, integers ``(n,)``, for an IVF index or one in an ``IDMap`` or ``IDMap2``.
+        nprobe: to set on the index, and judge it by; faiss's own is 1.
+        config: options of the tuning, in place of those of the token.
+        **options: other arguments of :class:`DistillTrainer`, such as ``relevant`` and ``validation_queries``.
+
+    Returns:
+        The index and the report.
+
+    Raises:
+        InputError: something about the arguments is wrong.
+        UnsupportedIndexError: the index can't be tuned.
+    """
+    plain, own = parse(factory)
+    corpus = open_vectors(embeddings, "embeddings")
+    if config is not None and own is None:
+        raise InputError(f"config: expected it with a factory string that ends in Distill, got {factory!r}")
+    settled = config or own or DistillConfig()
+    index = index_factory(corpus.d, plain, metric)
+    if nprobe is not None:
+        try:
+            faiss.ParameterSpace().set_index_parameter(index, "nprobe", nprobe)
+        except RuntimeError as error:
+            raise InputError(f"nprobe: expected None for {plain!r}, which has no lists, got {nprobe}") from error
+    corpus.check_finite(settled.block_rows, settled.progress)
+    index.train(_training_rows(index, corpus, settled))
+    stored = None if ids is None else np.ascontiguousarray(ids, dtype=np.int64)
+    if stored is not None and stored.shape != (corpus.n,):
+        raise InputError(f"ids: expected {corpus.n} integers, one a row, got shape {stored.shape}")
+    for start, block in corpus.blocks(settled.block_rows):
+        if stored is None and not isinstance(index, faiss.IndexIDMap):
+            index.add(block)
+        else:
+            part = np.arange(start, start + len(block)) if stored is None else stored[start : start + len(block)]
+            index.add_with_ids(block, part)
+    if own is None:
+        return Built(index, None)
+    trainer = DistillTrainer(index, embeddings, queries, ids=ids, config=settled, **options)
+    return Built(index, trainer.train())
+
+
+def _training_rows(index: Any, corpus: Any, config: DistillConfig) -> Any:
+    try:
+        lists = 256 * faiss.extract_index_ivf(index).nlist
+    except RuntimeError:  # it has none
+        lists = 0
+    wanted = max(TRAINING_ROWS, lists)
+    if corpus.n <= wanted:
+        return corpus.block(0, corpus.n)
+    return corpus.take(np.sort(np.random.default_rng(config.seed).permutation(corpus.n)[:wanted]))
+
+
+def options_of(index: Any) -> DistillConfig | None:
+    """The options that :func:`index_factory` has left with an index, or None."""
+    return getattr(index, OPTIONS, None)
