@@ -2,6 +2,7 @@
 
     python -m benchmarks.families            # the packaged sample
     python -m benchmarks.families --quick    # a few of them, on a part of it
+    python -m benchmarks.families --only RQ  # those with this in their factory string
 
 Each index is built by faiss, tuned with the defaults and the never-worse gate on, and searched with the test queries,
 which take part in nothing else. Bytes are those of a code; codes scanned are before and after. Writes
@@ -101,6 +102,9 @@ def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the first of each family, on 10,000 documents")
+    parser.add_argument(
+        "--only", metavar="TEXT", nargs="+", default=[""], help="factory strings that contain one of these"
+    )
     parser.add_argument("--output", type=Path, default=Path("results"), help="folder (default: results)")
     args = parser.parse_args()
     logging.getLogger("faiss").setLevel(logging.ERROR)
@@ -116,7 +120,9 @@ def main() -> None:
     say(f"{n} documents, {counts[0]} training and {counts[1]} test queries; seed 0;")
     say("4 lists probed where there are lists; before → after on the test queries")
     for family in QUICK if args.quick else FAMILIES:
-        factories = FAMILIES[family]
+        factories = [f for f in FAMILIES[family] if any(text in f.format(nlist) for text in args.only)]
+        if not factories:
+            continue
         say(f"\n{family}\n{HEAD}")
         for factory in factories[:1] if args.quick else factories:
             for metric in ("l2",) if factory.startswith("IMI") else METRICS:  # faiss has IMI for L2 alone

@@ -2,8 +2,10 @@
 
 from faiss_distill.api import distill, evaluate
 from faiss_distill.config import DistillConfig
+from faiss_distill.description import Description, describe
 from faiss_distill.errors import DistillError, InputError, MissingDependencyError, UnsupportedIndexError
 from faiss_distill.evaluation import Evaluation
+from faiss_distill.factory import Built, build, index_factory
 from faiss_distill.query_encoders import LinearAdapter
 from faiss_distill.readers.qrels import read_qrels
 from faiss_distill.report import DistillReport
@@ -12,6 +14,8 @@ from faiss_distill.trainer import DistillTrainer
 __version__ = "0.1.0"
 
 __all__ = [
+    "Built",
+    "Description",
     "DistillConfig",
     "DistillError",
     "DistillReport",
@@ -21,7 +25,10 @@ __all__ = [
     "LinearAdapter",
     "MissingDependencyError",
     "UnsupportedIndexError",
+    "build",
+    "describe",
     "distill",
     "evaluate",
+    "index_factory",
     "read_qrels",
 ]

@@ -14,6 +14,7 @@ from faiss_distill.adapters import open_index
 from faiss_distill.config import DistillConfig
 from faiss_distill.errors import InputError
 from faiss_distill.evaluation import NPROBES, Evaluation, QuerySet, measure
+from faiss_distill.factory import options_of
 from faiss_distill.relevance import open_relevant
 from faiss_distill.report import DistillReport
 from faiss_distill.teacher import Teacher
@@ -76,7 +77,7 @@ def distill(
         invlists_file: a file that does not exist yet, for the new inverted lists, which are mapped from there (faiss's
             ``OnDiskInvertedLists``) and which the index refers to when it is written. If None, they are in memory; but
             where the index's own are in such a file, in a new one beside it. The old file stays as it was.
-        config: options; None for the defaults.
+        config: options; None for those that :func:`faiss_distill.index_factory` left with the index, or the defaults.
         **options: single options of :class:`DistillConfig`, over ``config``.
 
     Returns:
@@ -100,7 +101,7 @@ def distill(
         (True, 4000)
     """
     try:
-        config = replace(config or DistillConfig(), **options)
+        config = replace(config or options_of(index) or DistillConfig(), **options)
     except TypeError as error:
         raise TypeError(f"distill: {str(error).split(') ')[-1]}; see DistillConfig for the options") from None
     trainer = DistillTrainer(

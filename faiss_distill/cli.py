@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import faiss
-import numpy as np
 
 import faiss_distill
-from faiss_distill import DistillConfig, DistillTrainer
+from faiss_distill import DistillConfig, DistillTrainer, describe
 from faiss_distill.adapters import open_index
 from faiss_distill.api import evaluate
 from faiss_distill.datasets import load_debian_packages
@@ -202,38 +201,8 @@ def _eval(args: argparse.Namespace) -> None:
 
 
 def _inspect(args: argparse.Namespace) -> None:
-    index = read_index(args.index)
-    facts: dict[str, Any] = {"class": type(index).__name__, "d": index.d, "ntotal": index.ntotal}
-    try:
-        adapter = open_index(index)
-        state = adapter.extract()
-        ids = adapter.outer_ids(state.ids)
-    except DistillError as error:
-        facts |= {"can be tuned": False, "why not": str(error)}
-    else:
-        lengths = np.bincount(state.assignment, minlength=adapter.nlist)
-        facts |= {
-            "index": adapter.description,
-            "metric": adapter.metric.value,
-            **adapter.facts(),
-            "bytes per vector": adapter.code_size,
-        }
-        if adapter.nlist > 1:
-            facts["list lengths"] = (
-                f"min {lengths.min()}, median {int(np.median(lengths))}, max {lengths.max()}, "
-                f"imbalance {adapter.imbalance:.2f}"
-            )
-        facts |= {
-            "ids": f"{ids.min()}..{ids.max()}",
-            "can be tuned": True,
-            "what changes": adapter.changes,
-        }
-    if args.json:
-        print(json.dumps(facts, indent=2))
-    else:
-        width = max(map(len, facts))
-        yes_no = {True: "yes", False: "no"}
-        print("\n".join(f"{k.ljust(width)}  {yes_no[v] if isinstance(v, bool) else v}" for k, v in facts.items()))
+    description = describe(read_index(args.index))
+    print(description.to_json() if args.json else description)
 
 
 def _demo(args: argparse.Namespace) -> None:

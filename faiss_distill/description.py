@@ -137,6 +137,8 @@ def describe(index: Any) -> Description:
 def _parts(index: Any) -> tuple[list[str], dict[str, float], dict[str, int]]:
     """Classes from the outside in, bytes that each vector takes, and shared bytes."""
     name = type(index).__name__
+    each: dict[str, float]
+    shared: dict[str, int]
     if isinstance(index, faiss.IndexPreTransform):
         chain: Any = index.chain
         transforms = [faiss.downcast_VectorTransform(chain.at(i)) for i in range(chain.size())]
@@ -151,14 +153,16 @@ def _parts(index: Any) -> tuple[list[str], dict[str, float], dict[str, int]]:
         names, each, shared = _parts(faiss.downcast_index(index.base_index))
         return [name, *names], each | {"refinement": index.refine_index.sa_code_size()}, shared
     if isinstance(index, faiss.IndexShards | faiss.IndexReplicas):
-        names, each, shared = _parts(faiss.downcast_index(index.at(0)))
-        times = index.count() if isinstance(index, faiss.IndexReplicas) else 1
+        whole: Any = index
+        names, each, shared = _parts(faiss.downcast_index(whole.at(0)))
+        times = whole.count() if isinstance(index, faiss.IndexReplicas) else 1
         each = {k: times * v for k, v in each.items()}
-        return [f"{name} of {index.count()}", *names], each, {k: index.count() * v for k, v in shared.items()}
-    each, shared = {}, {}
+        return [f"{name} of {whole.count()}", *names], each, {k: whole.count() * v for k, v in shared.items()}
     if isinstance(index, faiss.IndexHNSW):
-        storage = _parts(faiss.downcast_index(index.storage))
-        return [name], storage[1] | {"graph": _graph(index)}, storage[2]
+        _, each, shared = _parts(faiss.downcast_index(index.storage))
+        return [name], each | {"graph": _graph(index)}, shared
+    each = {}
+    shared = {}
     if hasattr(index, "code_size"):
         each["codes"] = index.code_size
     if isinstance(index, faiss.IndexIVF):
@@ -175,7 +179,8 @@ def _parts(index: Any) -> tuple[list[str], dict[str, float], dict[str, int]]:
 def _graph(index: Any) -> float:
     """Bytes of links that each vector takes."""
     hnsw = index.hnsw
-    return (4 * hnsw.neighbors.size() + 8 * hnsw.offsets.size() + 4 * hnsw.levels.size()) / max(1, index.ntotal)
+    links = int(4 * hnsw.neighbors.size() + 8 * hnsw.offsets.size() + 4 * hnsw.levels.size())
+    return links / max(1, int(index.ntotal))
 
 
 def _codebooks(index: Any) -> int:
@@ -183,5 +188,6 @@ def _codebooks(index: Any) -> int:
     for name in ("pq", "rq", "lsq", "prq", "plsq"):
         if hasattr(index, name):
             quantizer = getattr(index, name)
-            return 4 * (quantizer.centroids if name == "pq" else quantizer.codebooks).size()
+            copies = 2 if hasattr(quantizer, "nsplits") else 1  # the product forms encode by others than they decode
+            return copies * 4 * int((quantizer.centroids if name == "pq" else quantizer.codebooks).size())
     return 0

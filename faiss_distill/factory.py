@@ -23,6 +23,11 @@ from faiss_distill.trainer import DistillTrainer
 TOKEN = re.compile(r"(?:(?P<faiss>.*),)?(?P<token>Distill(?:\((?P<options>.*)\))?)")
 TRAINING_ROWS = 262_144
 """Of a larger corpus, those that faiss trains on, at least; 256 for each list if that is more."""
+GRAMMAR_OF_FAISS = (
+    "IDMap2; OPQ16, OPQ16_64, PCA64, PCAR64, RR64, L2norm, Pad128; IVF4096, IVF4096_HNSW32, IVF4096(SQ8), IMI2x8; "
+    "Flat, PQ16, PQ16x4fsr, SQ8, RQ8x8, LSQ8x8, PRQ4x2x8, RaBitQ; RFlat, Refine(SQ8)"
+)
+"""For people; what it is, faiss decides."""
 WORDS = {"True": True, "False": False, "None": None}
 
 
@@ -150,7 +155,10 @@ def index_factory(d: int, factory: str, metric: int = faiss.METRIC_L2) -> Any:
     except RuntimeError as error:
         begin, end = _offending(d, plain, metric)
         message = re.sub(r"^Error in .*? at \S+:\d+: (Error: )?", "", str(error).splitlines()[-1])
-        raise InputError(f"factory: faiss can't build {plain!r}: {message}\n{_pointer(factory, begin, end)}") from error
+        raise InputError(
+            f"factory: faiss can't build {plain!r}: {message}; it knows, in this order, {GRAMMAR_OF_FAISS}\n"
+            f"{_pointer(factory, begin, end)}"
+        ) from error
     if config is not None:
         object.__setattr__(index, OPTIONS, config)  # faiss's own setattr refuses what C++ does not have
     return index

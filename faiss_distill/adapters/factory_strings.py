@@ -27,8 +27,8 @@ NORMS = {
 def factory_string(index: Any) -> str | None:
     """The factory string of ``index``, or None if none builds the like.
 
-    faiss's own ``reverse_index_factory`` does what it can; containers, FastScan, additive quantizers and what a file has
-    made of an OPQ are done here.
+    faiss's own ``reverse_index_factory`` does what it can; containers, FastScan, additive quantizers and what a file
+    has made of an OPQ are done here.
     """
     try:
         return _string(faiss.downcast_index(index))
@@ -84,7 +84,7 @@ def _core(index: Any) -> str:
         raise NotImplementedError  # nested as the factory never does
     if not isinstance(index, faiss.IndexIVF):
         return _codes(index) or reverse_index_factory(index)
-    quantizer = faiss.downcast_index(index.quantizer)
+    quantizer: Any = faiss.downcast_index(index.quantizer)
     kind = type(quantizer)
     if isinstance(quantizer, faiss.IndexFlat):
         coarse = f"IVF{index.nlist}"

@@ -59,7 +59,7 @@ def beam_codes(residuals: Tensor, codebooks: Tensor, beam: int = BEAM) -> Tensor
 def nearest_additive_codes(residuals: Tensor, codebooks: Tensor) -> Tensor:
     """Codes of low squared error, by beam search and then one codebook at a time: int64 ``(n, nsplits * M)``."""
     rows = max(1, 2**24 // codebooks.shape[2])  # so that a table of errors stays within 64 MiB
-    return torch.cat([_nearest(part, codebooks) for part in residuals.split(rows)])
+    return torch.cat([_nearest(part, codebooks) for part in torch.split(residuals, rows)])
 
 
 def _nearest(residuals: Tensor, codebooks: Tensor) -> Tensor:
