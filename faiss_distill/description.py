@@ -168,8 +168,8 @@ def _parts(index: Any) -> tuple[list[str], dict[str, float], dict[str, int]]:
     if isinstance(index, faiss.IndexIVF):
         each["ids"] = ID
         quantizer = faiss.downcast_index(index.quantizer)
-        _, own, below = _parts(quantizer)
-        shared["coarse quantizer"] = round(quantizer.ntotal * sum(own.values())) + sum(below.values())
+        _, of_each, below = _parts(quantizer)
+        shared["coarse quantizer"] = round(quantizer.ntotal * sum(of_each.values())) + sum(below.values())
         if isinstance(quantizer, faiss.MultiIndexQuantizer):
             shared["coarse quantizer"] = 4 * quantizer.pq.centroids.size()
     shared |= {"codebooks": books} if (books := _codebooks(index)) else {}

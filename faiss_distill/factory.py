@@ -48,7 +48,7 @@ def parse(factory: str) -> tuple[str, DistillConfig | None]:
 
     Args:
         factory: such as ``"OPQ16,IVF4096,PQ16,Distill"`` or ``"...,Distill(kl, in_batch + top200:20, epochs=5)"``: a
-            loss, candidates, and single options of :class:`DistillConfig`, in any order.
+            loss, candidates, and single options of :class:`faiss_distill.DistillConfig`, in any order.
 
     Returns:
         The string for ``faiss.index_factory``, and the options; None without the token.
@@ -135,7 +135,7 @@ def index_factory(d: int, factory: str, metric: int = faiss.METRIC_L2) -> Any:
 
     Args:
         d: dimension of the vectors.
-        factory: see :func:`parse`.
+        factory: see :func:`faiss_distill.factory.parse`.
         metric: ``faiss.METRIC_L2``, as is faiss's default, or ``faiss.METRIC_INNER_PRODUCT``.
 
     Returns:
@@ -204,7 +204,7 @@ def build(
     """Train, fill and tune an index in one call.
 
     Args:
-        factory: see :func:`parse`. Without the token the index is built, and not tuned.
+        factory: see :func:`faiss_distill.factory.parse`. Without the token the index is built, and not tuned.
         embeddings: as for :func:`faiss_distill.distill`. faiss trains on all of them, or on a sample of a large corpus
             (seeded by ``config.seed``); they are added in blocks.
         queries: as for :func:`faiss_distill.distill`.

@@ -107,14 +107,15 @@ def test_inspect(files, capsys, built):
     faiss.write_index(faiss.index_factory(8, "Flat"), str(files / "flat.faiss"))
     assert main(["inspect", str(files / "flat.faiss"), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert facts["can be tuned"] is False
-    assert "IndexFlat" in facts["why not"]
+    assert facts["can_be_tuned"] is False
+    assert facts["factory"] == "Flat"
+    assert "IndexFlat" in facts["why_not"]
 
 
 def test_inspect_shows_the_ids_that_a_search_returns(tmp_path, capsys, built):
     faiss.write_index(built("IDMap,IVF16,PQ16x4", ids=np.arange(N) + 10**9), str(tmp_path / "m.faiss"))
     assert main(["inspect", str(tmp_path / "m.faiss"), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["ids"] == "1000000000..1000001999"
+    assert json.loads(capsys.readouterr().out)["details"]["ids"] == "1000000000..1000001999"
 
 
 def test_eval_of_a_small_index(tmp_path, capsys, built, data):

@@ -68,3 +68,16 @@ def test_make_targets_exist():
     makefile = (Path(__file__).parent.parent / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"^make (\w+)|`make (\w+)`", README, re.MULTILINE):
         assert f"\n{''.join(target)}:" in makefile
+
+
+def test_code_of_the_factory_strings(data, capsys):
+    text = (Path(__file__).parent.parent / "docs" / "factory.rst").read_text(encoding="utf-8")
+    known = {"embeddings": data.documents, "queries": data.queries}
+    for block in re.findall(r"code-block:: python\n\n((?:   .*\n|\n)+)", text):
+        code = textwrap.dedent(block).replace("384", "64").replace(",PQ16", ",PQ16x4np").replace("epochs=5", "epochs=1")
+        exec(code, known)
+    assert known["report"].config.epochs == 1
+    out = capsys.readouterr().out
+    shown = re.findall(r"code-block:: text\n\n((?:   .*\n|\n)+)", text)[1]
+    for line in textwrap.dedent(shown).splitlines():
+        assert line.split("  ")[0] in out  # the same rows
