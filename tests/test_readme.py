@@ -80,4 +80,4 @@ def test_code_of_the_factory_strings(data, capsys):
     out = capsys.readouterr().out
     shown = re.findall(r"code-block:: text\n\n((?:   .*\n|\n)+)", text)[1]
     for line in textwrap.dedent(shown).splitlines():
-        assert line.split("  ")[0] in out  # the same rows
+        assert line == "..." or line.split("  ")[0] in out  # the same rows
