@@ -56,7 +56,8 @@ def distill(
             of a ``.npy``, ``.fvecs`` or ``.fbin`` file. Any float dtype; read in blocks, so it need not fit in memory.
             Row ``i`` belongs to id ``i`` (rows of removed ids are ignored), or to ``ids[i]``. A sample will do with
             ``encoding="frozen"`` and its ``ids``, if the index has PQ codes in lists. Not needed where the index holds
-            them: in an ``IndexRefineFlat``, or an ``IndexRefine`` by a scalar quantizer.
+            them: in an ``IndexRefineFlat``, or an ``IndexRefine`` by a scalar quantizer
+            of 8 bits or more.
         queries: real queries ``(nq, d)``, from a log, in any of these forms; they need no labels. If None, documents
             stand in for queries: that works less well, and the report says so.
         ids: id of each embedding, integers ``(n,)``.

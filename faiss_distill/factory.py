@@ -226,6 +226,9 @@ def build(
     if config is not None and own is None:
         raise InputError(f"config: expected it with a factory string that ends in Distill, got {factory!r}")
     settled = config or own or DistillConfig()
+    stored = None if ids is None else np.ascontiguousarray(ids, dtype=np.int64)
+    if stored is not None and stored.shape != (corpus.n,):
+        raise InputError(f"ids: expected {corpus.n} integers, one a row, got shape {stored.shape}")
     index = index_factory(corpus.d, plain, metric)
     if nprobe is not None:
         try:
@@ -234,9 +237,6 @@ def build(
             raise InputError(f"nprobe: expected None for {plain!r}, which has no lists, got {nprobe}") from error
     corpus.check_finite(settled.block_rows, settled.progress)
     index.train(_training_rows(index, corpus, settled))
-    stored = None if ids is None else np.ascontiguousarray(ids, dtype=np.int64)
-    if stored is not None and stored.shape != (corpus.n,):
-        raise InputError(f"ids: expected {corpus.n} integers, one a row, got shape {stored.shape}")
     for start, block in corpus.blocks(settled.block_rows):
         if stored is None and not isinstance(index, faiss.IndexIDMap):
             index.add(block)

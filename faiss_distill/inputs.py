@@ -133,7 +133,7 @@ def open_corpus(
         if own is None:
             raise InputError(
                 "embeddings: expected the vectors behind the index, got None; only an IndexRefineFlat, or an "
-                "IndexRefine by a scalar quantizer, outside of any transform holds them itself"
+                "IndexRefine by a scalar quantizer of 8 bits or more, outside of any transform holds them itself"
             )
         if ids is not None:
             raise InputError("ids: expected together with embeddings, got them without")

@@ -208,8 +208,9 @@ def test_nearly_exact_vectors_serve_too(built, data, factory):
     assert serialized(index) == serialized(given)
     assert report.before.own.overlap_at_10 > 0.4
     assert faiss.serialize_index(index.refine_index).tobytes() == refinement
-    with pytest.raises(InputError, match="or an IndexRefine by a scalar quantizer"):
-        distill(built("IVF16,PQ16x4,Refine(PQ8x4np)"), queries=data.queries, **QUICK)
+    for short in ("PQ8x4np", "SQ4"):
+        with pytest.raises(InputError, match="or an IndexRefine by a scalar quantizer of 8 bits or more"):
+            distill(built(f"IVF16,PQ16x4,Refine({short})"), queries=data.queries, **QUICK)
     coarse = built("IVF16,PQ16x4,Refine(PQ8x4np)")
     assert distill(coarse, data.documents[:N], data.queries, **QUICK).n == N
 

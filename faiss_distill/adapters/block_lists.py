@@ -45,7 +45,7 @@ class BlockListsAdapter(IVFAdapter):
 
     @abstractmethod
     def _plain(self) -> Any:
-        """An empty index of the form without blocks, with the same codes, and how to convert it."""
+        """An empty index of the form without blocks, with codes of the same kind, which faiss converts."""
 
     def _hold(self, assignment: Int64, ids: Int64, packed: Packed) -> Any:
         # faiss itself makes the blocks, in converting a plain index: add_core and add_sa_codes would corrupt them.
