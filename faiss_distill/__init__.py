@@ -1,10 +1,11 @@
 """Fine-tune an existing faiss index by ranking distillation: more recall from the same bytes."""
 
-from faiss_distill.api import distill, evaluate
+from faiss_distill.api import distill, evaluate, operating_points
 from faiss_distill.config import DistillConfig
 from faiss_distill.description import Description, describe
 from faiss_distill.errors import DistillError, InputError, MissingDependencyError, UnsupportedIndexError
 from faiss_distill.evaluation import Evaluation
+from faiss_distill.exploration import OperatingPoints
 from faiss_distill.factory import Built, build, index_factory
 from faiss_distill.query_encoders import LinearAdapter
 from faiss_distill.readers.qrels import read_qrels
@@ -24,11 +25,13 @@ __all__ = [
     "InputError",
     "LinearAdapter",
     "MissingDependencyError",
+    "OperatingPoints",
     "UnsupportedIndexError",
     "build",
     "describe",
     "distill",
     "evaluate",
     "index_factory",
+    "operating_points",
     "read_qrels",
 ]

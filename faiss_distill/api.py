@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 
 from faiss_distill import inputs, query_encoders
-from faiss_distill.adapters import open_index
+from faiss_distill.adapters import Adapter, open_to_measure
 from faiss_distill.config import DistillConfig
 from faiss_distill.errors import InputError
 from faiss_distill.evaluation import NPROBES, Evaluation, QuerySet, measure
+from faiss_distill.exploration import OperatingPoints, explore
 from faiss_distill.factory import options_of
 from faiss_distill.relevance import open_relevant
 from faiss_distill.report import DistillReport
+from faiss_distill.state import IndexState, Int64
 from faiss_distill.teacher import Teacher
 from faiss_distill.trainer import DistillTrainer
 
@@ -139,7 +141,8 @@ def evaluate(
     """Measure an index against exact search, for instance on test queries that no tuning has seen.
 
     Args:
-        index: as for :func:`distill`; unchanged.
+        index: as for :func:`distill`, or any without inverted lists, tunable or not: ``IndexFlat``, ``IndexHNSWFlat``
+            and their like, to compare with; unchanged.
         embeddings: as for :func:`distill`.
         queries: as for :func:`distill`, but needed.
         ids: as for :func:`distill`.
@@ -155,19 +158,99 @@ def evaluate(
         One operating point for each nprobe; ``print`` it.
 
     Raises:
-        UnsupportedIndexError: the index is not one that this package knows.
+        UnsupportedIndexError: the index is not one that this package can measure.
         InputError: something else about the arguments is wrong.
     """
+    asked = _open(index, embeddings, queries, ids, relevant, query_encoder, query_inputs, top_k, sample, progress)
+    adapter, state, rows, searched = asked
+    wanted = [p for p in NPROBES if p <= adapter.nlist] if nprobe is None else np.ravel(nprobe).tolist()
+    if not all(isinstance(p, int) and 1 <= p <= adapter.nlist for p in wanted):
+        raise InputError(f"nprobe: expected integers from 1 to nlist={adapter.nlist}, got {wanted}")
+    whole = measure(adapter, searched, adapter.nprobe, wanted)
+    if len(rows) == state.n:
+        return whole
+    with adapter.restrict(state.take(rows)):
+        return measure(adapter, searched, adapter.nprobe, wanted).at_the_cost_of(whole)
+
+
+def operating_points(
+    index: Any,
+    embeddings: Any = None,
+    queries: Any = None,
+    *,
+    ids: Any = None,
+    relevant: Any = None,
+    query_encoder: Any = None,
+    query_inputs: Any = None,
+    parameters: Mapping[str, Iterable[float]] | None = None,
+    quality: str = "overlap_at_10",
+    cost: str = "distances",
+    top_k: int = 100,
+    progress: bool = True,
+) -> OperatingPoints:
+    """What an index finds over the parameters of its search, and what that costs; for instance once it is tuned.
+
+    Args:
+        index: as for :func:`evaluate`; unchanged.
+        embeddings: as for :func:`distill`.
+        queries: as for :func:`distill`, but needed; others than those to report on, as they choose.
+        ids: as for :func:`distill`.
+        relevant: as for :func:`distill`.
+        query_encoder: as for :func:`evaluate`.
+        query_inputs: as for :func:`evaluate`.
+        parameters: values to try of each, such as ``{"nprobe": range(1, 65)}``; by default those of faiss's
+            ``ParameterSpace``: powers of two of ``nprobe``, ``quantizer_efSearch`` of an HNSW coarse quantizer,
+            ``efSearch`` of an HNSW index and ``k_factor_rf`` of a refinement.
+        quality: what counts as found: ``"overlap_at_10"``, ``"nearest_in_10"`` or ``"recall_at_k"``, or with labels
+            ``"mrr_at_10"``, ``"label_recall_at_10"`` or ``"label_recall_at_k"``.
+        cost: ``"distances"``, which are counted, or ``"latency_ms"``, which is measured, and noisy.
+        top_k: depth of the searches, at least 10.
+        progress: show progress bars, when the standard error is a terminal.
+
+    Returns:
+        The points measured and their Pareto front; ``print`` it, :meth:`~OperatingPoints.plot` it, or
+        :meth:`~OperatingPoints.set_on` the index what finds enough.
+
+    Raises:
+        UnsupportedIndexError: the index is not one that this package can measure.
+        InputError: something else about the arguments is wrong.
+
+    Examples:
+        >>> import faiss
+        >>> from faiss_distill.datasets import load_debian_packages
+        >>> data = load_debian_packages()
+        >>> index = faiss.index_factory(384, "IVF32,PQ32x4", faiss.METRIC_INNER_PRODUCT)
+        >>> index.train(data.documents[:4000])
+        >>> index.add(data.documents[:4000])
+        >>> points = operating_points(index, data.documents[:4000], data.queries[data.validation])
+        >>> points.set_on(index, at_least=0.3).nprobe == index.nprobe
+        True
+    """
+    asked = _open(index, embeddings, queries, ids, relevant, query_encoder, query_inputs, top_k, False, progress)
+    adapter, _, _, searched = asked
+    return explore(adapter, searched, parameters, quality, cost, progress)
+
+
+def _open(
+    index: Any,
+    embeddings: Any,
+    queries: Any,
+    ids: Any,
+    relevant: Any,
+    query_encoder: Any,
+    query_inputs: Any,
+    top_k: int,
+    sample: bool,
+    progress: bool,
+) -> tuple[Adapter, IndexState, Int64, QuerySet]:
+    """The index, its state, the rows of it that embeddings were passed for, and the queries with exact results."""
     if queries is None:
         raise InputError("queries: expected those to search with, got None")
     if top_k < 10:
         raise InputError(f"top_k: expected at least 10, got {top_k}")
-    adapter = open_index(index)
+    adapter = open_to_measure(index)
     state = adapter.extract()
     labels = adapter.outer_ids(state.ids)
-    wanted = [p for p in NPROBES if p <= adapter.nlist] if nprobe is None else np.ravel(nprobe).tolist()
-    if not all(isinstance(p, int) and 1 <= p <= adapter.nlist for p in wanted):
-        raise InputError(f"nprobe: expected integers from 1 to nlist={adapter.nlist}, got {wanted}")
     corpus, rows = inputs.open_corpus(adapter, embeddings, labels, ids, partial=sample)
     if top_k > corpus.n:
         raise InputError(
@@ -191,9 +274,4 @@ def evaluate(
         query_encoders.check_encoder(query_encoder, entries, adapter.index.d, device)
         asked = query_encoders.encode(query_encoder, entries, device).cpu().numpy()
     top, _ = Teacher(adapter.metric, adapter.normalizes, BLOCK_ROWS, progress=progress).top_k(corpus, vectors, top_k)
-    searched = QuerySet(asked, labels[rows][top], None, known)
-    whole = measure(adapter, searched, adapter.nprobe, wanted)
-    if len(rows) == state.n:
-        return whole
-    with adapter.restrict(state.take(rows)):
-        return measure(adapter, searched, adapter.nprobe, wanted).at_the_cost_of(whole)
+    return adapter, state, rows, QuerySet(asked, labels[rows][top], None, known)

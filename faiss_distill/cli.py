@@ -1,4 +1,4 @@
-"""The command line: ``faiss-distill tune | eval | inspect | demo``."""
+"""The command line: ``faiss-distill tune | eval | points | inspect | demo``."""
 
 from __future__ import annotations
 
@@ -22,12 +22,15 @@ import faiss
 import faiss_distill
 from faiss_distill import DistillConfig, DistillTrainer, describe
 from faiss_distill.adapters import open_index
-from faiss_distill.api import evaluate
+from faiss_distill.adapters.parameters import ranges
+from faiss_distill.api import evaluate, operating_points
 from faiss_distill.datasets import load_debian_packages
 from faiss_distill.errors import DistillError, InputError
 from faiss_distill.evaluation import table
+from faiss_distill.exploration import COSTS, QUALITIES
+from faiss_distill.plotting import check_plot
 from faiss_distill.readers.npy import open_npy
-from faiss_distill.report import check_plot, plot
+from faiss_distill.report import plot
 
 VECTORS = ".npy, .fvecs or .fbin"
 LABELS = "integer .npy (nq,) or (nq, r), or qrels of query rows and ids"
@@ -101,6 +104,29 @@ def build_parser() -> argparse.ArgumentParser:
     )
     evaluation.add_argument("--json", action="store_true", help="print JSON")
     evaluation.set_defaults(run=_eval)
+
+    points = commands.add_parser(
+        "points",
+        help="find the nprobe, and the like, to search with",
+        description="Search the index in INDEX over its parameters (nprobe, efSearch of an HNSW coarse quantizer, "
+        "k_factor of a refinement) and print the Pareto front: what no other setting finds as cheaply. With "
+        "--at-least, name the cheapest that finds enough; with -o, also set it and write the index to OUT.",
+    )
+    _add_inputs(points)
+    points.add_argument("--queries", metavar="FILE", required=True, help=f"queries, {VECTORS}")
+    points.add_argument("--relevant", metavar="FILE", help=f"relevant ids of the queries, {LABELS}")
+    points.add_argument(
+        "--nprobe", metavar="N", type=int, nargs="+", help="lists to probe (default: powers of two, as faiss does)"
+    )
+    points.add_argument(
+        "--quality", choices=QUALITIES, default="overlap_at_10", help="what counts as found (default: %(default)s)"
+    )
+    points.add_argument("--cost", choices=list(COSTS), default="distances", help="what it costs (default: %(default)s)")
+    points.add_argument("--at-least", metavar="X", type=float, help="the quality that is enough")
+    points.add_argument("-o", "--output", metavar="OUT", type=Path, help="where to write the index so set")
+    points.add_argument("--plot", metavar="FILE", type=Path, help="draw the points, .png, .svg or .pdf")
+    points.add_argument("--json", action="store_true", help="print JSON")
+    points.set_defaults(run=_points)
 
     inspect = commands.add_parser(
         "inspect",
@@ -198,6 +224,40 @@ def _eval(args: argparse.Namespace) -> None:
         top_k=min(100, index.ntotal),
     )
     print(result.to_json() if args.json else result)
+
+
+def _points(args: argparse.Namespace) -> None:
+    given = [args.embeddings, args.queries, args.ids, args.relevant]
+    if args.output is not None:
+        if args.at_least is None:
+            raise InputError("output: expected it with --at-least, which says what to set, got it without")
+        _check_output(args.output, args.index.stat().st_size if args.index.is_file() else 0, given)
+    if args.plot is not None:
+        _check_output(args.plot, 0, [*given, args.index])
+        check_plot(args.plot)
+    index = read_index(args.index)
+    points = operating_points(
+        index,
+        _embeddings(args.embeddings),
+        args.queries,
+        ids=_read_ids(args.ids),
+        relevant=args.relevant,
+        parameters=None if args.nprobe is None else ranges(index) | {"nprobe": args.nprobe},
+        quality=args.quality,
+        cost=args.cost,
+        top_k=min(100, index.ntotal),
+    )
+    print(points.to_json() if args.json else points)
+    if args.plot is not None:
+        points.plot(args.plot)
+    if args.at_least is not None:
+        point = points.cheapest(args.at_least)
+        found = f"{points.title} {getattr(point, args.quality):.3f}"
+        _say(f"\ncheapest of at least {args.at_least:g}: {found} with {point.parameters or 'the index as it is'}")
+    if args.output is not None:
+        points.set_on(index, args.at_least)
+        write_index(index, args.output)
+        _say(f"wrote {args.output}")
 
 
 def _inspect(args: argparse.Namespace) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from faiss_distill.adapters import Adapter
+from faiss_distill.adapters.parameters import graph_distances, reranked
 from faiss_distill.metrics import all_but, hits, recall, reciprocal_rank
 from faiss_distill.state import Float32, Int64
 
@@ -36,19 +37,23 @@ class QuerySet:
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """One nprobe: what is found and what it costs, averaged over queries.
+    """One setting of a search: what is found and what it costs, averaged over queries.
 
     Attributes:
         nprobe: lists probed.
         overlap_at_10: share of the exact top 10 in the first 10 returned.
         nearest_in_10: share of queries whose exact nearest is in the first 10 returned.
         recall_at_k: share of the exact top 10 in the first K returned, with K as in :class:`Evaluation`.
-        codes_scanned: codes compared, a query.
+        codes_scanned: codes compared, a query; of an index without lists all, or the vectors met in its graph.
         latency_ms: wall-clock milliseconds a query, searched as one batch. Noisy on shared machines.
         mrr_at_10: reciprocal rank of the first relevant document in the first 10, over the queries that have one; None
             if none has.
         label_recall_at_10: share of the relevant documents in the first 10, or None.
         label_recall_at_k: share of the relevant documents in the first K, or None.
+        distances: ``codes_scanned``, and the distances computed in the graph of an HNSW coarse quantizer, and the
+            vectors that a refinement re-ranks in a search for 10.
+        parameters: those of the search in faiss's notation, such as ``"nprobe=4,quantizer_efSearch=32"``; empty if all
+            but nprobe were the index's own.
     """
 
     nprobe: int
@@ -60,6 +65,8 @@ class OperatingPoint:
     mrr_at_10: float | None = None
     label_recall_at_10: float | None = None
     label_recall_at_k: float | None = None
+    distances: float = 0.0
+    parameters: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,7 @@ class Evaluation:
         overlap: overlap@10 of each query at ``own_nprobe``, float32 ``(nq,)``.
         imbalance: faiss's imbalance factor of the lists: 1 if all are of one length.
         bytes_per_vector: bytes of a code.
+        nlist: inverted lists; 1 without.
     """
 
     k: int
@@ -81,6 +89,7 @@ class Evaluation:
     overlap: Float32
     imbalance: float
     bytes_per_vector: int
+    nlist: int
 
     @property
     def own(self) -> OperatingPoint:
@@ -90,7 +99,7 @@ class Evaluation:
     def at_the_cost_of(self, other: Evaluation) -> Evaluation:
         """What is found here, with the codes scanned, latency and list imbalance of another at the same nprobes."""
         points = tuple(
-            replace(p, codes_scanned=o.codes_scanned, latency_ms=o.latency_ms)
+            replace(p, codes_scanned=o.codes_scanned, latency_ms=o.latency_ms, distances=o.distances)
             for p, o in zip(self.points, other.points, strict=True)
         )
         return replace(self, points=points, imbalance=other.imbalance)
@@ -110,30 +119,41 @@ class Evaluation:
         return json.dumps(self.to_dict(), indent=2)
 
 
-def table(before: Evaluation, after: Evaluation | None = None) -> str:
-    """One evaluation, or two of the same queries, as a text table; the nprobe they are judged at is starred."""
+def columns_of(evaluated: OperatingPoint, k: int) -> list[tuple[str, str, str]]:
+    """What a table of such points shows: title, field and format of each column."""
     columns: list[tuple[str, str, str]] = [
         ("overlap@10", "overlap_at_10", ".3f"),
         ("nearest in 10", "nearest_in_10", ".3f"),
-        (f"recall@{before.k}", "recall_at_k", ".3f"),
+        (f"recall@{k}", "recall_at_k", ".3f"),
         ("codes scanned", "codes_scanned", ".0f"),
         ("ms/query", "latency_ms", ".3f"),
     ]
-    if before.own.mrr_at_10 is not None:
+    if evaluated.mrr_at_10 is not None:
         columns += [
             ("MRR@10 (labels)", "mrr_at_10", ".3f"),
             ("R@10 (labels)", "label_recall_at_10", ".3f"),
-            (f"R@{before.k} (labels)", "label_recall_at_k", ".3f"),
+            (f"R@{k} (labels)", "label_recall_at_k", ".3f"),
         ]
-    rows = [["nprobe", *(title for title, _, _ in columns)]]
+    return columns
+
+
+def lined_up(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as text, each column as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows)
+
+
+def table(before: Evaluation, after: Evaluation | None = None) -> str:
+    """One evaluation, or two of the same queries, as a text table; the nprobe they are judged at is starred."""
+    columns = columns_of(before.own, before.k)
+    listed = before.nlist > 1
+    rows = [[*(["nprobe"] if listed else []), *(title for title, _, _ in columns)]]
     for old, new in zip(before.points, after.points if after else before.points, strict=True):
         star = "*" if old.nprobe == before.own_nprobe else " "
         points = [old, new] if after else [old]
-        rows.append(
-            [f"{old.nprobe}{star}", *(" → ".join(f"{getattr(p, a):{f}}" for p in points) for _, a, f in columns)]
-        )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows)
+        cells = [" → ".join(f"{getattr(p, a):{f}}" for p in points) for _, a, f in columns]
+        rows.append([*([f"{old.nprobe}{star}"] if listed else []), *cells])
+    return lined_up(rows)
 
 
 def measure(adapter: Adapter, queries: QuerySet, own_nprobe: int, nprobes: Iterable[int] = NPROBES) -> Evaluation:
@@ -145,35 +165,57 @@ def measure(adapter: Adapter, queries: QuerySet, own_nprobe: int, nprobes: Itera
         own_nprobe: the nprobe to judge at; always measured.
         nprobes: others to measure; those above ``nlist`` are left out; without lists nprobe is 1.
     """
-    nlist = adapter.nlist
-    wanted = sorted({own_nprobe, *(p for p in nprobes if p <= nlist)})
-    points: list[OperatingPoint] = []
-    own_overlap: Float32 = np.empty(0, dtype=np.float32)
-    for nprobe in wanted:
-        first, found, codes_scanned, seconds = _search(adapter, queries, nprobe)
-        overlap = recall(first, queries.truth[:, :10])
-        if nprobe == own_nprobe:
-            own_overlap = overlap
-        labels = queries.relevant
-        found_of, first_of = found, first
-        if labels is not None:  # queries without a label say nothing
-            labelled = (labels != -1).any(axis=1)
-            labels, found_of, first_of = labels[labelled], found[labelled], first[labelled]
-            labels = labels if len(labels) else None
-        point = OperatingPoint(
-            nprobe=nprobe,
-            overlap_at_10=float(overlap.mean()),
-            nearest_in_10=float(hits(first, queries.truth[:, :1]).mean()),
-            recall_at_k=float(recall(found, queries.truth[:, :10]).mean()),
-            codes_scanned=codes_scanned,
-            latency_ms=1000 * seconds / len(found),
-            mrr_at_10=None if labels is None else float(reciprocal_rank(first_of, labels).mean()),
-            label_recall_at_10=None if labels is None else float(recall(first_of, labels).mean()),
-            label_recall_at_k=None if labels is None else float(recall(found_of, labels).mean()),
-        )
-        points.append(point)
+    wanted = sorted({own_nprobe, *(p for p in nprobes if p <= adapter.nlist)})
+    measured = {nprobe: measure_point(adapter, queries, nprobe) for nprobe in wanted}
+    return Evaluation(
+        k=queries.truth.shape[1],
+        own_nprobe=own_nprobe,
+        points=tuple(point for point, _ in measured.values()),
+        overlap=measured[own_nprobe][1],
+        imbalance=adapter.imbalance,
+        bytes_per_vector=adapter.code_size,
+        nlist=adapter.nlist,
+    )
+
+
+def measure_point(
+    adapter: Adapter, queries: QuerySet, nprobe: int, parameters: str = ""
+) -> tuple[OperatingPoint, Float32]:
+    """Search the index at one nprobe, and its other parameters as they are, which ``parameters`` is a note of.
+
+    Returns:
+        The operating point, and the overlap@10 of each query, float32 ``(nq,)``.
+    """
     depth = queries.truth.shape[1]
-    return Evaluation(depth, own_nprobe, tuple(points), own_overlap, adapter.imbalance, adapter.code_size)
+    with adapter.probing(nprobe) as scanned, graph_distances() as in_graph:
+        start = time.perf_counter()
+        found = search(adapter, queries, depth)
+        seconds = time.perf_counter() - start
+        codes_scanned = scanned(len(found)) / len(found)
+        more = in_graph() / len(found) if adapter.nlist > 1 else 0.0
+        # A refinement re-ranks as many as are asked for, so its first 10 are those of a search for 10.
+        first = search(adapter, queries, 10) if adapter.refines else found[:, :10]
+    overlap = recall(first, queries.truth[:, :10])
+    labels = queries.relevant
+    found_of, first_of = found, first
+    if labels is not None:  # queries without a label say nothing
+        labelled = (labels != -1).any(axis=1)
+        labels, found_of, first_of = labels[labelled], found[labelled], first[labelled]
+        labels = labels if len(labels) else None
+    point = OperatingPoint(
+        nprobe=nprobe,
+        overlap_at_10=float(overlap.mean()),
+        nearest_in_10=float(hits(first, queries.truth[:, :1]).mean()),
+        recall_at_k=float(recall(found, queries.truth[:, :10]).mean()),
+        codes_scanned=codes_scanned,
+        latency_ms=1000 * seconds / len(found),
+        mrr_at_10=None if labels is None else float(reciprocal_rank(first_of, labels).mean()),
+        label_recall_at_10=None if labels is None else float(recall(first_of, labels).mean()),
+        label_recall_at_k=None if labels is None else float(recall(found_of, labels).mean()),
+        distances=codes_scanned + more + reranked(adapter.index, 10),
+        parameters=parameters,
+    )
+    return point, overlap
 
 
 def search(adapter: Adapter, queries: QuerySet, k: int) -> Int64:
@@ -182,15 +224,3 @@ def search(adapter: Adapter, queries: QuerySet, k: int) -> Int64:
         return np.asarray(adapter.index.search(queries.vectors, k)[1])
     found = np.asarray(adapter.index.search(queries.vectors, k + 1)[1])
     return found[all_but(found, queries.exclude)].reshape(-1, k)
-
-
-def _search(adapter: Adapter, queries: QuerySet, nprobe: int) -> tuple[Int64, Int64, float, float]:
-    """The first 10 ids ``(nq, 10)`` and the first K ``(nq, K)``, codes scanned a query, seconds of a search."""
-    with adapter.probing(nprobe) as scanned:
-        start = time.perf_counter()
-        found = search(adapter, queries, queries.truth.shape[1])
-        seconds = time.perf_counter() - start
-        codes_scanned = scanned(len(found)) / len(found)
-        # A refinement re-ranks as many as are asked for, so its first 10 are those of a search for 10.
-        first = search(adapter, queries, 10) if adapter.refines else found[:, :10]
-    return first, found, codes_scanned, seconds

@@ -10,27 +10,8 @@ from typing import Any
 from torch import nn
 
 from faiss_distill.config import DistillConfig, Encoding
-from faiss_distill.errors import InputError, MissingDependencyError
 from faiss_distill.evaluation import Evaluation, table
-
-PLOT_FORMATS = (".png", ".svg", ".pdf")
-
-
-def check_plot(path: str | Path) -> None:
-    """Find out before the work whether :func:`plot` will be able to draw ``path``.
-
-    Raises:
-        InputError: its suffix is none of the :data:`PLOT_FORMATS`, or its folder is not there.
-        MissingDependencyError: matplotlib is not installed.
-    """
-    if Path(path).suffix not in PLOT_FORMATS:
-        raise InputError(f"plot: expected a file ending in {', '.join(PLOT_FORMATS)}, got {str(path)!r}")
-    if not Path(path).parent.is_dir():
-        raise InputError(f"plot: no such folder: {str(Path(path).parent)!r}")
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError("plot: needs matplotlib; pip install 'faiss-distill[plot]'") from error
+from faiss_distill.plotting import check_plot, log_axis, new_figure
 
 
 def plot(before: Evaluation, after: Evaluation, path: str | Path, title: str = "") -> None:
@@ -41,12 +22,7 @@ def plot(before: Evaluation, after: Evaluation, path: str | Path, title: str = "
         MissingDependencyError: matplotlib is not installed.
     """
     check_plot(path)
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.8), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(1, 2)
+    figure, axes = new_figure(2)
     panels = [("overlap_at_10", "overlap@10 with the exact top 10"), ("nearest_in_10", "exact nearest in the first 10")]
     for ax, (field, label) in zip(axes, panels, strict=True):
         for evaluation, name, style in ((before, "before", "o--"), (after, "after", "o-")):
@@ -57,7 +33,8 @@ def plot(before: Evaluation, after: Evaluation, path: str | Path, title: str = "
                 offset = (0, 7) if name == "after" else (0, -14)
                 text = {"ha": "center", "fontsize": 7, "color": line.get_color()}
                 ax.annotate(f"{p.nprobe}", (px, py), offset, textcoords="offset points", **text)
-        ax.set(xscale="log", xlabel="codes scanned per query (numbers: nprobe)", ylabel=label)
+        log_axis(ax)
+        ax.set(xlabel="codes scanned per query (numbers: nprobe)", ylabel=label)
         ax.margins(y=0.12)
         ax.grid(alpha=0.3)
     axes[0].legend(loc="lower right", frameon=False)
@@ -136,10 +113,14 @@ class DistillReport:
             *(["centroids and codebooks are those of before: only lists and codes are new"] if only_codes else []),
             "",
             table(self.before, self.after),
-            f"* judged here, nprobe {self.before.own_nprobe}",
+            *([f"* judged here, nprobe {self.before.own_nprobe}"] if self.before.nlist > 1 else []),
             "",
-            f"list imbalance {self.before.imbalance:.2f} → {self.after.imbalance:.2f}, bytes per vector "
-            f"{self.before.bytes_per_vector} → {self.after.bytes_per_vector}",
+            (
+                f"list imbalance {self.before.imbalance:.2f} → {self.after.imbalance:.2f}, "
+                if self.before.nlist > 1
+                else ""
+            )
+            + f"bytes per vector {self.before.bytes_per_vector} → {self.after.bytes_per_vector}",
             "seconds: " + ", ".join(f"{k} {v:.1f}" for k, v in self.seconds.items()),
         ]
         return "\n".join(lines)

@@ -344,7 +344,7 @@ class DistillTrainer:
         low, high = (float(x) for x in test.confidence_interval)
         gain = float(difference.mean())
         measured = f"{gain:+.3f} [{low:+.3f}, {high:+.3f}] on {len(difference)} held-out queries"
-        where = f"overlap@10 at nprobe {own.nprobe}"
+        where = f"overlap@10 at nprobe {own.nprobe}" if self._adapter.nlist > 1 else "overlap@10"
         if not low > 0:
             reason = f"{where} {'fell' if high < 0 else 'did not rise for certain'}: {measured}"
             if self.query_encoder is not None:

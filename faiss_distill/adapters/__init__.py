@@ -10,6 +10,7 @@ import faiss
 from faiss_distill.adapters.adapter import Adapter
 from faiss_distill.adapters.additive import AdditiveAdapter, IVFAdditiveAdapter
 from faiss_distill.adapters.containers import unwrap
+from faiss_distill.adapters.fixed import FixedAdapter
 from faiss_distill.adapters.ivf_encoded import IVFFlatAdapter, IVFRaBitQAdapter, IVFScalarQuantizerAdapter
 from faiss_distill.adapters.ivf_rabitq_fastscan import IVFRaBitQFastScanAdapter
 from faiss_distill.adapters.ivfpq import IVFPQAdapter
@@ -68,7 +69,7 @@ REFUSED: dict[type, str] = {
 }
 """Why not, of other classes that are asked for."""
 
-__all__ = ["FAMILIES", "REFUSED", "Adapter", "Family", "open_index"]
+__all__ = ["FAMILIES", "REFUSED", "Adapter", "Family", "open_index", "open_to_measure"]
 
 
 def open_index(index: Any) -> Adapter:
@@ -105,3 +106,21 @@ def open_index(index: Any) -> Adapter:
             f"faiss.index_factory(d, 'OPQ16,IVF1024,PQ16', metric)"
         )
     return family.adapter(wrapped)
+
+
+def open_to_measure(index: Any) -> Adapter:
+    """As :func:`open_index`, but any index without inverted lists will do.
+
+    Raises:
+        UnsupportedIndexError: the index has lists and can't be tuned, or is of bits, or on a GPU.
+        InputError: the index is untrained, empty or inconsistent, or ``index`` is not one at all.
+    """
+    try:
+        return open_index(index)
+    except UnsupportedIndexError:
+        if not isinstance(index, faiss.Index) or type(index).__name__.startswith("Gpu"):
+            raise
+        wrapped = unwrap(index)
+        if type(wrapped.core) in FAMILIES or isinstance(wrapped.core, faiss.IndexIVF | faiss.IndexShardsIVF):
+            raise
+        return FixedAdapter(wrapped)

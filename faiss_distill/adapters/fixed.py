@@ -1,0 +1,83 @@
+"""Indexes that can be searched and measured, and not tuned: flat ones, graphs and others without inverted lists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import faiss
+import numpy as np
+
+from faiss_distill.adapters.adapter import Adapter
+from faiss_distill.adapters.parameters import graph_distances
+from faiss_distill.state import Float32, IndexState, Int64
+
+
+class FixedAdapter(Adapter):
+    """One such index."""
+
+    takes_a_sample = False
+    changes = "nothing"
+
+    def _check(self) -> None:
+        """Nothing: faiss searches it."""
+
+    @property
+    def nlist(self) -> int:
+        """One list."""
+        return 1
+
+    @property
+    def nprobe(self) -> int:
+        """One, which is all."""
+        return 1
+
+    @contextmanager
+    def probing(self, nprobe: int) -> Iterator[Callable[[int], float]]:
+        """Search; gives the vectors that a number of queries are compared with: those met in a graph, or all."""
+        with graph_distances() as computed:
+            yield lambda n_queries: computed() or float(n_queries * self.core.ntotal)
+
+    @property
+    def imbalance(self) -> float:
+        """1, as there is one list."""
+        return 1.0
+
+    @property
+    def code_size(self) -> int:
+        """Bytes of a stored vector, without a graph's links."""
+        storage = faiss.downcast_index(self.core.storage) if hasattr(self.core, "storage") else self.core
+        return int(storage.sa_code_size())
+
+    def extract(self) -> IndexState:
+        """How many vectors it holds; their codes stay where they are."""
+        n, d = self.core.ntotal, self.core.d
+        return IndexState(
+            metric=self.metric,
+            coarse_metric=self.metric,
+            by_residual=False,
+            centroids=np.zeros((1, d), dtype=np.float32),
+            codebooks=None,
+            assignment=np.zeros(n, dtype=np.int64),
+            codes=np.empty((n, 0), dtype=np.uint8),
+            ids=np.arange(n, dtype=np.int64),
+        )
+
+    def decode(self, state: IndexState, rows: Int64) -> Float32:
+        """What faiss reconstructs: float32 ``(len(rows), d)``."""
+        return np.asarray(self.core.reconstruct_batch(state.ids[rows]))
+
+    def misfit(self, state: IndexState, rows: Int64, vectors: Float32) -> str | None:
+        """As of any; None where faiss can't reconstruct."""
+        try:
+            return super().misfit(state, rows, vectors)
+        except RuntimeError:
+            return None
+
+    def quantizer_with(self, centroids: Float32) -> NoReturn:
+        """Not of such an index."""
+        raise NotImplementedError
+
+    def _transaction(self, state: IndexState, quantizer: Any, words: Any, lists: bool) -> NoReturn:
+        raise NotImplementedError
