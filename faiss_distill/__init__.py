@@ -10,6 +10,7 @@ from faiss_distill.factory import Built, build, index_factory
 from faiss_distill.query_encoders import LinearAdapter
 from faiss_distill.readers.qrels import read_qrels
 from faiss_distill.report import DistillReport
+from faiss_distill.suggestion import Suggestion, suggest
 from faiss_distill.trainer import DistillTrainer
 
 __version__ = "0.1.0"
@@ -26,6 +27,7 @@ __all__ = [
     "LinearAdapter",
     "MissingDependencyError",
     "OperatingPoints",
+    "Suggestion",
     "UnsupportedIndexError",
     "build",
     "describe",
@@ -34,4 +36,5 @@ __all__ = [
     "index_factory",
     "operating_points",
     "read_qrels",
+    "suggest",
 ]

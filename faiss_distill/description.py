@@ -118,7 +118,7 @@ def describe(index: Any) -> Description:
                 f"imbalance {adapter.imbalance:.2f}"
             )
         details["ids"] = f"{ids.min()}..{ids.max()}"
-    names, each, shared = _parts(faiss.downcast_index(index))
+    names, each, shared = parts(faiss.downcast_index(index))
     return Description(
         index=" > ".join(names),
         factory=factory_string(index),
@@ -134,7 +134,7 @@ def describe(index: Any) -> Description:
     )
 
 
-def _parts(index: Any) -> tuple[list[str], dict[str, float], dict[str, int]]:
+def parts(index: Any) -> tuple[list[str], dict[str, float], dict[str, int]]:
     """Classes from the outside in, bytes that each vector takes, and shared bytes."""
     name = type(index).__name__
     each: dict[str, float]
@@ -142,24 +142,24 @@ def _parts(index: Any) -> tuple[list[str], dict[str, float], dict[str, int]]:
     if isinstance(index, faiss.IndexPreTransform):
         chain: Any = index.chain
         transforms = [faiss.downcast_VectorTransform(chain.at(i)) for i in range(chain.size())]
-        names, each, shared = _parts(faiss.downcast_index(index.index))
-        matrices = sum(4 * (t.A.size() + t.b.size()) for t in transforms if isinstance(t, faiss.LinearTransform))
+        names, each, shared = parts(faiss.downcast_index(index.index))
+        matrices = sum(4 * (t.d_in * t.d_out + t.b.size()) for t in transforms if isinstance(t, faiss.LinearTransform))
         own = f"{name}({', '.join(type(t).__name__ for t in transforms)})"
         return [own, *names], each, ({"transforms": matrices} if matrices else {}) | shared
     if isinstance(index, faiss.IndexIDMap):
-        names, each, shared = _parts(faiss.downcast_index(index.index))
+        names, each, shared = parts(faiss.downcast_index(index.index))
         return [name, *names], each | {"id map": ID}, shared
     if isinstance(index, faiss.IndexRefine):
-        names, each, shared = _parts(faiss.downcast_index(index.base_index))
+        names, each, shared = parts(faiss.downcast_index(index.base_index))
         return [name, *names], each | {"refinement": index.refine_index.sa_code_size()}, shared
     if isinstance(index, faiss.IndexShards | faiss.IndexReplicas):
         whole: Any = index
-        names, each, shared = _parts(faiss.downcast_index(whole.at(0)))
+        names, each, shared = parts(faiss.downcast_index(whole.at(0)))
         times = whole.count() if isinstance(index, faiss.IndexReplicas) else 1
         each = {k: times * v for k, v in each.items()}
         return [f"{name} of {whole.count()}", *names], each, {k: whole.count() * v for k, v in shared.items()}
     if isinstance(index, faiss.IndexHNSW):
-        _, each, shared = _parts(faiss.downcast_index(index.storage))
+        _, each, shared = parts(faiss.downcast_index(index.storage))
         return [name], each | {"graph": _graph(index)}, shared
     each = {}
     shared = {}
@@ -168,8 +168,8 @@ def _parts(index: Any) -> tuple[list[str], dict[str, float], dict[str, int]]:
     if isinstance(index, faiss.IndexIVF):
         each["ids"] = ID
         quantizer = faiss.downcast_index(index.quantizer)
-        _, of_each, below = _parts(quantizer)
-        shared["coarse quantizer"] = round(quantizer.ntotal * sum(of_each.values())) + sum(below.values())
+        _, of_each, below = parts(quantizer)
+        shared["coarse quantizer"] = round(index.nlist * sum(of_each.values())) + sum(below.values())
         if isinstance(quantizer, faiss.MultiIndexQuantizer):
             shared["coarse quantizer"] = 4 * quantizer.pq.centroids.size()
     shared |= {"codebooks": books} if (books := _codebooks(index)) else {}
@@ -179,8 +179,11 @@ def _parts(index: Any) -> tuple[list[str], dict[str, float], dict[str, int]]:
 def _graph(index: Any) -> float:
     """Bytes of links that each vector takes."""
     hnsw = index.hnsw
+    if index.ntotal == 0:  # 2M links on level 0, and M on each further one, where one in M goes on
+        on_level_0 = hnsw.nb_neighbors(0)
+        return float(4 * (on_level_0 + on_level_0 / 2 / (on_level_0 / 2 - 1)) + 8 + 4)
     links = int(4 * hnsw.neighbors.size() + 8 * hnsw.offsets.size() + 4 * hnsw.levels.size())
-    return links / max(1, int(index.ntotal))
+    return links / int(index.ntotal)
 
 
 def _codebooks(index: Any) -> int:

@@ -22,7 +22,9 @@ from faiss_distill.trainer import DistillTrainer
 
 TOKEN = re.compile(r"(?:(?P<faiss>.*),)?(?P<token>Distill(?:\((?P<options>.*)\))?)")
 TRAINING_ROWS = 262_144
-"""Of a larger corpus, those that faiss trains on, at least; 256 for each list if that is more."""
+"""Of a larger corpus, those that faiss trains on, at least."""
+PER_LIST = 64
+"""Training vectors for each list, if that is more: faiss's guidelines ask for 30 to 256."""
 GRAMMAR_OF_FAISS = (
     "IDMap2; OPQ16, OPQ16_64, PCA64, PCAR64, RR64, L2norm, Pad128; IVF4096, IVF4096_HNSW32, IVF4096(SQ8), IMI2x8; "
     "Flat, PQ16, PQ16x4fsr, SQ8, RQ8x8, LSQ8x8, PRQ4x2x8, RaBitQ; RFlat, Refine(SQ8)"
@@ -251,13 +253,18 @@ def build(
 
 def _training_rows(index: Any, corpus: Any, config: DistillConfig) -> Any:
     try:
-        lists = 256 * faiss.extract_index_ivf(index).nlist
+        nlist = faiss.extract_index_ivf(index).nlist
     except RuntimeError:  # it has none
-        lists = 0
-    wanted = max(TRAINING_ROWS, lists)
+        nlist = 0
+    wanted = rows_to_train_on(corpus.n, nlist)
     if corpus.n <= wanted:
         return corpus.block(0, corpus.n)
     return corpus.take(np.sort(np.random.default_rng(config.seed).permutation(corpus.n)[:wanted]))
+
+
+def rows_to_train_on(n: int, nlist: int) -> int:
+    """How many of ``n`` vectors faiss is given to train ``nlist`` lists, or none, and codes on."""
+    return min(n, max(TRAINING_ROWS, PER_LIST * nlist))
 
 
 def options_of(index: Any) -> DistillConfig | None:

@@ -200,7 +200,7 @@ class TestBuild:
         seen = []
         real = faiss_distill.factory._training_rows
         monkeypatch.setattr(faiss_distill.factory, "_training_rows", lambda *a: seen.append(real(*a)) or seen[-1])
-        for lists, rows in ((1, 500), (4, 1024)):
+        for lists, rows in ((1, 500), (16, 1024)):
             build(f"IVF{lists},Flat", data.documents[:N])
             assert len(seen[-1]) == rows
 

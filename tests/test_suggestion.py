@@ -1,0 +1,119 @@
+import json
+import re
+
+import faiss
+import numpy as np
+import pytest
+from conftest import METRICS
+
+from faiss_distill import InputError, build, describe, index_factory, suggest
+from faiss_distill.factory import parse
+
+
+def shape(n, d, size, metric=faiss.METRIC_L2):
+    return suggest(n, d, size, metric).factory
+
+
+@pytest.mark.parametrize(
+    ("n", "d", "size", "factory"),
+    [
+        (60_506, 384, 16, "OPQ16,IVF1024,PQ16np,Distill"),
+        (60_506, 100, 16, "OPQ16_96,IVF1024,PQ16np,Distill"),  # 16 does not divide 100
+        (5_000, 384, 16, "OPQ32,PQ32x4np,Distill"),  # too few for 256 codewords, and for lists
+        (500, 384, 16, "Flat"),
+        (2_000_000, 768, 32, "OPQ32,IVF32768_HNSW32,PQ32np,Distill"),  # 39 vectors a list
+        (5_000_000, 96, 12, "OPQ12,IVF65536_HNSW32,PQ12np,Distill"),
+        (50_000_000, 96, 12, "OPQ12,IVF262144_HNSW32,PQ12np,Distill"),
+        (500_000_000, 96, 12, "OPQ12,IVF1048576_HNSW32,PQ12np,Distill"),
+        (60_506, 64, 64, "IVF1024,SQ8,Distill"),
+        (60_506, 64, 128, "IVF1024,SQfp16,Distill"),
+        (60_506, 64, 256, "IVF1024,Flat,Distill"),
+        (60_506, 64, 40, "OPQ32,IVF1024,PQ32np,Distill"),  # no segment of one dimension
+        (5_000, 64, 64, "SQ8"),
+    ],
+)
+def test_strings(n, d, size, factory):
+    got = suggest(n, d, size)
+    assert got.factory == factory
+    assert (got.nprobe is None) == ("IVF" not in factory)
+    tokens = [t for t in factory.split(",") if t != "Distill"]
+    assert all(any(re.match(rf"{t.split('_')[0]}\b", reason) for reason in got.reasons) for t in tokens)
+    assert (got.tune_seconds > 0) == ("Distill" in factory)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("n", [100, 3_000, 12_000, 400_000, 3_000_000, 20_000_000])
+@pytest.mark.parametrize("d", [2, 17, 64, 768])
+@pytest.mark.parametrize("size", [1, 7, 16, 64, 1000, 10_000])
+def test_faiss_builds_all_of_them_within_the_budget(n, d, size, metric):
+    got = suggest(n, d, size, METRICS[metric])
+    index = index_factory(d, got.factory, METRICS[metric])
+    assert index.metric_type == METRICS[metric]
+    assert got.bytes_per_vector["codes"] <= max(size, 4 * d if n < 39 * 16 else 0)
+    parse(got.factory)
+    nlist = faiss.extract_index_ivf(index).nlist if got.nprobe else 0
+    assert nlist * 39 <= n
+    assert got.nprobe is None or 1 <= got.nprobe <= nlist
+
+
+@pytest.mark.parametrize(("n", "size"), [(500, 16), (4500, 8), (4500, 32), (4500, 64), (4500, 256)])
+def test_memory_is_that_of_the_file(data, n, size):
+    check_memory(data.documents[:n], size)
+
+
+def test_memory_with_lists_and_a_graph(data, monkeypatch):
+    monkeypatch.setattr("faiss_distill.suggestion.LISTS_FROM", 1000)
+    check_memory(data.documents, 16)
+    monkeypatch.setattr("faiss_distill.suggestion.GRAPH_FROM", 64)
+    assert "_HNSW32" in check_memory(data.documents, 16)
+
+
+def check_memory(x, size):
+    got = suggest(len(x), 64, size)
+    index, _ = build(parse(got.factory)[0], x)
+    assert describe(index).bytes_per_vector == pytest.approx(got.bytes_per_vector, rel=0.02)
+    assert faiss.serialize_index(index).nbytes == pytest.approx(got.total_bytes, rel=0.03, abs=2000)
+    return got.factory
+
+
+def test_more_of_anything_takes_longer():
+    base = suggest(100_000, 256, 16)
+    for more in (suggest(1_000_000, 256, 16), suggest(100_000, 1024, 16), suggest(100_000, 256, 128)):
+        assert more.build_seconds > base.build_seconds
+    assert suggest(1_000_000, 256, 16).tune_seconds > 2 * base.tune_seconds
+
+
+def test_print_and_json():
+    got = suggest(60_506, 384, 16, faiss.METRIC_INNER_PRODUCT)
+    text = str(got)
+    for part in (
+        got.factory,
+        "inner_product",
+        "24: codes 16, ids 8",
+        "nprobe             32 to begin with",
+        "- IVF1024: ",
+    ):
+        assert part in text
+    assert json.loads(got.to_json())["reasons"] == list(got.reasons)
+    assert "while it is built" not in str(suggest(100, 8, 4))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0, 8, 4), "n: expected a positive integer, got 0"),
+        ((True, 8, 4), "n: expected a positive integer, got True"),
+        ((100, 8.5, 4), "d: expected a positive integer, got 8.5"),
+        ((100, 8, 0.5), "bytes_per_vector: expected a number of at least 1, got 0.5"),
+        ((100, 8, float("nan")), "bytes_per_vector: expected a number of at least 1, got nan"),
+        ((100, 8, 4, 23), "metric: expected faiss.METRIC_L2 or faiss.METRIC_INNER_PRODUCT, got 23"),
+    ],
+)
+def test_wrong_arguments(arguments, message):
+    with pytest.raises(InputError, match=message):
+        suggest(*arguments)
+
+
+def test_numbers_of_numpy_will_do(data):
+    n, d = np.array(data.documents.shape)
+    assert suggest(n, d, np.float64(8)).factory == suggest(int(n), int(d), 8).factory
