@@ -37,4 +37,4 @@ $(VENV)/%: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo results docs/_build .cache
+	rm -rf $(VENV) demo results docs/_build docs/auto_tutorials .cache

@@ -1,11 +1,17 @@
 """Sphinx configuration."""
 
+import re
+from dataclasses import fields
+from inspect import getdoc
+from pathlib import Path
+
 from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
 from latex2mathml.converter import convert
 
 import faiss_distill
+from faiss_distill import DistillConfig
 from faiss_distill.adapters import FAMILIES, REFUSED
 
 project = "faiss_distill"
@@ -17,12 +23,32 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinxarg.ext",
+    "matplotlib.sphinxext.plot_directive",
+    "sphinx_gallery.gen_gallery",
 ]
 html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = f"faiss_distill {version}"
 html_static_path = ["_static"]
-exclude_patterns = ["_build"]
+plot_include_source = plot_html_show_source_link = plot_html_show_formats = False
+plot_formats = [("png", 150)]
+exclude_patterns = ["_build", "sg_execution_times.rst", "tutorials/*.rst"]
+sphinx_gallery_conf = {
+    "examples_dirs": "tutorials",
+    "gallery_dirs": "auto_tutorials",
+    "filename_pattern": r"\.py$",
+    "within_subsection_order": "FileNameSortKey",
+    "abort_on_example_error": True,
+    "run_stale_examples": True,
+    "show_signature": False,
+    "download_all_examples": False,
+    "show_memory": False,
+    "min_reported_time": 3600,
+    "remove_config_comments": True,
+    "write_computation_times": False,
+    "image_scrapers": ("matplotlib",),
+    "default_thumb_file": str(Path(__file__).parent / "_static" / "recall.png"),
+}
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
@@ -77,7 +103,24 @@ class SupportTable(Directive):
         return node.children
 
 
+class ConfigTable(Directive):
+    """The fields of DistillConfig, from the class and its docstring."""
+
+    def run(self):
+        notes = dict(re.findall(r"^ {4}(\w+): (.*?)(?=^ {4}\w+: |\n\s*\n)", getdoc(DistillConfig), re.M | re.S))
+        lines = [".. list-table::", "   :header-rows: 1", "   :widths: 22 16 14 48", ""]
+        lines += ["   * - field", "     - type", "     - default", "     - what it does"]
+        for field in fields(DistillConfig):
+            default = getattr(field.default, "value", field.default)
+            lines += [f"   * - ``{field.name}``", f"     - ``{field.type}``", f"     - ``{default!r}``"]
+            lines += [f"     - {' '.join(notes[field.name].split())}"]
+        node = nodes.container()
+        self.state.nested_parse(StringList(lines, source="DistillConfig"), self.content_offset, node)
+        return node.children
+
+
 def setup(app):
     app.add_directive("support-table", SupportTable)
+    app.add_directive("config-table", ConfigTable)
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_displaymath, None))
     app.connect("doctree-read", drop_mail_links)

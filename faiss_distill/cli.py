@@ -180,7 +180,8 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
             continue
         text = note if default is None else f"{note.rstrip('.')} (default: {default})"
         kind = types.get(str(field.type), str)  # enums and notations are checked by DistillConfig
-        group.add_argument(option, metavar=field.name.split("_")[-1].upper(), type=kind, default=default, help=text)
+        metavar = {int: "N", float: "X"}.get(kind, field.name.split("_")[-1].upper())
+        group.add_argument(option, metavar=metavar, type=kind, default=default, help=text)
 
 
 def _tune(args: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import textwrap
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -75,7 +76,8 @@ class Suggestion:
             **({"tuning": f"about {_duration(self.tune_seconds)}"} if self.tune_seconds else {}),
         }
         lines = [f"{name.ljust(18)} {value}" for name, value in rows.items()]
-        return "\n".join([*lines, "", *(f"- {reason}" for reason in self.reasons)])
+        why = [textwrap.fill(f"- {reason}", 88, subsequent_indent="  ") for reason in self.reasons]
+        return "\n".join([*lines, "", *why])
 
 
 def suggest(n: int, d: int, bytes_per_vector: float, metric: int = faiss.METRIC_L2) -> Suggestion:

@@ -6,6 +6,7 @@ import torch
 from conftest import serialized
 
 from faiss_distill import DistillTrainer, InputError, distill, evaluate
+from faiss_distill.adapters import open_index
 from faiss_distill.inputs import Queries
 
 N = 500
@@ -68,6 +69,13 @@ class TestEmbeddings:
     @pytest.mark.parametrize(("factor", "slope"), [(0.2, r"0\.[12]"), (5.0, r"[45]\."), (-1.0, r"-[01]\.")])
     def test_the_right_ones_at_another_scale(self, refused, data, factor, slope):
         refused(f"with slope {slope}", embeddings=factor * data.documents[:N])
+
+    def test_tuned_codes_may_be_longer_than_what_they_stand_for(self, built, data):
+        # Codes chosen for scores have been seen to give a slope of 0.5 where documents stood in for queries.
+        adapter = open_index(built())
+        state, rows = adapter.extract(), np.arange(N)
+        assert adapter.misfit(state, rows, 0.4 * data.documents[:N]) is None
+        assert "slope 0.2" in adapter.misfit(state, rows, 0.2 * data.documents[:N])
 
     def test_very_short_codes_are_no_mismatch(self, data):
         import faiss

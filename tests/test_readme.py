@@ -26,6 +26,7 @@ def _files(tmp_path, monkeypatch, built, data):
     np.save("wiki.npy", data.documents[:2000])
     np.save("log.npy", data.queries[:1500])
     np.save("test.npy", data.queries[1500:])
+    np.save("valid.npy", data.queries[1500:1700])
 
 
 @pytest.mark.usefixtures("_files")
@@ -38,7 +39,7 @@ def test_python_block(capsys):
 @pytest.mark.usefixtures("_files")
 def test_command_lines(capsys):
     lines = re.findall(r"^faiss-distill (.*?)(?: +#.*)?$", README, re.MULTILINE)
-    assert [line.split()[0] for line in lines] == ["inspect", "tune", "eval"]
+    assert [line.split()[0] for line in lines] == ["inspect", "tune", "eval", "points"]
     for line in lines:
         assert main(shlex.split(line)) == 0
     assert "can be tuned" in capsys.readouterr().out
@@ -70,13 +71,16 @@ def test_make_targets_exist():
         assert f"\n{''.join(target)}:" in makefile
 
 
-def test_code_of_the_factory_strings(data, capsys):
+def test_code_of_the_factory_strings(data, capsys, tmp_path, monkeypatch):
     text = (Path(__file__).parent.parent / "docs" / "factory.rst").read_text(encoding="utf-8")
-    known = {"embeddings": data.documents, "queries": data.queries}
+    known = {"embeddings": data.documents, "queries": data.queries, "validation": data.queries[:300]}
+    monkeypatch.chdir(tmp_path)
     for block in re.findall(r"code-block:: python\n\n((?:   .*\n|\n)+)", text):
         code = textwrap.dedent(block).replace("384", "64").replace(",PQ16", ",PQ16x4np").replace("epochs=5", "epochs=1")
         exec(code, known)
     assert known["report"].config.epochs == 1
+    assert known["points"].cheapest(0.3).nprobe == known["index"].nprobe
+    assert Path("points.png").exists()
     out = capsys.readouterr().out
     shown = re.findall(r"code-block:: text\n\n((?:   .*\n|\n)+)", text)[1]
     for line in textwrap.dedent(shown).splitlines():

@@ -122,9 +122,9 @@ class Adapter(ABC):
     def misfit(self, state: IndexState, rows: Int64, vectors: Float32) -> str | None:
         """What says that ``vectors (len(rows), d)`` are not those of the ``rows`` of ``state``; None if nothing does.
 
-        Regresses them on what their codes decode to, both centred. Codes that belong to them give a slope near 1,
-        whatever their length, since a codeword is about the mean of what it stands for; other vectors or another order
-        give 0, and another scale gives that scale.
+        Regresses them on what their codes decode to, both centred. Codes of faiss that belong to them give a slope
+        near 1, whatever their length, since a codeword is about the mean of what it stands for; tuned ones, which are
+        chosen for scores, down to 0.5. Other vectors or another order give 0, and another scale gives that scale.
         """
         decoded = self.decode(state, rows)
         length = float(np.square(decoded).sum())
@@ -133,7 +133,7 @@ class Adapter(ABC):
         if spread < 1e-6 * length:
             return None  # all are the same: there is nothing to tell apart
         slope = round(float((vectors * decoded).sum()) / spread, 2) + 0.0  # no -0.00
-        if 0.5 < slope < 2:
+        if 0.25 < slope < 2:
             return None
         return (
             f"follow its stored codes with slope {slope:.2f} (1 if they belong, 0 if they are others or in another "

@@ -1,0 +1,101 @@
+"""
+Choosing bytes and nprobe
+=========================
+
+From a number of vectors and a byte budget to a factory string, a tuned index, and the ``nprobe`` for a recall.
+"""
+
+import tempfile
+from pathlib import Path
+
+import faiss
+import matplotlib.pyplot as plt
+
+from faiss_distill import build, evaluate, operating_points, suggest
+from faiss_distill.datasets import load_debian_packages
+
+data = load_debian_packages()
+temporary = tempfile.TemporaryDirectory()
+folder = Path(temporary.name)
+
+# %%
+# A string for a budget
+# ---------------------
+#
+# ``suggest`` follows faiss's own guidelines, and says where it does not. Times are estimates for this machine.
+
+n, d = data.documents.shape
+suggested = suggest(n, d, bytes_per_vector=16, metric=faiss.METRIC_INNER_PRODUCT)
+print(suggested)
+
+# %%
+# Bytes
+# -----
+#
+# How many bytes are enough? Build some and see. Without OPQ each takes seconds, which is enough to compare.
+# ``build`` trains, adds, and tunes if the string ends in ``Distill``.
+
+found = {}
+for size in (8, 16, 32):
+    for token in ("", ",Distill"):
+        index, report = build(
+            f"IVF256,PQ{size}np{token}",
+            data.documents,
+            data.queries[data.train],
+            metric=faiss.METRIC_INNER_PRODUCT,
+            nprobe=suggested.nprobe,
+        )
+        judged = evaluate(index, data.documents, data.queries[data.validation], nprobe=suggested.nprobe)
+        found[size, token] = judged.own.overlap_at_10
+        print(f"{size:2} bytes {token:9} overlap@10 {found[size, token]:.3f}")
+
+# %%
+# The validation queries choose; the test queries are for the end.
+
+fig, ax = plt.subplots(figsize=(7, 3), layout="constrained")
+for token, name, color in (("", "untuned", "0.45"), (",Distill", "tuned", "#c0392b")):
+    ax.plot([8, 16, 32], [found[size, token] for size in (8, 16, 32)], "o-", label=name, color=color)
+ax.set(xscale="log", xlabel="bytes of a code", ylabel="overlap@10", xticks=[8, 16, 32], xticklabels=[8, 16, 32])
+ax.minorticks_off()
+ax.legend(frameon=False)
+plt.show()
+
+# %%
+# nprobe
+# ------
+#
+# Of the last of these, tuned, with 32 bytes: what is found over ``nprobe``, and what that costs? The table is
+# the Pareto front.
+
+points = operating_points(index, data.documents, data.queries[data.validation])
+print(points)
+
+# %%
+# A wish such as "overlap@10 of at least .65" then picks the cheapest setting. ``set_on`` puts it on the
+# index, and a file keeps it. Powers of two are coarse: ``parameters=`` takes any values.
+
+points = operating_points(index, data.documents, data.queries[data.validation], parameters={"nprobe": range(1, 33)})
+point = points.set_on(index, at_least=0.65)
+print(f"{point.parameters}: overlap@10 {point.overlap_at_10:.3f}, {point.codes_scanned:.0f} codes scanned")
+print("index.nprobe =", index.nprobe)
+faiss.write_index(index, str(folder / "tuned.faiss"))
+
+points.plot(folder / "points.png")
+plt.figimage(plt.imread(folder / "points.png"), resize=True)
+plt.show()
+
+# %%
+# On the test queries, once:
+
+print(evaluate(index, data.documents, data.queries[data.test], nprobe=index.nprobe))
+
+temporary.cleanup()
+
+# %%
+# From the command line
+# ---------------------
+#
+# .. code-block:: console
+#
+#    $ faiss-distill points tuned.faiss documents.npy --queries validation.npy \
+#        --at-least 0.65 -o set.faiss --plot points.png
