@@ -75,7 +75,7 @@ class TestEmbeddings:
         adapter = open_index(built())
         state, rows = adapter.extract(), np.arange(N)
         assert adapter.misfit(state, rows, 0.4 * data.documents[:N]) is None
-        assert "slope 0.2" in adapter.misfit(state, rows, 0.2 * data.documents[:N])
+        assert "with slope 0.1" in adapter.misfit(state, rows, 0.15 * data.documents[:N])
 
     def test_very_short_codes_are_no_mismatch(self, data):
         import faiss
