@@ -1,8 +1,6 @@
 """Sphinx configuration."""
 
-import re
 from dataclasses import fields
-from inspect import getdoc
 from pathlib import Path
 
 from docutils import nodes
@@ -13,6 +11,7 @@ from latex2mathml.converter import convert
 import faiss_distill
 from faiss_distill import DistillConfig
 from faiss_distill.adapters import FAMILIES, REFUSED
+from faiss_distill.config import field_notes
 
 project = "faiss_distill"
 author = "the faiss_distill authors"
@@ -107,13 +106,13 @@ class ConfigTable(Directive):
     """The fields of DistillConfig, from the class and its docstring."""
 
     def run(self):
-        notes = dict(re.findall(r"^ {4}(\w+): (.*?)(?=^ {4}\w+: |\n\s*\n)", getdoc(DistillConfig), re.M | re.S))
+        notes = field_notes()
         lines = [".. list-table::", "   :header-rows: 1", "   :widths: 22 16 14 48", ""]
         lines += ["   * - field", "     - type", "     - default", "     - what it does"]
         for field in fields(DistillConfig):
             default = getattr(field.default, "value", field.default)
             lines += [f"   * - ``{field.name}``", f"     - ``{field.type}``", f"     - ``{default!r}``"]
-            lines += [f"     - {' '.join(notes[field.name].split())}"]
+            lines += [f"     - {notes[field.name]}"]
         node = nodes.container()
         self.state.nested_parse(StringList(lines, source="DistillConfig"), self.content_offset, node)
         return node.children

@@ -13,7 +13,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import fields
-from inspect import getdoc
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from faiss_distill import DistillConfig, DistillTrainer, describe
 from faiss_distill.adapters import open_index
 from faiss_distill.adapters.parameters import ranges
 from faiss_distill.api import evaluate, operating_points
+from faiss_distill.config import field_notes
 from faiss_distill.datasets import load_debian_packages
 from faiss_distill.errors import DistillError, InputError
 from faiss_distill.evaluation import table
@@ -163,11 +163,10 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
 def _add_config(parser: argparse.ArgumentParser) -> None:
     """One option for each field of DistillConfig, with the help from its docstring."""
     group = parser.add_argument_group("options of the tuning")
-    documented = getdoc(DistillConfig) or ""  # without the indentation, which Python 3.13 drops by itself
-    notes = dict(re.findall(r"^ {4}(\w+): (.*?)(?=^ {4}\w+: |\n\s*\n)", documented, re.M | re.S))
+    notes = field_notes()
     types = {"int": int, "int | None": int, "float": float, "float | None": float}
     for field in fields(DistillConfig):
-        note = " ".join(notes[field.name].replace("`", "").split()).replace("%", "%%")
+        note = notes[field.name].replace("`", "").replace("%", "%%")
         default = getattr(field.default, "value", field.default)
         option = f"--{field.name.replace('_', '-')}"
         if field.name == "query_encoder_rate":

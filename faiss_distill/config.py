@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import enum
 import math
+import re
 from dataclasses import dataclass
+from inspect import getdoc
 from numbers import Real
 
 from faiss_distill.errors import InputError
@@ -213,3 +215,10 @@ class DistillConfig:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def field_notes() -> dict[str, str]:
+    """What the docstring of :class:`DistillConfig` says of each field, for the command line and the documentation."""
+    documented = getdoc(DistillConfig) or ""  # without the indentation, which Python 3.13 drops by itself
+    notes = re.findall(r"^ {4}(\w+): (.*?)(?=^ {4}\w+: |\n\s*\n)", documented, re.M | re.S)
+    return {name: " ".join(note.split()) for name, note in notes}
