@@ -283,3 +283,24 @@ class Adapter(ABC):
                 raise InputError(f"{name}: expected finite values, got NaN or infinity")
         norms = self.codebooks is not None and self.codebooks.stores_norms
         return self._transaction(state, quantizer, self.words(state) if words is None else words, lists or norms)
+
+
+class OneListAdapter(Adapter):
+    """An index without inverted lists. To the rest of this package it has one, about the origin."""
+
+    takes_a_sample = False  # its ids are positions
+
+    @property
+    def nlist(self) -> int:
+        """One list."""
+        return 1
+
+    @property
+    def nprobe(self) -> int:
+        """One, which is all."""
+        return 1
+
+    @property
+    def imbalance(self) -> float:
+        """1, as there is one list."""
+        return 1.0

@@ -1,4 +1,4 @@
-"""Codes without inverted lists. To the rest of this package they are one list, about the origin."""
+"""Codes without inverted lists."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from faiss_distill.adapters.adapter import Adapter
+from faiss_distill.adapters.adapter import OneListAdapter
 from faiss_distill.adapters.codebooks import Codebooks
 from faiss_distill.adapters.transaction import CodesWriteBack
 from faiss_distill.config import Assignment, DistillConfig, Learn
@@ -19,11 +19,10 @@ from faiss_distill.errors import InputError, UnsupportedIndexError
 from faiss_distill.state import Float32, IndexState, Packed
 
 
-class CodesAdapter(Adapter):
+class CodesAdapter(OneListAdapter):
     """One index of codes alone."""
 
     codebooks: Codebooks
-    takes_a_sample = False  # its ids are positions
     changes = "codebooks, codes"
 
     def _check(self) -> None:
@@ -47,25 +46,10 @@ class CodesAdapter(Adapter):
         faiss.copy_array_to_vector(packed.ravel(), holder.codes)
         return holder
 
-    @property
-    def nlist(self) -> int:
-        """One list."""
-        return 1
-
-    @property
-    def nprobe(self) -> int:
-        """One, which is all."""
-        return 1
-
     @contextmanager
     def probing(self, nprobe: int) -> Iterator[Callable[[int], float]]:
         """Search; gives the codes that a number of queries scan: all of them."""
         yield lambda n_queries: float(n_queries * self.core.ntotal)
-
-    @property
-    def imbalance(self) -> float:
-        """1, as there is one list."""
-        return 1.0
 
     def extract(self) -> IndexState:
         """Copy the index's codebooks and codes into plain arrays."""

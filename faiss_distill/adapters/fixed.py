@@ -9,40 +9,24 @@ from typing import Any, NoReturn
 import faiss
 import numpy as np
 
-from faiss_distill.adapters.adapter import Adapter
+from faiss_distill.adapters.adapter import OneListAdapter
 from faiss_distill.adapters.parameters import graph_distances
 from faiss_distill.state import Float32, IndexState, Int64
 
 
-class FixedAdapter(Adapter):
+class FixedAdapter(OneListAdapter):
     """One such index."""
 
-    takes_a_sample = False
     changes = "nothing"
 
     def _check(self) -> None:
         """Nothing: faiss searches it."""
-
-    @property
-    def nlist(self) -> int:
-        """One list."""
-        return 1
-
-    @property
-    def nprobe(self) -> int:
-        """One, which is all."""
-        return 1
 
     @contextmanager
     def probing(self, nprobe: int) -> Iterator[Callable[[int], float]]:
         """Search; gives the vectors that a number of queries are compared with: those met in a graph, or all."""
         with graph_distances() as computed:
             yield lambda n_queries: computed() or float(n_queries * self.core.ntotal)
-
-    @property
-    def imbalance(self) -> float:
-        """1, as there is one list."""
-        return 1.0
 
     @property
     def code_size(self) -> int:
