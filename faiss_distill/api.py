@@ -14,7 +14,7 @@ from faiss_distill.adapters import Adapter, open_to_measure
 from faiss_distill.config import DistillConfig
 from faiss_distill.errors import InputError
 from faiss_distill.evaluation import NPROBES, Evaluation, QuerySet, measure
-from faiss_distill.exploration import OperatingPoints, explore
+from faiss_distill.exploration import OperatingPoints, explore, settings
 from faiss_distill.factory import options_of
 from faiss_distill.relevance import open_relevant
 from faiss_distill.report import DistillReport
@@ -161,11 +161,13 @@ def evaluate(
         UnsupportedIndexError: the index is not one that this package can measure.
         InputError: something else about the arguments is wrong.
     """
-    asked = _open(index, embeddings, queries, ids, relevant, query_encoder, query_inputs, top_k, sample, progress)
-    adapter, state, rows, searched = asked
+    adapter = open_to_measure(index)
     wanted = [p for p in NPROBES if p <= adapter.nlist] if nprobe is None else np.ravel(nprobe).tolist()
     if not all(isinstance(p, int) and 1 <= p <= adapter.nlist for p in wanted):
         raise InputError(f"nprobe: expected integers from 1 to nlist={adapter.nlist}, got {wanted}")
+    state, rows, searched = _open(
+        adapter, embeddings, queries, ids, relevant, query_encoder, query_inputs, top_k, sample, progress
+    )
     whole = measure(adapter, searched, adapter.nprobe, wanted)
     if len(rows) == state.n:
         return whole
@@ -226,13 +228,16 @@ def operating_points(
         >>> points.set_on(index, at_least=0.3).nprobe == index.nprobe
         True
     """
-    asked = _open(index, embeddings, queries, ids, relevant, query_encoder, query_inputs, top_k, False, progress)
-    adapter, _, _, searched = asked
-    return explore(adapter, searched, parameters, quality, cost, progress)
+    adapter = open_to_measure(index)
+    tried = settings(adapter, parameters, quality, cost, relevant is not None)
+    _, _, searched = _open(
+        adapter, embeddings, queries, ids, relevant, query_encoder, query_inputs, top_k, False, progress
+    )
+    return explore(adapter, searched, tried, quality, cost, progress)
 
 
 def _open(
-    index: Any,
+    adapter: Adapter,
     embeddings: Any,
     queries: Any,
     ids: Any,
@@ -242,13 +247,12 @@ def _open(
     top_k: int,
     sample: bool,
     progress: bool,
-) -> tuple[Adapter, IndexState, Int64, QuerySet]:
-    """The index, its state, the rows of it that embeddings were passed for, and the queries with exact results."""
+) -> tuple[IndexState, Int64, QuerySet]:
+    """The state of the index, the rows of it that embeddings were passed for, and the queries with exact results."""
     if queries is None:
         raise InputError("queries: expected those to search with, got None")
     if top_k < 10:
         raise InputError(f"top_k: expected at least 10, got {top_k}")
-    adapter = open_to_measure(index)
     state = adapter.extract()
     labels = adapter.outer_ids(state.ids)
     corpus, rows = inputs.open_corpus(adapter, embeddings, labels, ids, partial=sample)
@@ -274,4 +278,4 @@ def _open(
         query_encoders.check_encoder(query_encoder, entries, adapter.index.d, device)
         asked = query_encoders.encode(query_encoder, entries, device).cpu().numpy()
     top, _ = Teacher(adapter.metric, adapter.normalizes, BLOCK_ROWS, progress=progress).top_k(corpus, vectors, top_k)
-    return adapter, state, rows, QuerySet(asked, labels[rows][top], None, known)
+    return state, rows, QuerySet(asked, labels[rows][top], None, known)

@@ -144,10 +144,35 @@ class OperatingPoints:
         return next(title for title, name, _ in columns_of(self.points[0], self.k) if name == self.quality)
 
 
+def settings(
+    adapter: Adapter, wanted: Mapping[str, Iterable[float]] | None, quality: str, cost: str, labelled: bool
+) -> dict[str, list[float]]:
+    """Values to try by parameter, ascending: ``wanted``, or if None those that faiss's ``ParameterSpace`` has.
+
+    Raises:
+        InputError: one of ``wanted``, ``quality`` and ``cost`` is not known, or needs labels that there are not.
+    """
+    if cost not in COSTS:
+        raise InputError(f"cost: expected one of {', '.join(COSTS)}, got {cost!r}")
+    qualities = [name for name in QUALITIES if labelled or not name.startswith(("mrr", "label"))]
+    if quality not in qualities:
+        hint = "; those of labels need relevant=" if quality in QUALITIES else ""
+        raise InputError(f"quality: expected one of {', '.join(qualities)}, got {quality!r}{hint}")
+    offered = ranges(adapter.index)
+    tried = {name: sorted(set(values)) for name, values in (offered if wanted is None else wanted).items()}
+    for name, values in tried.items():
+        if name not in offered:
+            raise InputError(f"parameters: expected some of {', '.join(offered) or 'none'}, got {name!r}")
+        top = adapter.nlist if name == "nprobe" else float("inf")
+        if not values or values[0] < 1 or values[-1] > top:
+            raise InputError(f"parameters: expected values of {name} from 1 to {top}, got {values}")
+    return tried
+
+
 def explore(
     adapter: Adapter,
     queries: QuerySet,
-    wanted: Mapping[str, Iterable[float]] | None,
+    tried: Mapping[str, list[float]],
     quality: str,
     cost: str,
     progress: bool,
@@ -160,28 +185,11 @@ def explore(
     Args:
         adapter: the index; its parameters are put back.
         queries: see :func:`~faiss_distill.evaluation.measure`.
-        wanted: values to try by parameter; None for those that faiss's ``ParameterSpace`` has.
+        tried: from :func:`settings`.
         quality: see :class:`OperatingPoints`.
         cost: see :class:`OperatingPoints`.
         progress: show a progress bar.
-
-    Raises:
-        InputError: one of ``wanted``, ``quality`` and ``cost`` is not known.
     """
-    if cost not in COSTS:
-        raise InputError(f"cost: expected one of {', '.join(COSTS)}, got {cost!r}")
-    qualities = [name for name in QUALITIES if queries.relevant is not None or not name.startswith(("mrr", "label"))]
-    if quality not in qualities:
-        hint = "; those of labels need relevant=" if quality in QUALITIES else ""
-        raise InputError(f"quality: expected one of {', '.join(qualities)}, got {quality!r}{hint}")
-    offered = ranges(adapter.index)
-    tried = {name: sorted(set(values)) for name, values in (offered if wanted is None else wanted).items()}
-    for name, values in tried.items():
-        if name not in offered:
-            raise InputError(f"parameters: expected some of {', '.join(offered) or 'none'}, got {name!r}")
-        top = adapter.nlist if name == "nprobe" else float("inf")
-        if not values or values[0] < 1 or values[-1] > top:
-            raise InputError(f"parameters: expected values of {name} from 1 to {top}, got {values}")
     space = OperatingPointsWithRanges()
     for name, values in tried.items():
         space.add_range(name, values)

@@ -17,7 +17,6 @@ from faiss_distill.description import METRIC_NAMES, parts
 from faiss_distill.errors import InputError
 from faiss_distill.factory import rows_to_train_on
 
-GUIDELINES = "https://github.com/facebookresearch/faiss/wiki/Guidelines-to-choose-an-index"
 POINTS = 39
 """Training vectors a centroid, below which faiss warns."""
 LISTS_FROM = 10_000

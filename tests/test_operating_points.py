@@ -157,6 +157,22 @@ def test_more_than_there_is(built, data):
     assert serialized(index) == before
 
 
+def test_another_index_that_has_not_all_parameters_is_as_it_was(built, data):
+    points, other = points_of(built(GRAPH), data), built()
+    before = serialized(other)
+    with pytest.raises(InputError, match=r"parameters: expected some of nprobe, .* got 'nprobe="):
+        points.set_on(other, points.front[-1].overlap_at_10)
+    assert serialized(other) == before
+
+
+def test_wrong_options_are_found_before_the_exact_search(built, data, monkeypatch):
+    monkeypatch.setattr("faiss_distill.api.Teacher", lambda *a, **k: pytest.fail("searched"))
+    with pytest.raises(InputError, match="cost: "):
+        points_of(built(), data, cost="time")
+    with pytest.raises(InputError, match="nprobe: "):
+        evaluate(built(), data.documents[:2000], data.queries[:300], nprobe=17, progress=False)
+
+
 def test_an_exact_index_is_one_point(built, data):
     points = points_of(built("Flat"), data)
     (point,) = points.front

@@ -46,13 +46,15 @@ def set_parameters(index: Any, text: str) -> None:
         text: in faiss's notation, such as ``"nprobe=4,quantizer_efSearch=32"``; empty for none.
 
     Raises:
-        InputError: the index has no such parameter.
+        InputError: the index has no such parameter; it is as it was.
     """
+    before = _values(index)
     try:
         if text:
             space: Any = faiss.ParameterSpace()
             space.set_index_parameters(index, text)
     except RuntimeError as error:
+        _restore(before)  # faiss sets one after the other
         raise InputError(
             f"parameters: expected some of {', '.join(ranges(index)) or 'none'}, which the index has, got {text!r}"
         ) from error
@@ -61,13 +63,21 @@ def set_parameters(index: Any, text: str) -> None:
 @contextmanager
 def searching_with(index: Any, text: str) -> Iterator[None]:
     """:func:`set_parameters` for a while."""
-    before = [(holder, name, getattr(holder, name)) for holder, name in _holders(index)]
+    before = _values(index)
     try:
         set_parameters(index, text)
         yield
     finally:
-        for holder, name, value in before:
-            setattr(holder, name, value)
+        _restore(before)
+
+
+def _values(index: Any) -> list[tuple[Any, str, float]]:
+    return [(holder, name, getattr(holder, name)) for holder, name in _holders(index)]
+
+
+def _restore(values: list[tuple[Any, str, float]]) -> None:
+    for holder, name, value in values:
+        setattr(holder, name, value)
 
 
 def reranked(index: Any, k: int) -> float:
