@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-fast lint docs bench tables clean
+.PHONY: demo test test-fast trust lint docs bench tables clean
 
 demo: $(VENV)/plot  ## build an index on the packaged sample, tune it, print before and after
 	$(BIN)/faiss-distill demo --output demo
@@ -14,6 +14,9 @@ test: $(VENV)/test  ## the whole test suite
 
 test-fast: $(VENV)/test  ## without the slow tests
 	$(BIN)/python -m pytest -n auto -m "not slow"
+
+trust: $(VENV)/test  ## the promises, in full: faults, interrupts, kills, wrong corpora; half an hour, prints a table
+	TRUST=full $(BIN)/python -m pytest -n auto --dist load tests/trust
 
 lint: $(VENV)/lint  ## style, types, layers
 	$(BIN)/ruff check .

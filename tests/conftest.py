@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one thread a worker, or the workers' threads wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -27,6 +28,8 @@ QUICK = {
     "local_queries": 8,
 }
 """Options of a tuning that takes a second."""
+FULL = os.environ.get("TRUST") == "full"
+"""Whether the tests in ``trust/`` run in full, as ``make trust`` has them."""
 METRICS = {"ip": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
 
 
@@ -99,3 +102,33 @@ def fail_once(monkeypatch):
         return calls
 
     return fail_once
+
+
+def sized(short, full):
+    """How many, how long, or which: ``full`` in ``make trust``, ``short`` in the suite."""
+    return full if FULL else short
+
+
+@pytest.fixture
+def figure(record_property):
+    """Put a line into the table of ``make trust``: the promise, what was tried, and what came of it."""
+
+    def figure(promise: str, tried: str, outcome: object) -> None:
+        record_property("trust", (promise, tried, str(outcome)))
+
+    return figure
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print the lines of :func:`figure`; from ``make trust`` also into ``results/trust.txt``."""
+    reports = [r for state in ("passed", "failed") for r in terminalreporter.stats.get(state, [])]
+    rows = sorted({tuple(value) for r in reports for name, value in r.user_properties if name == "trust"})
+    if not rows:
+        return
+    widths = [max(len(row[i]) for row in rows) for i in range(2)]
+    lines = [f"{promise.ljust(widths[0])}  {tried.ljust(widths[1])}  {outcome}" for promise, tried, outcome in rows]
+    terminalreporter.section(f"what is promised, tried {'in full' if FULL else 'in short'}")
+    terminalreporter.write("\n".join(lines) + "\n")
+    if FULL:
+        Path("results").mkdir(exist_ok=True)
+        Path("results/trust.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
