@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from faiss_distill import query_encoders
+from faiss_distill import provenance, query_encoders
 from faiss_distill.adapters import Adapter
 from faiss_distill.config import DistillConfig, Loss
 from faiss_distill.errors import InputError
@@ -21,8 +21,6 @@ from faiss_distill.readers import Vectors, open_vectors
 from faiss_distill.relevance import open_relevant
 from faiss_distill.state import Float32, IndexState, Int64
 
-SAMPLE = 1_000
-"""Stored vectors compared with the embeddings passed."""
 MIN_QUERIES = 60
 """Fewer can't be split into a training and a validation set that decide anything."""
 MIN_VALIDATION, MAX_VALIDATION = 200, 5_000
@@ -236,18 +234,24 @@ def _examples(values: Int64) -> str:
 
 
 def check_corpus(adapter: Adapter, state: IndexState, corpus: Vectors, rng: np.random.Generator) -> None:
-    """Refuse embeddings that are plainly not the ones behind the index.
+    """Refuse embeddings that are not the ones behind the index, as far as codes tell.
 
     Raises:
-        InputError: a sample of them does not go with its codes, see :meth:`Adapter.misfit`.
+        InputError: a sample of them does not go with its codes, see :mod:`faiss_distill.provenance`.
     """
-    rows = np.sort(rng.choice(state.n, min(state.n, SAMPLE), replace=False)).astype(np.int64)
-    misfit = adapter.misfit(state, rows, adapter.transform(corpus.take(rows)))
-    if misfit is not None:
-        raise InputError(
-            f"embeddings: expected the vectors behind the index, got ones that {misfit}; check the file, its order, "
-            f"its scale and ids="
-        )
+    order = np.argsort(corpus.rows)  # as they were passed
+    found = provenance.fault(
+        provenance.Corpus(
+            rows=corpus.rows[order],
+            passed=lambda at: corpus.take(order[at]),
+            transform=adapter.transform,
+            decode=lambda at: adapter.decode(state, order[at]),
+            encode_again=lambda at, vectors: adapter.encode_again(state, order[at], vectors),
+        ),
+        rng,
+    )
+    if found is not None:
+        raise InputError(f"embeddings: expected the vectors behind the index, got ones that {found}")
 
 
 def open_queries(adapter: Adapter, queries: Any, name: str, block_rows: int) -> Vectors:
