@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,9 @@ LOST = 0.1
 """A row is lost if this share of other rows' codes fits it better than its own."""
 MISPLACED = 0.05
 """Share of lost rows above which embeddings are refused, wherever these rows are."""
+OFFSETS = (-1, 1, -2, 2)
+"""Neighbouring rows whose codes are tried."""
+WRONG, CHECK = "fit other codes better than their own", "check the file, its order and ids="
 STEP = 12.0
 """Log-likelihood ratio above which lost rows are taken to begin at some row, rather than to lie anywhere."""
 
@@ -104,7 +108,20 @@ class Sample:
     x: Float32
     codes: Float32
 
-    @property
+    @cached_property
+    def plain(self) -> Reading:
+        """As the vectors were passed."""
+        return self.read(self.corpus.transform(self.x))
+
+    @cached_property
+    def moved(self) -> Int64:
+        """The offset of the neighbouring row whose code each vector fits best, 0 for its own: ``(k,)``."""
+        offsets, n = (0, *OFFSETS), len(self.corpus.rows)
+        neighbours = [self.corpus.decode((self.positions + k) % n) for k in OFFSETS]
+        errors = np.stack([squares(self.plain.vectors - codes) for codes in (self.codes, *neighbours)])
+        return np.where(self.plain.distance > SAME * self.scale, np.array(offsets)[errors.argmin(axis=0)], 0)
+
+    @cached_property
     def scale(self) -> float:
         """Mean squared distance of two codes."""
         return 2 * float(squares(self.codes - self.codes.mean(axis=0)).mean())
@@ -121,16 +138,16 @@ class Sample:
 
 
 def fault(corpus: Corpus, rng: np.random.Generator) -> str | None:
-    """What is wrong with the embeddings, to follow "got ones that"; None if nothing is, or codes are too short to tell."""
+    """What is wrong with the embeddings, as a relative clause; None if nothing is, or codes are too short to tell."""
     sample = draw(corpus, spread(0, len(corpus.rows), SAMPLE, rng))
     if sample.scale <= 1e-6 * squares(sample.codes).mean():
         return None  # all codes are the same: there is nothing to tell apart
-    plain = sample.read(corpus.transform(sample.x))
+    plain = sample.plain
     if plain.distance.mean() > SAME * sample.scale:
-        best = min(other_readings(sample, plain), key=lambda reading: float(reading.distance.mean()))
+        best = min(other_readings(sample), key=lambda reading: float(reading.distance.mean()))
         if best.convinces(plain) and lost(sample, best).mean() <= MISPLACED:
             return best.fault
-    return wrong_rows(sample, lost(sample, plain), rng)
+    return wrong_rows(sample, rng)
 
 
 def draw(corpus: Corpus, positions: Int64) -> Sample:
@@ -146,8 +163,9 @@ def spread(start: int, stop: int, k: int, rng: np.random.Generator) -> Int64:
     return np.asarray(rng.integers(edges[:-1], edges[1:]), dtype=np.int64)
 
 
-def other_readings(sample: Sample, plain: Reading) -> Iterator[Reading]:
+def other_readings(sample: Sample) -> Iterator[Reading]:
     """Other ways to take the embeddings than as passed, by what often goes wrong."""
+    plain = sample.plain
     lengths = np.linalg.norm(sample.x, axis=1, keepdims=True)
     uneven = lengths.std() > 1e-3 * lengths.mean()
     if uneven and lengths.all():
@@ -162,7 +180,7 @@ def other_readings(sample: Sample, plain: Reading) -> Iterator[Reading]:
     offset += (sample.again(plain.vectors - offset) - sample.codes).mean(axis=0)  # where codes are off by themselves
     yield sample.read(
         plain.vectors - offset,
-        "differ from these by a constant, such as a mean; pass them as they were added, before or after it is taken off",
+        "differ from these by a constant, such as a mean; pass them as they were added, with it or without",
     )
 
 
@@ -203,7 +221,7 @@ def lost(sample: Sample, reading: Reading, others: Sample | None = None) -> Bool
         others: rows to compare with, taken as they were passed; those of the sample if None.
     """
     vectors, codes = reading.vectors, sample.codes
-    theirs = reading.vectors if others is None else others.corpus.transform(others.x)
+    theirs = vectors if others is None else others.plain.vectors
     compared = codes if others is None else others.codes
     center = compared.mean(axis=0)
     v, t, own, c = (a.astype(np.float64) - center for a in (vectors, theirs, codes, compared))
@@ -216,73 +234,91 @@ def lost(sample: Sample, reading: Reading, others: Sample | None = None) -> Bool
     return np.asarray((rank > LOST) & (reading.distance > SAME * sample.scale))
 
 
-def wrong_rows(sample: Sample, flags: Bool, rng: np.random.Generator) -> str | None:
-    """Which rows are others than those that were added, in words, by the ``flags`` of a sample; None if none are."""
-    at, ratio, backwards = step(flags)
-    if ratio <= STEP and flags.mean() <= MISPLACED:
+def wrong_rows(sample: Sample, rng: np.random.Generator) -> str | None:
+    """Which rows are others than those that were added, in words; None if none are."""
+    for offset in OFFSETS:
+        found = _where(sample, lambda s, k=offset: s.moved == k, 0.5, rng)
+        if found is not None:
+            return f"{found}: row i fits the code of row i {'-' if offset < 0 else '+'} {abs(offset)}; {CHECK}"
+    found = _where(sample, lambda s: lost(s, s.plain, sample), MISPLACED, rng)
+    if found is None:
         return None
-    if ratio > STEP:
-        wrong = sample.positions[:at] if backwards else sample.positions[at:]
-        edge = _edge(sample, at, backwards, rng)
-        where = f"{'before' if backwards else 'from'} row {sample.corpus.rows[edge]}{'' if backwards else ' on'}"
-    else:
-        wrong, where = sample.positions, f"in {flags.mean():.0%} of {len(flags)} rows looked at"
-    order = _order(sample.corpus, draw(sample.corpus, wrong))
-    return f"fit other codes better than their own {where}{order}; check the file, its order and ids="
+    return f"{found}{': rows are in reverse order' if _reversed(sample) else ''}; {CHECK}"
 
 
-def _order(corpus: Corpus, wrong: Sample) -> str:
-    """How the wrong rows follow from the right ones, in words; empty if they don't in a way that is known."""
-    n = len(corpus.rows)
-    vectors = corpus.transform(wrong.x)
-    usual = lost(wrong, wrong.read(vectors)).mean()
-    for other, words in (
-        (wrong.positions - 1, "row i fits the code of row i - 1"),
-        (wrong.positions + 1, "row i fits the code of row i + 1"),
-        (n - 1 - wrong.positions, "rows are in reverse order"),
-    ):
-        shifted = Sample(corpus, other % n, wrong.x, corpus.decode(other % n))
-        if lost(shifted, shifted.read(vectors)).mean() < usual / 3:
-            return f": {words}"
-    return ""
+def _where(sample: Sample, flag: Callable[[Sample], Bool], least: float, rng: np.random.Generator) -> str | None:
+    """Where flags are set for more than a share ``least`` of rows, in words; None if nowhere."""
+    flags = flag(sample)
+    cut = step(flags, max(least, 0.2))
+    if cut is not None:
+        row = sample.corpus.rows[_edge(sample, flag, cut, rng)]
+        return f"{WRONG} before row {row}" if cut.backwards else f"{WRONG} from row {row} on"
+    return f"{WRONG} in {flags.mean():.0%} of {len(flags)} rows looked at" if flags.mean() > least else None
 
 
-def step(flags: Bool) -> tuple[int, float, bool]:
+def _reversed(sample: Sample) -> bool:
+    """Whether vectors fit the codes of the rows as far from the other end."""
+    corpus = sample.corpus
+    at = len(corpus.rows) - 1 - sample.positions
+    other = Sample(corpus, at, sample.x, corpus.decode(at))
+    return bool(lost(other, other.plain).mean() < MISPLACED)
+
+
+@dataclass(frozen=True)
+class Cut:
     """Where flags begin, or end, to be set much more often than elsewhere.
 
-    Returns:
-        The first flag after the best cut, the log-likelihood ratio of two rates against one, and whether the more
-        frequent ones come before it.
+    Attributes:
+        at: the first flag after it.
+        backwards: whether the more frequent ones come before it.
+    """
+
+    at: int
+    backwards: bool
+
+
+def step(flags: Bool, least: float) -> Cut | None:
+    """The likeliest cut with flags on one side of it alone; None if there is none beyond chance.
+
+    Args:
+        flags: ``(k,)``.
+        least: the share of flags on their side, at least.
     """
     n, total = len(flags), int(flags.sum())
-    cuts = np.arange(1, n)
-    before = np.cumsum(flags)[:-1]
-    fit = _log_likelihood(before, cuts) + _log_likelihood(total - before, n - cuts)
-    rates = before / cuts, (total - before) / (n - cuts)
-    # At least five of them, and a fifth of all: else a handful of odd ones in a row would do.
-    sharp = (np.maximum(*rates) > 0.2) & (np.maximum(*rates) > 5 * np.minimum(*rates))
-    sharp &= np.where(rates[0] > rates[1], before, total - before) >= 5
-    ratio = np.where(sharp, fit - _log_likelihood(np.array(total), np.array(n)), 0.0)
-    best = int(ratio.argmax()) if len(ratio) else 0
-    return best + 1, float(ratio[best]) if len(ratio) else 0.0, bool(len(ratio) and rates[0][best] > rates[1][best])
+    at = np.arange(1, n)
+    before = np.cumsum(flags, dtype=np.int64)[:-1]
+    after = total - before
+    ratio = _log_likelihood(before, at) + _log_likelihood(after, n - at)
+    ratio -= _log_likelihood(np.array([total]), np.array([n]))
+    backwards = before * (n - at) > after * at
+    many, few = np.maximum(before / at, after / (n - at)), np.minimum(before / at, after / (n - at))
+    # Odd rows come in a handful, and there are copies at which nothing can be seen: neither makes a cut.
+    sharp = (many > least) & (many > 5 * few) & (np.where(backwards, before, after) >= 5)
+    sharp &= np.where(backwards, n - at, at) >= 0.05 * n
+    if not (sharp & (ratio > STEP)).any():
+        return None
+    best = int(np.where(sharp, ratio, 0).argmax())
+    return Cut(best + 1, bool(backwards[best]))
 
 
-def _edge(sample: Sample, at: int, backwards: bool, rng: np.random.Generator) -> int:
-    """The first wrong position, or the first right one after the wrong ones, of which a sample tells the rough place."""
-    corpus, positions = sample.corpus, sample.positions
-    slack = 20  # flags of wrong rows, one of which is set all but certainly
-    start, stop = int(positions[max(at - slack, 0)]), int(positions[min(at + slack, len(positions) - 1)]) + 1
+def _edge(sample: Sample, flag: Callable[[Sample], Bool], cut: Cut, rng: np.random.Generator) -> int:
+    """The first wrong position, or the first right one behind wrong ones, whose rough place a sample tells."""
+    closer, at = sample, cut.at
     while True:
-        closer = draw(corpus, spread(start, stop, SAMPLE, rng))
-        reading = closer.read(corpus.transform(closer.x))
-        flags = lost(closer, reading, sample)
-        if stop - start <= SAMPLE:
-            renewed = reading.distance > 1e-4 * sample.scale
-            if renewed[~flags].mean() < 0.05:  # never tuned: right rows get their own codes again, and no others do
+        # Of twenty wrong rows one is flagged all but certainly.
+        start, stop = (int(closer.positions[min(max(i, 0), len(closer.positions) - 1)]) for i in (at - 20, at + 20))
+        closer = draw(sample.corpus, spread(start, stop + 1, SAMPLE, rng))
+        flags = flag(closer)
+        if stop - start < SAMPLE:
+            renewed = closer.plain.distance > 1e-4 * sample.scale
+            if renewed[~flags].mean() < 0.1:  # never tuned: right rows get their own codes again, and no others do
                 flags = renewed
-            return int(closer.positions[step(flags)[0]])
-        found = step(flags)[0]
-        start, stop = int(closer.positions[max(found - slack, 0)]), int(closer.positions[min(found + slack, SAMPLE - 1)]) + 1
+        flags = ~flags if cut.backwards else flags
+        # The likeliest: as few flags before it, and as many after it, as can be.
+        at = int(np.concatenate([[0], np.cumsum(np.where(flags, -1, 1))]).argmax())
+        at = min(at, len(flags) - 1)
+        if stop - start < SAMPLE:
+            return int(closer.positions[at])
 
 
 def _log_likelihood(k: Int64, n: Int64) -> Float64:
@@ -302,4 +338,4 @@ def _slope(vectors: Float32, codes: Float32) -> float:
 
 def squares(x: NDArray[np.floating]) -> Float64:
     """Squared norm of each row."""
-    return np.einsum("kd,kd->k", x, x, dtype=np.float64)
+    return np.asarray(np.einsum("kd,kd->k", x, x, dtype=np.float64))

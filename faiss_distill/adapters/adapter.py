@@ -101,6 +101,11 @@ class Adapter(ABC):
         return self.codebooks.holding(state.codebooks, state.codes)
 
     @property
+    def decodes(self) -> bool:
+        """Whether its codes can be decoded, and made anew."""
+        return True
+
+    @property
     def cores(self) -> list[Any]:
         """The innermost indexes: one, but for shards and replicas."""
         return [self.core]

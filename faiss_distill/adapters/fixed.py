@@ -52,6 +52,15 @@ class FixedAdapter(OneListAdapter):
             ids=np.arange(n, dtype=np.int64),
         )
 
+    @property
+    def decodes(self) -> bool:
+        """Whether faiss can reconstruct what such an index stores."""
+        try:
+            self._storage.sa_decode(self._storage.sa_encode(self.core.reconstruct_batch(np.zeros(1, dtype=np.int64))))
+        except RuntimeError:
+            return False
+        return True
+
     def decode(self, state: IndexState, rows: Int64) -> Float32:
         """What faiss reconstructs: float32 ``(len(rows), d)``."""
         return np.asarray(self.core.reconstruct_batch(state.ids[rows]))

@@ -139,7 +139,7 @@ class JointAdapter(Adapter):
         return self._first.decode(state, rows)
 
     def encode_again(self, state: IndexState, rows: Int64, vectors: Float32) -> Float32:
-        """What ``vectors (len(rows), d)`` would be stored as in place of the ``rows`` of a ``state``, in their lists."""
+        """What ``vectors (len(rows), d)`` would be stored as in place of the ``rows`` of a ``state``."""
         return self._first.encode_again(state, rows, vectors)
 
     def encoder(self, quantizer: Any) -> Callable[[Float32, Int64], Packed] | None:
