@@ -33,7 +33,9 @@ SAMPLE = 1_000
 SAME = 0.02
 """New codes nearer to the stored ones than this share of the mean distance between codes are taken for the same."""
 CONVINCING = 0.85
-"""How near another reading must come, as a share of how near the vectors come as passed."""
+"""How near another reading must come, as a share of how near the vectors come as passed, if its error is less too."""
+PLAIN = 0.25
+"""How near it must come where its error is not, as of codes that are no means of what they stand for."""
 SIGNIFICANT = 5.0
 """Standard errors over the rows that it must be nearer by."""
 LOST = 0.1
@@ -85,9 +87,9 @@ class Reading:
     def convinces(self, plain: Reading) -> bool:
         """Whether this is much nearer to the truth than the vectors as passed."""
         ahead = plain.distance - self.distance
+        nearness = self.distance.mean() / plain.distance.mean()
         return bool(
-            self.distance.mean() < CONVINCING * plain.distance.mean()
-            and self.error < 0.9 * plain.error
+            (nearness < PLAIN or (nearness < CONVINCING and self.error < 0.9 * plain.error))
             and ahead.mean() > SIGNIFICANT * ahead.std() / np.sqrt(len(ahead))
         )
 

@@ -58,7 +58,7 @@ class TestEmbeddings:
 
     def test_others_than_those_behind_the_index(self, refused, data):
         refused(
-            r"embeddings: expected the vectors behind the index, got ones that fit other codes better .* in \d\d% of 500",
+            r"embeddings: expected the vectors behind the index, got ones that fit other codes .* in \d\d% of 500",
             embeddings=data.documents[1000 : 1000 + N],
         )
 
