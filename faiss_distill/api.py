@@ -265,8 +265,10 @@ def _open(
     if known is not None and sample:  # the others can't be found among these
         known = np.where(np.isin(known, labels[rows]), known, -1)
     corpus.check_finite(BLOCK_ROWS, progress)
-    inputs.check_corpus(adapter, state.take(rows), corpus, np.random.default_rng(0))
     vectors = opened.block(0, opened.n)
+    rng = np.random.default_rng(0)
+    inputs.check_corpus(adapter, state.take(rows), corpus, rng)
+    inputs.check_scores(adapter, corpus, vectors, rng, tunes=False)
     asked = vectors
     if query_encoder is None and query_inputs is not None:
         raise InputError("query_inputs: expected together with query_encoder=, got it without one")

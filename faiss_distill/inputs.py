@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
@@ -13,20 +14,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from faiss_distill import query_encoders
+from faiss_distill import provenance, query_encoders, shift
 from faiss_distill.adapters import Adapter
 from faiss_distill.config import DistillConfig, Loss
-from faiss_distill.errors import InputError
+from faiss_distill.errors import InputError, UnsupportedIndexError
 from faiss_distill.readers import Vectors, open_vectors
 from faiss_distill.relevance import open_relevant
-from faiss_distill.state import Float32, IndexState, Int64
+from faiss_distill.state import Float32, IndexState, Int64, Metric
 
-SAMPLE = 1_000
-"""Stored vectors compared with the embeddings passed."""
+logger = logging.getLogger(__name__)
+
 MIN_QUERIES = 60
 """Fewer can't be split into a training and a validation set that decide anything."""
 MIN_VALIDATION, MAX_VALIDATION = 200, 5_000
 """Held-out queries, when the split is ours (and at most a third of all): fewer decide little, more only cost time."""
+SHIFT_QUERIES = 100
+"""Queries that tell what a mean does to the ranking, at most."""
+DESTRUCTIVE, SLIGHT = 0.5, 0.9
+"""What is left of the ranking behind a mean, as a share of what the index could find without it: too little to tune
+below the first, worth no word above the second."""
 STAND_INS = 40_000
 """Documents that stand in for queries, validation included, at most."""
 
@@ -236,18 +242,49 @@ def _examples(values: Int64) -> str:
 
 
 def check_corpus(adapter: Adapter, state: IndexState, corpus: Vectors, rng: np.random.Generator) -> None:
-    """Refuse embeddings that are plainly not the ones behind the index.
+    """Refuse embeddings that are not the ones behind the index, as far as codes tell.
 
     Raises:
-        InputError: a sample of them does not go with its codes, see :meth:`Adapter.misfit`.
+        InputError: a sample of them does not go with its codes, see :mod:`faiss_distill.provenance`.
     """
-    rows = np.sort(rng.choice(state.n, min(state.n, SAMPLE), replace=False)).astype(np.int64)
-    misfit = adapter.misfit(state, rows, adapter.transform(corpus.take(rows)))
-    if misfit is not None:
-        raise InputError(
-            f"embeddings: expected the vectors behind the index, got ones that {misfit}; check the file, its order, "
-            f"its scale and ids="
-        )
+    if not adapter.decodes:
+        return
+    order = np.argsort(corpus.rows)  # as they were passed
+    found = provenance.fault(
+        provenance.Corpus(
+            rows=corpus.rows[order],
+            passed=lambda at: corpus.take(order[at]),
+            transform=adapter.transform,
+            decode=lambda at: adapter.decode(state, order[at]),
+            encode_again=lambda at, vectors: adapter.encode_again(state, order[at], vectors),
+        ),
+        rng,
+    )
+    if found is not None:
+        raise InputError(f"embeddings: expected the vectors behind the index, got ones that {found}")
+
+
+def check_scores(adapter: Adapter, corpus: Vectors, queries: Float32, rng: np.random.Generator, tunes: bool) -> None:
+    """Warn of an index whose inner products are not those of the vectors passed, and refuse to tune one far from it.
+
+    Raises:
+        UnsupportedIndexError: it takes a mean off that most of the ranking is lost by.
+    """
+    if adapter.metric is not Metric.INNER_PRODUCT:
+        return
+    sample = np.sort(rng.choice(corpus.n, min(corpus.n, provenance.SAMPLE), replace=False))
+    asked = queries[:: -(-len(queries) // SHIFT_QUERIES)]
+    shares = shift.overlaps(adapter.steps, corpus.take(sample), asked, adapter.normalizes)
+    if shares is None or shares[0] > SLIGHT * shares[1]:
+        return
+    found = (
+        f"its transforms take a mean off documents and queries alike, which changes inner products: of the exact top "
+        f"10 an exact search behind them finds {shares[0]:.0%}, and {shares[1]:.0%} without the mean; build it with "
+        f"METRIC_L2, or with a transform that takes off no mean, such as OPQ or RR"
+    )
+    if tunes and shares[0] < DESTRUCTIVE * shares[1]:
+        raise UnsupportedIndexError(f"index: expected one that ranks by the inner product of the vectors, but {found}")
+    logger.warning("%s", found)
 
 
 def open_queries(adapter: Adapter, queries: Any, name: str, block_rows: int) -> Vectors:

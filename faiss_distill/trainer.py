@@ -135,6 +135,7 @@ class DistillTrainer:
             self._check_training_queries()
             self._corpus.check_finite(config.block_rows, config.progress)
             inputs.check_corpus(adapter, self._sample, self._corpus, rng)
+            inputs.check_scores(adapter, self._corpus, self._train.vectors, rng, tunes=True)
         self._teacher = Teacher(adapter.metric, adapter.normalizes, config.block_rows, config.device, config.progress)
         self._nprobe = config.nprobe or adapter.nprobe
 

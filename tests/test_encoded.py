@@ -140,8 +140,7 @@ def test_what_they_do_not_have_is_refused(built, data, factory):
 @pytest.mark.parametrize("factory", ["IVF16,Flat", "IVF16,SQ8", "IVF16,RaBitQ"])
 def test_other_embeddings_are_refused(built, data, factory):
     index = built(factory)
-    scaled = 3 * data.documents[:N]  # RaBitQ's codes say nothing about the length
-    for wrong in [data.documents[:N][::-1]] + [scaled] * (factory != "IVF16,RaBitQ"):
+    for wrong in (data.documents[:N][::-1], 3 * data.documents[:N]):
         with pytest.raises(InputError, match="expected the vectors behind the index"):
             distill(index, wrong, data.queries, **QUICK)
 
@@ -153,7 +152,7 @@ def test_rabitq_of_unequal_dimensions(data):
     index.train(x)
     index.add(x)
     assert distill(index, x, data.queries, **QUICK).n == N
-    with pytest.raises(InputError, match=r"share [45].% of the signs in its codes"):
+    with pytest.raises(InputError, match="rows are in reverse order"):
         distill(index, x[::-1], data.queries, **QUICK)
 
 

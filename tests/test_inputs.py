@@ -6,7 +6,6 @@ import torch
 from conftest import serialized
 
 from faiss_distill import DistillTrainer, InputError, distill, evaluate
-from faiss_distill.adapters import open_index
 from faiss_distill.inputs import Queries
 
 N = 500
@@ -59,23 +58,9 @@ class TestEmbeddings:
 
     def test_others_than_those_behind_the_index(self, refused, data):
         refused(
-            r"embeddings: expected the vectors behind the index, .* slope -?0\.[01]",
+            r"embeddings: expected the vectors behind the index, got ones that fit other codes .* in \d\d% of 500",
             embeddings=data.documents[1000 : 1000 + N],
         )
-
-    def test_the_right_ones_in_the_wrong_order(self, refused, data):
-        refused("slope -?0.* check the file, its order, its scale and ids=", embeddings=data.documents[:N][::-1])
-
-    @pytest.mark.parametrize(("factor", "slope"), [(0.2, r"0\.[12]"), (5.0, r"[45]\."), (-1.0, r"-[01]\.")])
-    def test_the_right_ones_at_another_scale(self, refused, data, factor, slope):
-        refused(f"with slope {slope}", embeddings=factor * data.documents[:N])
-
-    def test_tuned_codes_may_be_longer_than_what_they_stand_for(self, built, data):
-        # Codes chosen for scores have been seen to give a slope of 0.5 where documents stood in for queries.
-        adapter = open_index(built())
-        state, rows = adapter.extract(), np.arange(N)
-        assert adapter.misfit(state, rows, 0.4 * data.documents[:N]) is None
-        assert "with slope 0.1" in adapter.misfit(state, rows, 0.15 * data.documents[:N])
 
     def test_very_short_codes_are_no_mismatch(self, data):
         import faiss

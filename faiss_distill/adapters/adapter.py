@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,11 @@ class Adapter(ABC):
         return self.codebooks.holding(state.codebooks, state.codes)
 
     @property
+    def decodes(self) -> bool:
+        """Whether its codes can be decoded, and made anew."""
+        return True
+
+    @property
     def cores(self) -> list[Any]:
         """The innermost indexes: one, but for shards and replicas."""
         return [self.core]
@@ -119,26 +125,21 @@ class Adapter(ABC):
         """What the codes of the vectors ``rows`` of a ``state`` of this index stand for: float32 ``(len(rows), d)``."""
         return state.reconstruct(rows)
 
-    def misfit(self, state: IndexState, rows: Int64, vectors: Float32) -> str | None:
-        """What says that ``vectors (len(rows), d)`` are not those of the ``rows`` of ``state``; None if nothing does.
+    def encode_again(self, state: IndexState, rows: Int64, vectors: Float32) -> Float32:
+        """What ``vectors (len(rows), d)`` would be stored as in place of the ``rows`` of a ``state``, in their lists.
 
-        Regresses them on what their codes decode to, both centred. Codes of faiss that belong to them give a slope
-        near 1, whatever their length, since a codeword is about the mean of what it stands for; tuned ones, which are
-        chosen for scores, down to 0.5. Other vectors or another order give 0, and another scale gives that scale.
+        Returns:
+            What their new codes stand for: float32 ``(len(rows), d)``. The same as :meth:`decode` gives, if they are
+            the vectors that faiss made the codes of.
         """
-        decoded = self.decode(state, rows)
-        length = float(np.square(decoded).sum())
-        vectors, decoded = vectors - vectors.mean(axis=0), decoded - decoded.mean(axis=0)
-        spread = float(np.square(decoded).sum())
-        if spread < 1e-6 * length:
-            return None  # all are the same: there is nothing to tell apart
-        slope = round(float((vectors * decoded).sum()) / spread, 2) + 0.0  # no -0.00
-        if 0.25 < slope < 2:
-            return None
-        return (
-            f"follow its stored codes with slope {slope:.2f} (1 if they belong, 0 if they are others or in another "
-            f"order, else another scale)"
-        )
+        part = state.take(rows)
+        codes = self._codes_of(part, np.ascontiguousarray(vectors))
+        return self.decode(replace(part, codes=codes), np.arange(part.n))
+
+    def _codes_of(self, state: IndexState, vectors: Float32) -> Codes:
+        """The codes, shaped as those of ``state``, that faiss gives to ``vectors (n, d)`` in the lists of ``state``."""
+        assert self.codebooks is not None
+        return self.codebooks.encode(vectors - state.centroids[state.assignment] if state.by_residual else vectors)
 
     def encoder(self, quantizer: Any) -> Callable[[Float32, Int64], Packed] | None:
         """What makes the codes of an index without codebooks.

@@ -60,6 +60,10 @@ class Codebooks(ABC):
     def unpack(self, packed: Packed) -> Codes:
         """Codeword numbers ``(n, n_codes)``."""
 
+    def encode(self, vectors: Float32) -> Codes:
+        """Codeword numbers ``(n, n_codes)`` that faiss finds for ``vectors (n, d)``."""
+        return self.unpack(self._live.compute_codes(np.ascontiguousarray(vectors)))
+
     @abstractmethod
     def overwrite(self, source: Any) -> None:
         """Give the live quantizer the contents of ``source``, keeping the object, with all that derives from them."""

@@ -31,8 +31,12 @@ class FixedAdapter(OneListAdapter):
     @property
     def code_size(self) -> int:
         """Bytes of a stored vector, without a graph's links."""
-        storage = faiss.downcast_index(self.core.storage) if hasattr(self.core, "storage") else self.core
-        return int(storage.sa_code_size())
+        return int(self._storage.sa_code_size())
+
+    @property
+    def _storage(self) -> Any:
+        """What holds the vectors: the index itself, or what is behind a graph."""
+        return faiss.downcast_index(self.core.storage) if hasattr(self.core, "storage") else self.core
 
     def extract(self) -> IndexState:
         """How many vectors it holds; their codes stay where they are."""
@@ -48,16 +52,23 @@ class FixedAdapter(OneListAdapter):
             ids=np.arange(n, dtype=np.int64),
         )
 
+    @property
+    def decodes(self) -> bool:
+        """Whether faiss can reconstruct what such an index stores."""
+        try:
+            self._storage.sa_decode(self._storage.sa_encode(self.core.reconstruct_batch(np.zeros(1, dtype=np.int64))))
+        except RuntimeError:
+            return False
+        return True
+
     def decode(self, state: IndexState, rows: Int64) -> Float32:
         """What faiss reconstructs: float32 ``(len(rows), d)``."""
         return np.asarray(self.core.reconstruct_batch(state.ids[rows]))
 
-    def misfit(self, state: IndexState, rows: Int64, vectors: Float32) -> str | None:
-        """As of any; None where faiss can't reconstruct."""
-        try:
-            return super().misfit(state, rows, vectors)
-        except RuntimeError:
-            return None
+    def encode_again(self, state: IndexState, rows: Int64, vectors: Float32) -> Float32:
+        """What ``vectors (len(rows), d)`` would be stored as: float32 ``(len(rows), d)``."""
+        storage = self._storage
+        return np.asarray(storage.sa_decode(storage.sa_encode(np.ascontiguousarray(vectors))))
 
     def quantizer_with(self, centroids: Float32) -> NoReturn:
         """Not of such an index."""

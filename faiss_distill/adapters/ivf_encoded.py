@@ -48,6 +48,10 @@ class IVFEncodedAdapter(IVFAdapter):
         )
         return out
 
+    def _codes_of(self, state: IndexState, vectors: Float32) -> Packed:
+        """The codes, uint8 ``(n, code_size)``, that faiss gives to ``vectors (n, d)`` in the lists of ``state``."""
+        return encoded(self._like(self._quantizer), vectors, np.ascontiguousarray(state.assignment))
+
     def encoder(self, quantizer: Any) -> Callable[[Float32, Int64], Packed] | None:
         """What makes codes relative to the centroids of ``quantizer``; None where they hold the vectors themselves."""
         return partial(encoded, self._like(quantizer)) if self._follows_centroids else None
@@ -123,15 +127,6 @@ class IVFRaBitQAdapter(IVFEncodedAdapter):
     def _follows_centroids(self) -> bool:
         """Always: faiss ignores its ``by_residual``."""
         return True
-
-    def misfit(self, state: IndexState, rows: Int64, vectors: Float32) -> str | None:
-        """As for others, but by the signs that vectors are coded to: what they decode to is not a mean of vectors."""
-        again = encoded(
-            self._like(self._quantizer), np.ascontiguousarray(vectors), np.ascontiguousarray(state.assignment[rows])
-        )
-        signs = -(-self.core.d // 8)
-        same = float(1 - np.unpackbits(again[:, :signs] ^ state.codes[rows, :signs], axis=1).mean())
-        return None if same > 0.75 else f"share {same:.0%} of the signs in its codes (all if they belong, half if not)"
 
     @property
     def trained(self) -> dict[str, Any]:

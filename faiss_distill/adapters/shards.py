@@ -138,9 +138,9 @@ class JointAdapter(Adapter):
         """What the codes of the vectors ``rows`` of a ``state`` of this index stand for: float32 ``(len(rows), d)``."""
         return self._first.decode(state, rows)
 
-    def misfit(self, state: IndexState, rows: Int64, vectors: Float32) -> str | None:
-        """What says that ``vectors (len(rows), d)`` are not those of the ``rows`` of ``state``."""
-        return self._first.misfit(state, rows, vectors)
+    def encode_again(self, state: IndexState, rows: Int64, vectors: Float32) -> Float32:
+        """What ``vectors (len(rows), d)`` would be stored as in place of the ``rows`` of a ``state``."""
+        return self._first.encode_again(state, rows, vectors)
 
     def encoder(self, quantizer: Any) -> Callable[[Float32, Int64], Packed] | None:
         """What makes the codes of an index without codebooks."""

@@ -44,6 +44,11 @@ class Vectors:
         """The same matrix seen through ``rows``."""
         return Vectors(self._array, self.name, rows if self._rows is None else self._rows[rows])
 
+    @property
+    def rows(self) -> Int64:
+        """The row of the matrix that each row of this object is, int64 ``(n,)``."""
+        return np.arange(self.n) if self._rows is None else self._rows
+
     def block(self, start: int, stop: int) -> Float32:
         """Rows ``start..stop``: float32 ``(stop - start, d)``."""
         return self._read(slice(start, stop) if self._rows is None else self._rows[start:stop])
