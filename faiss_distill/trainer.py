@@ -24,6 +24,7 @@ from faiss_distill.errors import InputError
 from faiss_distill.evaluation import Evaluation, QuerySet, measure, search
 from faiss_distill.objective import Objective, Selection
 from faiss_distill.optimisation import optimise
+from faiss_distill.queries import Given, Queries, Splitter
 from faiss_distill.report import DistillReport
 from faiss_distill.state import IndexState, Int64
 from faiss_distill.students import Student, student_of
@@ -127,10 +128,10 @@ class DistillTrainer:
             self.query_encoder = query_encoder
             if isinstance(query_encoder, nn.Module):
                 query_encoder.to(self._device)
-            splitter = inputs.Splitter(adapter, self._corpus, self._labels, config, rng, query_encoder, self._device)
+            splitter = Splitter(adapter, self._corpus, self._labels, config, rng, query_encoder, self._device)
             self._train, self._validation = splitter.split(
-                inputs.Given(queries, relevant, query_inputs),
-                inputs.Given(validation_queries, validation_relevant, validation_query_inputs),
+                Given(queries, relevant, query_inputs),
+                Given(validation_queries, validation_relevant, validation_query_inputs),
             )
             self._check_training_queries()
             self._corpus.check_finite(config.block_rows, config.progress)
@@ -288,7 +289,7 @@ class DistillTrainer:
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
-    def _teach(self, queries: inputs.Queries, depth: int) -> Taught:
+    def _teach(self, queries: Queries, depth: int) -> Taught:
         top, scores = self._teacher.top_k(self._corpus, queries.vectors, depth, queries.rows)
         relevant = None if queries.relevant is None else inputs.positions(self._sample_labels, queries.relevant)
         return Taught(queries, top, scores, relevant)
