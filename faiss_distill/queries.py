@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,12 @@ from numpy.typing import NDArray
 from faiss_distill import query_encoders
 from faiss_distill.adapters import Adapter
 from faiss_distill.config import DistillConfig, Loss
+from faiss_distill.copies import Likeness
 from faiss_distill.errors import InputError
-from faiss_distill.inputs import open_queries
+from faiss_distill.inputs import SAMPLE, open_queries
 from faiss_distill.readers import Vectors
 from faiss_distill.relevance import open_relevant
-from faiss_distill.state import Float32, Int64
+from faiss_distill.state import Float32, Int64, Metric
 
 MIN_QUERIES = 60
 """Fewer can't be split into a training and a validation set that decide anything."""
@@ -49,40 +51,34 @@ class Queries:
         rows, relevant, given = (None if a is None else a[which] for a in (self.rows, self.relevant, self.inputs))
         return Queries(self.vectors[which], rows, relevant, given)
 
-    def distinct(self, but: Queries | None = None) -> Queries:
+    def distinct(self, likeness: Likeness, but: Queries | None = None) -> Queries:
         """The first of each that occurs more than once, with the labels of all, without those that are in ``but``.
 
         A log repeats its queries. One that is trained on must not judge, and one that judges must count once. Queries
-        are the same if their vectors are, or what the query encoder takes.
+        are the same if their vectors are alike, or if what the query encoder takes is equal.
         """
-        taken = set() if but is None else {key for i in range(len(but.vectors)) for key in but._keys(i)}
-        first: dict[Hashable, int] = {}
-        copies: dict[int, list[int]] = {}
-        for i in range(len(self.vectors)):
-            keys = self._keys(i)
-            if any(key in taken for key in keys):
-                continue
-            known = [first[key] for key in keys if key in first]
-            owner = known[0] if known else i
-            for key in keys:
-                first.setdefault(key, owner)
-            copies.setdefault(owner, []).append(i)
-        out = self.take(np.array(list(copies), dtype=np.int64))
-        if self.relevant is None or len(copies) == len(self.vectors):
-            return out
-        labels = [np.unique(self.relevant[rows]) for rows in copies.values()]
-        labels = [found[found != -1] for found in labels]
-        merged = np.full((len(labels), max((len(found) for found in labels), default=1) or 1), -1, dtype=np.int64)
-        for row, found in zip(merged, labels, strict=True):
-            row[: len(found)] = found
-        return replace(out, relevant=merged)
-
-    def _keys(self, i: int) -> list[Hashable]:
-        """What tells query ``i`` from others: its vector, and its input if there is one."""
-        keys: list[Hashable] = [self.vectors[i].tobytes()]
+        known = 0 if but is None else len(but.vectors)
+        parts = [self] if but is None else [but, self]
+        entries = None
         if self.inputs is not None:
-            keys.append(("input", _content(self.inputs[i])))
-        return keys
+            entries = [_content(x) for part in parts if part.inputs is not None for x in part.inputs]
+        first = likeness.first(np.concatenate([part.vectors for part in parts]), known, entries)[known:] - known
+        rows = np.flatnonzero(first == np.arange(len(first)))
+        out = self.take(rows)
+        if self.relevant is None or len(rows) == len(first):
+            return out
+        return replace(out, relevant=_merged(self.relevant[first >= 0], np.searchsorted(rows, first[first >= 0])))
+
+
+def _merged(relevant: Int64, groups: Int64) -> Int64:
+    """The labels of each group, distinct and padded with -1; ``groups (nq,)`` counts from 0 without gaps."""
+    pairs = np.stack([np.repeat(groups, relevant.shape[1]), relevant.ravel()], axis=1)
+    group, label = np.unique(pairs[pairs[:, 1] != -1], axis=0).T
+    counts = np.bincount(group, minlength=groups.max(initial=-1) + 1)
+    place = np.arange(len(group)) - np.repeat(np.cumsum(counts) - counts, counts)
+    out = np.full((len(counts), max(1, counts.max(initial=0))), -1, dtype=np.int64)
+    out[group, place] = label
+    return out
 
 
 def _content(entry: Any) -> Hashable:
@@ -150,12 +146,12 @@ class Splitter:
             raise InputError(f"{missing}: expected inputs for queries and validation_queries alike, got none")
         if not some:
             rows = self.rng.permutation(self.corpus.n)[: min(STAND_INS, self.config.max_queries)]
-            return self._divide(Queries(self._documents(rows), rows).distinct(), "embeddings")
-        whole = self._load(given, "")
+            return self._divide(Queries(self._documents(rows), rows).distinct(self._likeness), "embeddings")
+        whole = self._load(given, "").distinct(self._likeness)
         if not others:
             train, validation = self._divide(whole, "queries")
             return self._filled(train, validation), validation
-        validation = self._load(held_out, "validation_").distinct(but=whole)
+        validation = self._load(held_out, "validation_").distinct(self._likeness, but=whole)
         if len(validation.vectors) < MIN_QUERIES // 3:
             raise InputError(
                 f"validation_queries: expected at least {MIN_QUERIES // 3} distinct ones that are not in queries, "
@@ -172,12 +168,19 @@ class Splitter:
         if 4 * n >= full or labelled or self.query_encoder is not None:
             return train
         rows = self.rng.permutation(self.corpus.n)[: full - n]
-        added = Queries(self._documents(rows), rows).distinct(but=validation)
+        added = Queries(self._documents(rows), rows).distinct(self._likeness, but=validation)
         assert added.rows is not None
         return Queries(
             np.concatenate([train.vectors, added.vectors]),
             np.concatenate([np.full(n, -1, dtype=np.int64), added.rows]),
         )
+
+    @cached_property
+    def _likeness(self) -> Likeness:
+        """When queries are the same: those that rank documents alike, measured by some of these."""
+        some = np.unique(np.linspace(0, self.corpus.n - 1, SAMPLE, dtype=np.int64))
+        directions = self.adapter.normalizes or self.adapter.metric is Metric.INNER_PRODUCT
+        return Likeness.among(self.corpus.take(some), directions)
 
     def _documents(self, rows: Int64) -> Float32:
         order = np.argsort(rows)
@@ -208,7 +211,7 @@ class Splitter:
             if taken is None:  # what the encoder makes of them before it learns
                 taken = query_encoders.encode(encoder, entries, self.device).cpu().numpy()
         assert taken is not None  # there were queries, or inputs with an encoder
-        return Queries(taken, None, known, entries).distinct()
+        return Queries(taken, None, known, entries)
 
     def _divide(self, whole: Queries, name: str) -> tuple[Queries, Queries]:
         n = len(whole.vectors)

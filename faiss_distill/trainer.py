@@ -128,13 +128,13 @@ class DistillTrainer:
             self.query_encoder = query_encoder
             if isinstance(query_encoder, nn.Module):
                 query_encoder.to(self._device)
+            self._corpus.check_finite(config.block_rows, config.progress)
             splitter = Splitter(adapter, self._corpus, self._labels, config, rng, query_encoder, self._device)
             self._train, self._validation = splitter.split(
                 Given(queries, relevant, query_inputs),
                 Given(validation_queries, validation_relevant, validation_query_inputs),
             )
             self._check_training_queries()
-            self._corpus.check_finite(config.block_rows, config.progress)
             inputs.check_corpus(adapter, self._sample, self._corpus, rng)
         self._teacher = Teacher(adapter.metric, adapter.normalizes, config.block_rows, config.device, config.progress)
         self._nprobe = config.nprobe or adapter.nprobe

@@ -7,6 +7,7 @@ from conftest import serialized
 
 from faiss_distill import DistillTrainer, InputError, distill, evaluate
 from faiss_distill.adapters import open_index
+from faiss_distill.copies import Likeness
 from faiss_distill.queries import Queries
 
 N = 500
@@ -209,4 +210,4 @@ def test_inputs_are_told_apart_by_all_they_hold():
         inputs = np.empty(3, dtype=object)
         inputs[:] = [wrap(long), wrap(other), wrap(long.clone())]
         queries = Queries(np.eye(3, dtype=np.float32), inputs=inputs)
-        assert len(queries.distinct().vectors) == 2
+        assert len(queries.distinct(Likeness(True, 0.01)).vectors) == 2

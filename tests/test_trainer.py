@@ -237,8 +237,11 @@ class TestDocumentsAsQueries:
         assert report.kept
         assert report.query_source == "documents"
         assert "documents stood in for queries" in str(report)
-        distinct = len(np.unique(data.documents[:N], axis=0))
-        assert (report.n_train, report.n_validation) == (distinct - 200, 150)
+        x, copies = data.documents[:N], set()
+        for i in range(N):
+            if i not in copies:
+                copies |= set(i + 1 + np.flatnonzero(np.linalg.norm(x[i + 1 :] - x[i], axis=1) < 0.0095))
+        assert (report.n_train, report.n_validation) == (N - len(copies) - 200, 150)
 
     def test_they_do_not_find_themselves(self, built, data):
         index = built()
