@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from faiss_distill import query_encoders
 from faiss_distill.adapters import Adapter
 from faiss_distill.config import DistillConfig, Loss
-from faiss_distill.copies import Likeness
 from faiss_distill.errors import InputError
 from faiss_distill.inputs import SAMPLE, open_queries
+from faiss_distill.likeness import Likeness
 from faiss_distill.readers import Vectors
 from faiss_distill.relevance import open_relevant
 from faiss_distill.state import Float32, Int64, Metric
@@ -221,5 +221,10 @@ class Splitter:
                 f"pass more queries, or none to have documents stand in for them"
             )
         held_out = min(max(round(self.config.validation_fraction * n), MIN_VALIDATION), n // 3, MAX_VALIDATION)
-        order = self.rng.permutation(n)
-        return whole.take(order[held_out:]), whole.take(order[:held_out])
+        judges, others = self._likeness.hold_out(whole.vectors, self.rng.permutation(n), held_out)
+        if len(judges) < MIN_QUERIES // 3:
+            raise InputError(
+                f"{name}: expected at least {MIN_QUERIES // 3} to judge by that are unlike all others, got "
+                f"{len(judges)}; pass more that are not the same in other words, or validation_queries"
+            )
+        return whole.take(others), whole.take(judges)

@@ -7,7 +7,7 @@ from conftest import serialized
 
 from faiss_distill import DistillTrainer, InputError, distill, evaluate
 from faiss_distill.adapters import open_index
-from faiss_distill.copies import Likeness
+from faiss_distill.likeness import Likeness
 from faiss_distill.queries import Queries
 
 N = 500
