@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 import faiss
 import numpy as np
-from conftest import METRICS, serialized
+from conftest import METRICS, serialized, sized
 from faiss.contrib.datasets import SyntheticDataset
+from scipy.stats import norm
 
-from faiss_distill import distill
+from faiss_distill import InputError, distill
 from faiss_distill.datasets import load_debian_packages
 
 FRESH = 1500
@@ -161,9 +162,13 @@ class Outcome:
     z: float
     half: float
 
-    def __str__(self):
-        what = ", ".join(f"{k}={v}" for k, v in self.drawn.items())
-        return f"z {self.z:+.1f}, {self.gain:+.4f} on fresh queries, {self.half:+.4f} at half: {what}"
+    @property
+    def where(self):
+        return ", ".join(f"{k}={v}" for k, v in self.drawn.items())
+
+    @property
+    def found(self):
+        return f"{self.gain:+.4f} on fresh queries (z {self.z:+.1f}), {self.half:+.4f} at half the nprobe"
 
 
 def overlaps(index, queries, truth, exclude):
@@ -199,7 +204,7 @@ def nprobe_set(index, nprobe):
 
 
 def attempt(seed):
-    """Draw a configuration, tune, and judge once more."""
+    """Draw a configuration, tune, and judge once more; None if there are too few queries to tune by."""
     rng = np.random.default_rng(seed)
     kind, family = KINDS[seed % len(KINDS)], FAMILIES[seed % len(FAMILIES)]
     log, metric = LOGS[seed // 3 % len(LOGS)], ("ip", "l2")[seed // 2 % 2]
@@ -247,7 +252,12 @@ def attempt(seed):
         return out
 
     before, start = measured(), serialized(index)
-    report = distill(index, of.documents, ids=ids, **passed, **options)
+    try:
+        report = distill(index, of.documents, ids=ids, **passed, **options)
+    except InputError as error:  # too few that differ
+        if "queries: expected at least" not in str(error):
+            raise
+        return None
     assert report.kept or serialized(index) == start
     drawn = {"seed": seed, "family": family, "metric": metric, "data": kind, "log": log.__name__, "d": d, "n": n,
              "nprobe": nprobe, "judges": report.n_validation} | {
@@ -257,3 +267,21 @@ def attempt(seed):
     error = difference[0].std() / np.sqrt(len(difference[0]))
     gain = float(difference[0].mean())
     return Outcome(drawn, report.kept, gain, gain / error if error else 0.0, float(difference[-1].mean()))
+
+
+def test_no_index_that_is_kept_is_worse_on_fresh_queries(figure):
+    outcomes = [attempt(seed) for seed in range(sized(12, 224))]
+    kept = sorted((o for o in outcomes if o is not None and o.kept), key=lambda o: o.z)
+    limit = norm.ppf(CHANCE / len(kept))
+    worse = [o for o in kept if o.z < limit]
+    for place, outcome in enumerate(kept[: sized(1, 5)], 1):
+        figure(f"never worse: worst {place}", outcome.where, outcome.found)
+    figure(
+        "never worse: families, metrics, data, logs and options at random",
+        f"{len(outcomes)} tunings, {FRESH} fresh queries each",
+        f"{len(kept)} kept, {outcomes.count(None)} refused, {len(worse)} worse beyond chance (z < {limit:.1f}); "
+        f"worst z {kept[0].z:+.1f}, gain {kept[0].gain:+.3f} to {max(o.gain for o in kept):+.3f}, "
+        f"mean {np.mean([o.gain for o in kept]):+.3f}",
+    )
+    assert not worse, [(o.where, o.found) for o in worse]
+    assert len(kept) >= len(outcomes) / 5  # a gate that keeps nothing promises nothing
