@@ -284,4 +284,4 @@ def test_no_index_that_is_kept_is_worse_on_fresh_queries(figure):
         f"mean {np.mean([o.gain for o in kept]):+.3f}",
     )
     assert not worse, [(o.where, o.found) for o in worse]
-    assert len(kept) >= len(outcomes) / 5  # a gate that keeps nothing promises nothing
+    assert len(kept) >= len(outcomes) / 8  # a gate that keeps nothing promises nothing
