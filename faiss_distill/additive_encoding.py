@@ -104,7 +104,7 @@ class AdditiveEncoder(QueryAwareEncoder):
         r""":math:`c^\top (H + \sum_r w_r u_r u_r^\top) c` of the codewords of one codebook: ``(n, ksub)``."""
         s, book = self._segments[m], self._books[m]
         plain = ((book @ self.hessian[s, s]) * book).sum(1)
-        if self._squares is None:
+        if self._squares is None or local.shape[1] == 0:
             along = directions[:, :, s] @ book.T
             return plain + torch.bmm(weights[:, None], along.square())[:, 0]
         # u_r is the query, for L2 less the document, over the scale: the squares of queries come from the table.

@@ -174,8 +174,9 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
         if field.name == "progress":
             group.add_argument("--no-progress", dest="progress", action="store_false", help="show no progress bars")
             continue
-        if default is False:
-            group.add_argument(option, action="store_true", help=note)
+        if isinstance(default, bool):
+            action = argparse.BooleanOptionalAction if default else "store_true"
+            group.add_argument(option, action=action, default=default, help=note)
             continue
         text = note if default is None else f"{note.rstrip('.')} (default: {default})"
         kind = types.get(str(field.type), str)  # enums and notations are checked by DistillConfig

@@ -102,11 +102,12 @@ class DistillConfig:
         global_weight: weight of the covariance of all training queries.
         validation_fraction: share of ``queries`` held out when no ``validation_queries`` are given.
         max_queries: a longer query log is sampled down to this many.
-        fill_to: training queries fewer than a quarter of this, or of a third of the corpus if that is less, are filled
-            up to it with documents that stand in for queries, unless ``candidates`` or ``loss`` need labels or a query
-            encoder learns. 0 for none.
+        fill_to: fewer training queries than this, or than the corpus if that is less, are filled up to it with
+            documents that stand in for queries, unless ``candidates`` or ``loss`` need labels or a query encoder
+            learns. 0 for none, which may do better where queries are unlike the documents.
         confidence: level of the paired bootstrap interval whose lower end must be above 0 for the result to be kept.
         max_scan_increase: the tuned index may scan at most this share more codes a query than before.
+        judge_half_nprobe: a result that loses overlap@10 at half the judged nprobe, beyond chance, is not kept either.
         block_rows: corpus rows held in memory at a time.
         nprobe: judge the result at this many lists probed, instead of the index's own ``nprobe``.
         seed: seeds the split, the sampling and the bootstrap.
@@ -143,6 +144,7 @@ class DistillConfig:
     fill_to: int = 20_000
     confidence: float = 0.95
     max_scan_increase: float = 0.01
+    judge_half_nprobe: bool = True
     block_rows: int = 16_384
     nprobe: int | None = None
     seed: int = 0
@@ -179,7 +181,7 @@ class DistillConfig:
                 continue
             if not (_is_number(value) and 0 < value < math.inf):
                 raise InputError(f"{name}: expected a positive number, got {value!r}")
-        for name in ("balance", "progress"):
+        for name in ("balance", "judge_half_nprobe", "progress"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"{name}: expected True or False, got {getattr(self, name)!r}")
         if not (_is_number(self.perplexity) and 1 < self.perplexity < self.top_k):

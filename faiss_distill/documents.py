@@ -17,7 +17,7 @@ from faiss_distill.additive_encoding import AdditiveEncoder
 from faiss_distill.candidates import LocalQueries
 from faiss_distill.config import Assignment, DistillConfig, Encoding
 from faiss_distill.encoding import QueryAwareEncoder, closeness
-from faiss_distill.inputs import Queries
+from faiss_distill.queries import Queries
 from faiss_distill.readers import Vectors
 from faiss_distill.routing import best_lists, probing
 from faiss_distill.state import Codes, Float32, IndexState, Int64, Metric, Packed

@@ -77,7 +77,7 @@ class Evaluation:
         k: depth of the searches.
         own_nprobe: the nprobe it is judged at.
         points: one operating point for each nprobe, ascending.
-        overlap: overlap@10 of each query at ``own_nprobe``, float32 ``(nq,)``.
+        overlaps: overlap@10 of each query at each of ``points``, float32 ``(len(points), nq)``.
         imbalance: faiss's imbalance factor of the lists: 1 if all are of one length.
         bytes_per_vector: bytes of a code.
         nlist: inverted lists; 1 without.
@@ -86,7 +86,7 @@ class Evaluation:
     k: int
     own_nprobe: int
     points: tuple[OperatingPoint, ...]
-    overlap: Float32
+    overlaps: Float32
     imbalance: float
     bytes_per_vector: int
     nlist: int
@@ -95,6 +95,16 @@ class Evaluation:
     def own(self) -> OperatingPoint:
         """The operating point at ``own_nprobe``."""
         return next(p for p in self.points if p.nprobe == self.own_nprobe)
+
+    @property
+    def overlap(self) -> Float32:
+        """overlap@10 of each query at ``own_nprobe``, float32 ``(nq,)``."""
+        return self.overlap_at(self.own_nprobe)
+
+    def overlap_at(self, nprobe: int) -> Float32:
+        """overlap@10 of each query at one of the nprobes measured, float32 ``(nq,)``."""
+        at = [p.nprobe for p in self.points].index(nprobe)
+        return np.asarray(self.overlaps[at], dtype=np.float32)
 
     def at_the_cost_of(self, other: Evaluation) -> Evaluation:
         """What is found here, with the codes scanned, latency and list imbalance of another at the same nprobes."""
@@ -109,9 +119,9 @@ class Evaluation:
         return table(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain Python numbers, lists and dicts, without the per-query array."""
+        """Everything as plain Python numbers, lists and dicts, without the per-query arrays."""
         out = asdict(self)
-        del out["overlap"]
+        del out["overlaps"]
         return out
 
     def to_json(self) -> str:
@@ -171,7 +181,7 @@ def measure(adapter: Adapter, queries: QuerySet, own_nprobe: int, nprobes: Itera
         k=queries.truth.shape[1],
         own_nprobe=own_nprobe,
         points=tuple(point for point, _ in measured.values()),
-        overlap=measured[own_nprobe][1],
+        overlaps=np.stack([overlap for _, overlap in measured.values()]),
         imbalance=adapter.imbalance,
         bytes_per_vector=adapter.code_size,
         nlist=adapter.nlist,

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import nn
 
 from faiss_distill import inputs, query_encoders
@@ -21,9 +20,11 @@ from faiss_distill.adapters import open_index
 from faiss_distill.config import Assignment, DistillConfig, Encoding
 from faiss_distill.documents import Documents, Taught
 from faiss_distill.errors import InputError
-from faiss_distill.evaluation import Evaluation, QuerySet, measure, search
+from faiss_distill.evaluation import NPROBES, Evaluation, QuerySet, measure, search
+from faiss_distill.gate import Verdict, judge
 from faiss_distill.objective import Objective, Selection
 from faiss_distill.optimisation import optimise
+from faiss_distill.queries import Given, Queries, Splitter
 from faiss_distill.report import DistillReport
 from faiss_distill.state import IndexState, Int64
 from faiss_distill.students import Student, student_of
@@ -127,13 +128,13 @@ class DistillTrainer:
             self.query_encoder = query_encoder
             if isinstance(query_encoder, nn.Module):
                 query_encoder.to(self._device)
-            splitter = inputs.Splitter(adapter, self._corpus, self._labels, config, rng, query_encoder, self._device)
+            self._corpus.check_finite(config.block_rows, config.progress)
+            splitter = Splitter(adapter, self._corpus, self._labels, config, rng, query_encoder, self._device)
             self._train, self._validation = splitter.split(
-                inputs.Given(queries, relevant, query_inputs),
-                inputs.Given(validation_queries, validation_relevant, validation_query_inputs),
+                Given(queries, relevant, query_inputs),
+                Given(validation_queries, validation_relevant, validation_query_inputs),
             )
             self._check_training_queries()
-            self._corpus.check_finite(config.block_rows, config.progress)
             inputs.check_corpus(adapter, self._sample, self._corpus, rng)
             inputs.check_scores(adapter, self._corpus, self._train.vectors, rng, tunes=True)
         self._teacher = Teacher(adapter.metric, adapter.normalizes, config.block_rows, config.device, config.progress)
@@ -169,14 +170,15 @@ class DistillTrainer:
         # No query both chooses the epoch and judges the result.
         n_selection = min(len(held_out.top) // 4, MAX_SELECTION)
         judges = held_out.take(slice(n_selection, None))
+        nprobes = {*NPROBES, max(1, self._nprobe // 2)}
         partial = self._sample.n < self._state.n
         with self._phase("evaluate"):
             # A query encoder may have learned before: what it makes of the queries counts too.
             asked = [self._query_set(judges, encoder) for encoder in dict.fromkeys((None, self.query_encoder))]
             with adapter.restrict(self._sample) if partial else nullcontext():
-                found = [measure(adapter, queries, self._nprobe) for queries in asked]
+                found = [measure(adapter, queries, self._nprobe, nprobes) for queries in asked]
             if partial:  # what is found is known among the sample, what it costs is that of the whole index
-                costs = [measure(adapter, queries, self._nprobe) for queries in asked]
+                costs = [measure(adapter, queries, self._nprobe, nprobes) for queries in asked]
                 found = [f.at_the_cost_of(c) for f, c in zip(found, costs, strict=True)]
             before = max(found, key=lambda evaluation: evaluation.own.overlap_at_10)
         temperature = config.temperature or calibrate_temperature(
@@ -201,14 +203,14 @@ class DistillTrainer:
         queries = self._query_set(judges, student.query_encoder)
         if partial:
             with self._phase("evaluate"), adapter.write(sample, quantizer):
-                among = measure(adapter, queries, self._nprobe)
+                among = measure(adapter, queries, self._nprobe, nprobes)
         with self._phase("commit"):
             frozen = config.encoding is Encoding.FROZEN
             state = replace(self._state, centroids=sample.centroids, codebooks=sample.codebooks) if partial else sample
             change = adapter.write(state, quantizer, lists=not frozen)
         with change:
             with self._phase("evaluate"):
-                after = measure(adapter, queries, self._nprobe)
+                after = measure(adapter, queries, self._nprobe, nprobes)
             if partial:
                 after = among.at_the_cost_of(after)
             kept, reason, gain, interval = self._judge(before, after)
@@ -289,7 +291,7 @@ class DistillTrainer:
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
-    def _teach(self, queries: inputs.Queries, depth: int) -> Taught:
+    def _teach(self, queries: Queries, depth: int) -> Taught:
         top, scores = self._teacher.top_k(self._corpus, queries.vectors, depth, queries.rows)
         relevant = None if queries.relevant is None else inputs.positions(self._sample_labels, queries.relevant)
         return Taught(queries, top, scores, relevant)
@@ -334,31 +336,5 @@ class DistillTrainer:
             codes = documents.choose(stored, Assignment.FIXED, Encoding.NEAREST)[1]
         return quantizer, replace(state, assignment=documents.assignment, codes=codes)
 
-    def _judge(self, before: Evaluation, after: Evaluation) -> tuple[bool, str, float, tuple[float, float]]:
-        """Whether the tuned index is better, by a paired bootstrap over the judging queries."""
-        config, own, new = self.config, before.own, after.own
-        difference = after.overlap - before.overlap
-        test = stats.bootstrap(
-            (difference,), np.mean, n_resamples=2000, batch=100, confidence_level=config.confidence,
-            method="percentile", rng=np.random.default_rng(config.seed),
-        )  # fmt: skip
-        low, high = (float(x) for x in test.confidence_interval)
-        gain = float(difference.mean())
-        measured = f"{gain:+.3f} [{low:+.3f}, {high:+.3f}] on {len(difference)} held-out queries"
-        where = f"overlap@10 at nprobe {own.nprobe}" if self._adapter.nlist > 1 else "overlap@10"
-        if not low > 0:
-            reason = f"{where} {'fell' if high < 0 else 'did not rise for certain'}: {measured}"
-            if self.query_encoder is not None:
-                reason += "; a query encoder should start from embeddings near those of queries"
-            elif config.encoding is Encoding.QUERY_AWARE:
-                reason += (
-                    "; more queries help, and with few of them assignment='fixed' or encoding='nearest' may do better"
-                )
-            return False, reason, gain, (low, high)
-        if new.codes_scanned > own.codes_scanned * (1 + config.max_scan_increase):
-            reason = (
-                f"{where} rose by {measured}, but codes scanned rose too, from {own.codes_scanned:.0f} to "
-                f"{new.codes_scanned:.0f} a query; raise max_scan_increase={config.max_scan_increase} to accept that"
-            )
-            return False, reason, gain, (low, high)
-        return True, f"{where} rose by {measured}", gain, (low, high)
+    def _judge(self, before: Evaluation, after: Evaluation) -> Verdict:
+        return judge(before, after, self.config, learns_queries=self.query_encoder is not None)

@@ -35,6 +35,7 @@ from benchmarks.suite.scann_peer import ScannSearcher, scann_rows
 from faiss_distill import DistillTrainer
 from faiss_distill.adapters import FAMILIES
 from faiss_distill.config import DistillConfig
+from faiss_distill.gate import Verdict
 from faiss_distill.readers import Vectors
 from faiss_distill.state import Metric
 from faiss_distill.teacher import Teacher
@@ -241,7 +242,7 @@ def test_a_teacher_remembers(tmp_path, data, monkeypatch):
 
 
 def test_the_gate_is_off_but_heard(monkeypatch):
-    monkeypatch.setattr(DistillTrainer, "_judge", lambda *_: (False, "worse", -0.1, (-0.2, 0.0)))
+    monkeypatch.setattr(DistillTrainer, "_judge", lambda *_: Verdict(False, "worse", -0.1, (-0.2, 0.0)))
     trainer = object.__new__(UngatedTrainer)
     assert trainer._judge(None, None) == (True, "worse", -0.1, (-0.2, 0.0))
 

@@ -6,7 +6,8 @@ import torch
 from conftest import serialized
 
 from faiss_distill import DistillTrainer, InputError, distill, evaluate
-from faiss_distill.inputs import Queries
+from faiss_distill.likeness import Likeness
+from faiss_distill.queries import Queries
 
 N = 500
 
@@ -194,4 +195,4 @@ def test_inputs_are_told_apart_by_all_they_hold():
         inputs = np.empty(3, dtype=object)
         inputs[:] = [wrap(long), wrap(other), wrap(long.clone())]
         queries = Queries(np.eye(3, dtype=np.float32), inputs=inputs)
-        assert len(queries.distinct().vectors) == 2
+        assert len(queries.distinct(Likeness(True, 0.01)).vectors) == 2

@@ -12,8 +12,8 @@ from torch import nn
 
 from faiss_distill import DistillConfig, DistillTrainer, InputError, LinearAdapter, distill, evaluate
 from faiss_distill.adapters import open_index
-from faiss_distill.inputs import Queries
 from faiss_distill.objective import StudentQueries
+from faiss_distill.queries import Queries
 from faiss_distill.query_encoders import encode
 from faiss_distill.students import IVFPQStudent
 

@@ -38,7 +38,7 @@ def test_print_says_what_matters(report):
 
 def test_label_columns_appear_with_labels():
     point = OperatingPoint(1, 0.5, 0.6, 0.7, 100, 0.1, mrr_at_10=0.25, label_recall_at_10=0.3, label_recall_at_k=0.4)
-    text = str(Evaluation(100, 1, (point,), np.zeros(1, dtype=np.float32), 1.0, 8, 4))
+    text = str(Evaluation(100, 1, (point,), np.zeros((1, 1), dtype=np.float32), 1.0, 8, 4))
     assert "MRR@10 (labels)" in text
     assert "0.250" in text
 

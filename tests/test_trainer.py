@@ -85,7 +85,7 @@ def test_a_tuned_index_lives_on(built, data, run, metric, tmp_path):
 
 def test_only_what_may_change_changes(built, data, run):
     before = open_index(built()).extract()
-    index, report = run()
+    index, report = run(epochs=3)
     after = open_index(index).extract()
     assert report.kept
     np.testing.assert_array_equal(before.ids, after.ids)
@@ -237,8 +237,8 @@ class TestDocumentsAsQueries:
         assert report.kept
         assert report.query_source == "documents"
         assert "documents stood in for queries" in str(report)
-        distinct = len(np.unique(data.documents[:N], axis=0))
-        assert (report.n_train, report.n_validation) == (distinct - 200, 150)
+        assert report.n_validation == 150
+        assert 0.8 * N < report.n_train <= N - 200  # without copies, and kin of those that judge
 
     def test_they_do_not_find_themselves(self, built, data):
         index = built()
@@ -262,8 +262,7 @@ class TestFewQueries:
         real = train.rows < 0
         assert real.tolist() == sorted(real, reverse=True)
         assert real.sum() == 100
-        assert len(train.vectors) <= N // 3  # a third of the corpus is less than 1000
-        assert len(train.vectors) > N // 3 - 20  # some documents occur twice
+        assert 980 < len(train.vectors) <= 1000  # some documents occur twice
         np.testing.assert_array_equal(train.vectors[~real], data.documents[train.rows[~real]])
         taught = trainer._teach(train, 40)
         assert (taught.top != train.rows[:, None]).all()
@@ -291,9 +290,11 @@ class TestFewQueries:
         assert len(rows) > 100
         assert (rows >= 1500).all()
 
-    @pytest.mark.parametrize("options", [{"fill_to": 0}, {"candidates": "gt + in_batch"}, {"loss": "contrastive"}, {}])
+    @pytest.mark.parametrize(
+        "options", [{"fill_to": 0}, {"fill_to": 100}, {"candidates": "gt + in_batch"}, {"loss": "contrastive"}]
+    )
     def test_not_where_they_have_no_place(self, built, data, options):
-        n = 150 if options else 300  # the last: not few
+        n = 150  # of which 100 train
         labels = {"relevant": np.arange(n) % N} if "gt" in options.get("candidates", "") else {}
         config = DistillConfig(**self.FILLED | options)
         trainer = DistillTrainer(built(), data.documents[:N], data.queries[:n], **labels, config=config)
@@ -560,8 +561,9 @@ class TestRepeatedQueries:
         log = np.repeat(data.queries[:300], 4, axis=0)
         trainer = DistillTrainer(built(), data.documents[:N], log, config=DistillConfig(**QUICK))
         train, held_out = trainer._train.vectors, trainer._validation.vectors
-        assert len(train) + len(held_out) == 300
-        assert len(np.unique(np.concatenate([train, held_out]), axis=0)) == 300
+        kept = len(train) + len(held_out)
+        assert 290 < kept <= 300
+        assert len(np.unique(np.concatenate([train, held_out]), axis=0)) == kept
 
     def test_nor_if_it_is_given_for_both(self, built, data):
         trainer = DistillTrainer(

@@ -24,6 +24,7 @@ from benchmarks.suite.results import Row
 from faiss_distill import DistillTrainer, Evaluation, LinearAdapter
 from faiss_distill.config import DistillConfig, Loss
 from faiss_distill.datasets import RetrievalData, load_debian_packages
+from faiss_distill.gate import Verdict
 from faiss_distill.readers import Vectors
 from faiss_distill.state import Float32, Int64
 from faiss_distill.teacher import Teacher
@@ -68,9 +69,8 @@ class UngatedTrainer(DistillTrainer):
         self._teacher = CachedTeacher(**vars(self._teacher), cache=cache)
         self.start_counts = False
 
-    def _judge(self, before: Evaluation, after: Evaluation) -> tuple[bool, str, float, tuple[float, float]]:
-        _, reason, gain, interval = super()._judge(before, after)
-        return True, reason, gain, interval
+    def _judge(self, before: Evaluation, after: Evaluation) -> Verdict:
+        return super()._judge(before, after)._replace(kept=True)
 
 
 def cut(data: RetrievalData, n_documents: int, n_queries: tuple[int, int, int]) -> RetrievalData:
