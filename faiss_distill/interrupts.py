@@ -56,9 +56,9 @@ class Interrupts:
 
     def end(self) -> None:
         """Give the handlers back and call those of the signals that waited, all of them, in their order."""
-        self._over = True
-        self._open = None
         try:
+            self._over = True
+            self._open = None
             self._restore()
         finally:
             self._restore()  # a handler that raises in the first ends that
