@@ -171,8 +171,9 @@ def evaluate(
     whole = measure(adapter, searched, adapter.nprobe, wanted)
     if len(rows) == state.n:
         return whole
-    with adapter.restrict(state.take(rows)):
-        return measure(adapter, searched, adapter.nprobe, wanted).at_the_cost_of(whole)
+    with adapter.restrict(state.take(rows)) as part:
+        found = part.interruptibly(lambda: measure(adapter, searched, adapter.nprobe, wanted))
+    return found.at_the_cost_of(whole)
 
 
 def operating_points(

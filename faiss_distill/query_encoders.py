@@ -6,6 +6,7 @@ it as a tensor with one row a query, a list (of texts, say) as a list. Here is o
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from faiss_distill.errors import InputError
 from faiss_distill.state import Float32
+from faiss_distill.transaction import Change
 
 BATCH = 512
 """Queries encoded at a time, outside training."""
@@ -69,6 +71,28 @@ class LinearAdapter(nn.Module):
             faiss.copy_array_to_vector(self.linear.bias.detach().cpu().numpy().copy(), transform.b)
         transform.is_trained = True
         return transform
+
+
+class Weights(Change):
+    """What training in place changes in a query encoder.
+
+    Args:
+        encoder: not trained yet.
+    """
+
+    def __init__(self, encoder: nn.Module) -> None:
+        """Copy its weights."""
+        self._encoder, self._old = encoder, copy.deepcopy(encoder.state_dict())
+        self._modes = {module: module.training for module in encoder.modules()}
+
+    def apply(self) -> None:
+        """Nothing: training does."""
+
+    def undo(self) -> None:
+        """Put back the old weights, and the modes that an evaluation may have set for a while."""
+        self._encoder.load_state_dict(self._old)
+        for module, mode in self._modes.items():
+            module.training = mode
 
 
 def as_inputs(inputs: Any, name: str) -> NDArray[Any]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +28,41 @@ from faiss_distill.report import DistillReport
 from faiss_distill.state import IndexState, Int64
 from faiss_distill.students import Student, student_of
 from faiss_distill.teacher import Teacher, calibrate_temperature
+from faiss_distill.transaction import Transaction
 
 logger = logging.getLogger(__name__)
 
 MAX_SELECTION = 500
 """Of the held-out queries, those that choose the best epoch, at most; a quarter if there are fewer than 2,000."""
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """What training made, before the index has it.
+
+    Attributes:
+        state: of all vectors of the index.
+        sample: of those whose embeddings were passed.
+        change: puts ``state`` into the index.
+        queries: those that judge, from the query encoder as it was trained.
+        before: what they found.
+        train: the queries trained on, with what the teacher found.
+        n_selection: queries that chose the best epoch.
+        temperature: what scores were divided by.
+        history: of the epochs.
+        best_epoch: the one that was taken.
+    """
+
+    state: IndexState
+    sample: IndexState
+    change: Transaction
+    queries: QuerySet
+    before: Evaluation
+    train: Taught
+    n_selection: int
+    temperature: float
+    history: tuple[dict[str, float | None], ...]
+    best_epoch: int
 
 
 class DistillTrainer:
@@ -143,6 +172,9 @@ class DistillTrainer:
     def train(self) -> DistillReport:
         """Tune the index in place, and the query encoder with it, if that makes search better.
 
+        An exception leaves both as they were. So does what a signal handler raises, save in the last moment: raised
+        when both are committed already, it leaves both tuned.
+
         Returns:
             What was found before and after, whether the result was kept, and why.
 
@@ -151,35 +183,27 @@ class DistillTrainer:
         """
         self._check_unchanged()
         self._lists_file = inputs.lists_file(self._adapter, self._invlists_file)
-        encoder = self.query_encoder
-        if encoder is None:
-            return self._run()
-        saved, kept = copy.deepcopy(encoder.state_dict()), False
-        try:
-            report = self._run()
-            kept = report.kept
-            return report
-        finally:
-            if not kept:
-                encoder.load_state_dict(saved)
+        with Transaction([] if self.query_encoder is None else [query_encoders.Weights(self.query_encoder)]) as change:
+            report = self._write_back(change.interruptibly(self._learn), change)
+        if report.kept and self._lists_file is not None and self._lists_file.exists():
+            logger.warning(
+                "the inverted lists are in the new file %s: write the index, which refers to it", self._lists_file
+            )
+        logger.info("%s: %s", "kept" if report.kept else "not kept", report.reason)
+        return report
 
-    def _run(self) -> DistillReport:
+    def _learn(self) -> _Learned:
+        """Everything up to the change of the index."""
         config, adapter = self.config, self._adapter
         with self._phase("teacher"):
             train, held_out = self._teach(self._train, config.depth), self._teach(self._validation, config.top_k)
         # No query both chooses the epoch and judges the result.
         n_selection = min(len(held_out.top) // 4, MAX_SELECTION)
         judges = held_out.take(slice(n_selection, None))
-        nprobes = {*NPROBES, max(1, self._nprobe // 2)}
-        partial = self._sample.n < self._state.n
         with self._phase("evaluate"):
             # A query encoder may have learned before: what it makes of the queries counts too.
             asked = [self._query_set(judges, encoder) for encoder in dict.fromkeys((None, self.query_encoder))]
-            with adapter.restrict(self._sample) if partial else nullcontext():
-                found = [measure(adapter, queries, self._nprobe, nprobes) for queries in asked]
-            if partial:  # what is found is known among the sample, what it costs is that of the whole index
-                costs = [measure(adapter, queries, self._nprobe, nprobes) for queries in asked]
-                found = [f.at_the_cost_of(c) for f, c in zip(found, costs, strict=True)]
+            found = [self._measure(queries, self._sample) for queries in asked]
             before = max(found, key=lambda evaluation: evaluation.own.overlap_at_10)
         temperature = config.temperature or calibrate_temperature(
             train.scores[:1000, : config.top_k], config.perplexity
@@ -200,32 +224,35 @@ class DistillTrainer:
                 )  # fmt: skip
         with self._phase("encode"):
             quantizer, sample = self._written(student, documents)
-        queries = self._query_set(judges, student.query_encoder)
-        if partial:
-            with self._phase("evaluate"), adapter.write(sample, quantizer):
-                among = measure(adapter, queries, self._nprobe, nprobes)
         with self._phase("commit"):
-            frozen = config.encoding is Encoding.FROZEN
-            state = replace(self._state, centroids=sample.centroids, codebooks=sample.codebooks) if partial else sample
-            change = adapter.write(state, quantizer, lists=not frozen)
-        with change:
-            with self._phase("evaluate"):
-                after = measure(adapter, queries, self._nprobe, nprobes)
-            if partial:
-                after = among.at_the_cost_of(after)
-            kept, reason, gain, interval = self._judge(before, after)
-            if kept:
-                change.commit()
-        if kept and not best_epoch and not frozen:
-            new = "codes are" if config.lists is Assignment.FIXED else "lists and codes are"
+            state = sample
+            if sample.n < self._state.n:
+                state = replace(self._state, centroids=sample.centroids, codebooks=sample.codebooks)
+            change = adapter.write(state, quantizer, lists=config.encoding is not Encoding.FROZEN)
+        return _Learned(
+            state, sample, change, self._query_set(judges, student.query_encoder), before, train, n_selection,
+            temperature, tuple(history), best_epoch,
+        )  # fmt: skip
+
+    def _write_back(self, learned: _Learned, change: Transaction) -> DistillReport:
+        """Put what was learned into the index, as part of ``change``, and commit that if search is better."""
+        with self._phase("commit"):
+            change.join(learned.change)
+        with self._phase("evaluate"):
+            after = change.interruptibly(lambda: self._measure(learned.queries, learned.sample))
+        report = change.interruptibly(lambda: self._report(learned, after))
+        if report.kept:
+            change.commit()
+            self._state, self._sample = learned.state, learned.sample
+        return report
+
+    def _report(self, learned: _Learned, after: Evaluation) -> DistillReport:
+        """The outcome, if the index stays as it is; judged here."""
+        kept, reason, gain, interval = self._judge(learned.before, after)
+        if kept and not learned.best_epoch and self.config.encoding is not Encoding.FROZEN:
+            new = "codes are" if self.config.lists is Assignment.FIXED else "lists and codes are"
             reason += f"; training did not help: only the {new} new"
-        if kept:
-            self._state, self._sample = state, sample
-            if self._lists_file is not None and self._lists_file.exists():
-                logger.warning(
-                    "the inverted lists are in the new file %s: write the index, which refers to it", self._lists_file
-                )
-        logger.info("%s: %s", "kept" if kept else "not kept", reason)
+        train = learned.train
         return DistillReport(
             kept=kept,
             reason=reason,
@@ -236,19 +263,29 @@ class DistillTrainer:
             query_source=self.query_source,
             n_train=len(train.top),
             n_stand_ins=0 if train.queries.rows is None else int((train.queries.rows >= 0).sum()),
-            n_selection=n_selection,
-            n_validation=len(judges.top),
-            before=before,
+            n_selection=learned.n_selection,
+            n_validation=len(learned.queries.truth),
+            before=learned.before,
             after=after,
             gain=gain,
             interval=interval,
-            temperature=temperature,
-            history=tuple(history),
-            best_epoch=best_epoch,
+            temperature=learned.temperature,
+            history=learned.history,
+            best_epoch=learned.best_epoch,
             query_encoder=self.query_encoder if kept else None,
             seconds={**self.seconds, "total": sum(self.seconds.values())},
             config=self.config,
         )
+
+    def _measure(self, queries: QuerySet, sample: IndexState) -> Evaluation:
+        """What the index finds now, among those of its vectors that are in ``sample``."""
+        nprobes = {*NPROBES, max(1, self._nprobe // 2)}
+        whole = measure(self._adapter, queries, self._nprobe, nprobes)
+        if sample.n == self._state.n:
+            return whole
+        with self._adapter.restrict(sample) as part:
+            among = part.interruptibly(lambda: measure(self._adapter, queries, self._nprobe, nprobes))
+        return among.at_the_cost_of(whole)
 
     def _check_training_queries(self) -> None:
         """Refuse candidates or a batch size that don't go with the training queries."""
@@ -316,8 +353,13 @@ class DistillTrainer:
         """What the index would find for the training queries under the student's parameters."""
         quantizer, state = self._written(student, documents)
         queries = self._query_set(train, student.query_encoder)
-        with self._adapter.write(state, quantizer), self._adapter.probing(self._nprobe):
-            found = search(self._adapter, queries, self.config.mixture.depth("hard"))
+
+        def find() -> Int64:
+            with self._adapter.probing(self._nprobe):
+                return search(self._adapter, queries, self.config.mixture.depth("hard"))
+
+        with self._adapter.write(state, quantizer) as change:
+            found = change.interruptibly(find)
         return inputs.positions(self._sample_labels, found)
 
     def _written(self, student: Student, documents: Documents) -> tuple[Any, IndexState]:

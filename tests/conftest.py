@@ -87,7 +87,8 @@ def core(index):
 def fail_once(monkeypatch):
     """Make one step of a change raise an error the first time that it is taken: the undo may use the same step."""
 
-    def fail_once(change, step, error, after=True):
+    def fail_once(transaction, step, error, after=True):
+        (change,) = transaction.changes
         real, calls = getattr(change, step), []
 
         def failing():

@@ -16,7 +16,7 @@ from faiss_distill import InputError, UnsupportedIndexError
 from faiss_distill.adapters import FAMILIES, REFUSED, open_index
 from faiss_distill.adapters.codes import CodesAdapter
 from faiss_distill.adapters.packing import pack, unpack
-from faiss_distill.adapters.transaction import CodesWriteBack, IVFWriteBack
+from faiss_distill.adapters.write_back import CodesWriteBack, IVFWriteBack
 from faiss_distill.config import DistillConfig, Learn
 from faiss_distill.state import Metric
 from faiss_distill.students import IVFPQStudent
@@ -331,7 +331,7 @@ def test_a_failure_at_any_step_without_lists(built, fail_once, factory, step, wh
 
 @pytest.mark.parametrize(("kind", "steps"), [(IVFWriteBack, STEPS), (CodesWriteBack, CODES_STEPS)])
 def test_every_step_is_covered(kind, steps):
-    source = inspect.getsource(kind._write)
+    source = inspect.getsource(kind.apply)
     assert [s for s in steps if f"self.{s}()" in source] == steps
     assert source.count("self._") == len(steps)
 
@@ -404,30 +404,32 @@ def test_any_ids_survive(built, data, factory, metric, seed, n):
     assert index.ntotal == n
 
 
-@pytest.mark.parametrize("phase", ["_undo", "_settle"])
-def test_an_interrupt_at_the_end_waits(built, data, phase):
+@pytest.mark.parametrize("phase", ["undo", "keep"])
+def test_an_interrupt_at_the_end_waits(built, data, monkeypatch, phase):
     """A signal that comes while ownership changes hands is raised afterwards; the index is one or the other."""
     index = built()
     adapter = open_index(index)
-    change = adapter.write(*moved(adapter))
+    transaction = adapter.write(*moved(adapter))
+    (change,) = transaction.changes
     real, before = getattr(change, phase), serialized(index)
 
     def interrupted():
         signal.raise_signal(signal.SIGINT)
         real()
 
-    setattr(change, phase, interrupted)
+    monkeypatch.setattr(change, phase, interrupted)
     own = signal.signal(signal.SIGINT, signal.default_int_handler)  # a worker of xdist ignores it
     try:
-        with pytest.raises(KeyboardInterrupt), change:
-            if phase == "_settle":
-                change.commit()
+        with pytest.raises(KeyboardInterrupt), transaction:
+            if phase == "keep":
+                transaction.commit()
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, own)
-    del change, adapter
+    monkeypatch.undo()
+    del change, transaction, adapter
     gc.collect()
-    assert (serialized(index) == before) == (phase == "_undo")
+    assert (serialized(index) == before) == (phase == "undo")
     assert index.own_invlists
     assert index.search(data.queries[:10], 3)[1].min() >= 0
 

@@ -8,7 +8,7 @@ from faiss.contrib.ivf_tools import replace_ivf_quantizer
 
 from faiss_distill import DistillTrainer, InputError, UnsupportedIndexError, distill, evaluate
 from faiss_distill.adapters import open_index
-from faiss_distill.adapters.transaction import JointWriteBack
+from faiss_distill.transaction import Transaction
 
 FACTORIES = ["IVF16,PQ16x4", "OPQ8,IVF16_HNSW16,PQ8x4np", "IVF16,SQ8", "PRQ2x2x4", "PCA32,IVF16,PQ16x4fsr"]
 
@@ -85,7 +85,7 @@ def test_it_is_the_tuning_of_one_index(data, built, sharded, always_kept, factor
 
 @pytest.mark.parametrize("kind", ["in turn", "replicas"])
 @pytest.mark.parametrize("failing", range(2))
-@pytest.mark.parametrize("step", ["_write_lists", "_write_centroids", "_write_codebooks", "commit", "judge"])
+@pytest.mark.parametrize("step", ["_write_lists", "_write_centroids", "_write_codebooks", "prepare", "judge"])
 def test_a_failure_in_any_part_undoes_all(data, sharded, always_kept, monkeypatch, kind, failing, step):
     whole, parts = sharded(kind=kind)
     before = [serialized(part) for part in parts]
@@ -97,14 +97,14 @@ def test_a_failure_in_any_part_undoes_all(data, sharded, always_kept, monkeypatc
     def fail(*_):
         raise InjectedError
 
-    real = JointWriteBack.__init__
+    real = Transaction.join
 
-    def init(self, changes):
-        real(self, changes)
+    def join(self, other):
         if step != "judge":
-            monkeypatch.setattr(changes[failing], step, fail)
+            monkeypatch.setattr(other.changes[failing], step, fail)
+        real(self, other)
 
-    monkeypatch.setattr(JointWriteBack, "__init__", init)
+    monkeypatch.setattr(Transaction, "join", join)
     if step == "judge":
         monkeypatch.setattr(DistillTrainer, "_judge", fail)
     with pytest.raises(InjectedError):

@@ -12,7 +12,9 @@ from conftest import METRICS, QUICK, N, core, serialized
 import faiss_distill
 from faiss_distill import DistillConfig, DistillTrainer, InputError, UnsupportedIndexError, distill
 from faiss_distill.adapters import open_index
+from faiss_distill.adapters.write_back import IVFWriteBack
 from faiss_distill.cli import main
+from faiss_distill.transaction import Transaction
 
 FACTORIES = ["IVF16,PQ16x4", "IDMap2,OPQ8,IVF16_HNSW16,PQ8x4np,RFlat", "IVF16,SQ8", "IVF16,PRQ2x2x4"]
 
@@ -78,7 +80,7 @@ def test_a_result_that_is_not_kept_leaves_no_file(data, on_disk, monkeypatch, tm
     assert [p.name for p in tmp_path.iterdir()] == ["lists"]
 
 
-@pytest.mark.parametrize("where", ["open", "merge", "replace", "settle"])
+@pytest.mark.parametrize("where", ["open", "merge", "replace", "commit"])
 def test_a_failure_in_making_the_file_undoes_everything(data, on_disk, always_kept, monkeypatch, tmp_path, where):
     index = on_disk()
     before, content = serialized(index), (tmp_path / "lists").read_bytes()
@@ -92,18 +94,15 @@ def test_a_failure_in_making_the_file_undoes_everything(data, on_disk, always_ke
     elif where == "merge":
         monkeypatch.setattr(faiss.OnDiskInvertedLists, "merge_from_1", fail)
     elif where == "replace":
-        real = faiss.IndexIVFPQ.replace_invlists
+        real = IVFWriteBack._write_lists
         monkeypatch.setattr(
-            faiss.IndexIVFPQ,
-            "replace_invlists",
-            lambda self, lists, own: fail() if (tmp_path / "lists.tuned").exists() else real(self, lists, own),
+            IVFWriteBack,
+            "_write_lists",
+            lambda self: (real(self), fail() if (tmp_path / "lists.tuned").exists() else None),
         )
-        monkeypatch.setattr(faiss.IndexIVF, "replace_invlists", faiss.IndexIVFPQ.replace_invlists)
     else:
-        from faiss_distill.adapters.transaction import WriteBack
-
-        real_commit = WriteBack.commit
-        monkeypatch.setattr(WriteBack, "commit", lambda self: (real_commit(self), fail()))
+        real_commit = Transaction.commit
+        monkeypatch.setattr(Transaction, "commit", lambda self: (real_commit(self), fail()))
     with pytest.raises(KeyboardInterrupt, match="injected"):
         distill(index, data.documents[:N], data.queries, **QUICK)
     monkeypatch.undo()

@@ -11,7 +11,7 @@ from conftest import METRICS, QUICK, N, core, serialized
 import faiss_distill.trainer
 from faiss_distill import DistillConfig, DistillTrainer, InputError, distill, evaluate
 from faiss_distill.adapters import open_index
-from faiss_distill.adapters.transaction import IVFWriteBack
+from faiss_distill.adapters.write_back import IVFWriteBack
 from faiss_distill.documents import Documents
 from faiss_distill.encoding import QueryAwareEncoder
 from faiss_distill.evaluation import measure

@@ -14,10 +14,10 @@ import numpy as np
 
 from faiss_distill.adapters.codebooks import Codebooks
 from faiss_distill.adapters.containers import Decoded, Wrapped, outer_ids
-from faiss_distill.adapters.transaction import WriteBack
 from faiss_distill.config import DistillConfig
 from faiss_distill.errors import InputError, UnsupportedIndexError
 from faiss_distill.state import Codes, Float32, IndexState, Int64, Metric, Packed, code_dtype
+from faiss_distill.transaction import Transaction
 
 NEARLY_EXACT = {getattr(faiss.ScalarQuantizer, f"QT_{kind}") for kind in ("8bit", "fp16", "bf16")}
 METRICS = {faiss.METRIC_INNER_PRODUCT: Metric.INNER_PRODUCT, faiss.METRIC_L2: Metric.L2}
@@ -91,7 +91,7 @@ class Adapter(ABC):
         """A coarse quantizer like the index's own that holds ``centroids (nlist, d)``, and what it keeps of them."""
 
     @abstractmethod
-    def _transaction(self, state: IndexState, quantizer: Any, words: Any, lists: bool) -> WriteBack:
+    def _transaction(self, state: IndexState, quantizer: Any, words: Any, lists: bool) -> Transaction:
         """A transaction that puts a checked ``state`` into the index."""
 
     def words(self, state: IndexState) -> Any:
@@ -117,7 +117,7 @@ class Adapter(ABC):
         words = () if books is None else (books.shape, books.read().tobytes(), *books.trained)
         return {"class": type(self.core).__name__, "metric": self.metric, "codebooks": words}
 
-    def restrict(self, state: IndexState) -> WriteBack:
+    def restrict(self, state: IndexState) -> Transaction:
         """A transaction under which the index holds only these of its vectors, for as long as it is not undone."""
         raise NotImplementedError(f"{type(self.core).__name__} can't be searched with some of its vectors alone")
 
@@ -244,7 +244,7 @@ class Adapter(ABC):
             )
         return out
 
-    def write(self, state: IndexState, quantizer: Any, lists: bool = True, words: Any = None) -> WriteBack:
+    def write(self, state: IndexState, quantizer: Any, lists: bool = True, words: Any = None) -> Transaction:
         """A transaction that puts ``state`` into the index.
 
         Args:

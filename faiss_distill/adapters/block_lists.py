@@ -12,7 +12,7 @@ import numpy as np
 from faiss_distill.adapters.adapter import Adapter
 from faiss_distill.adapters.ivf import IVFAdapter
 from faiss_distill.adapters.packing import check_blocks, unpack_blocks
-from faiss_distill.adapters.transaction import fill_lists
+from faiss_distill.adapters.write_back import fill_lists
 from faiss_distill.state import Int64, Packed
 
 

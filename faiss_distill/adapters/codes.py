@@ -13,10 +13,11 @@ import numpy as np
 
 from faiss_distill.adapters.adapter import OneListAdapter
 from faiss_distill.adapters.codebooks import Codebooks
-from faiss_distill.adapters.transaction import CodesWriteBack
+from faiss_distill.adapters.write_back import CodesWriteBack
 from faiss_distill.config import Assignment, DistillConfig, Learn
 from faiss_distill.errors import InputError, UnsupportedIndexError
 from faiss_distill.state import Float32, IndexState, Packed
+from faiss_distill.transaction import Transaction
 
 
 class CodesAdapter(OneListAdapter):
@@ -69,11 +70,11 @@ class CodesAdapter(OneListAdapter):
         """None: there is no quantizer; and the centroid."""
         return None, centroids
 
-    def _transaction(self, state: IndexState, quantizer: Any, words: Any, lists: bool) -> CodesWriteBack:
+    def _transaction(self, state: IndexState, quantizer: Any, words: Any, lists: bool) -> Transaction:
         if lists and state.n != self.core.ntotal:  # a search would read past the codes
             raise InputError(f"codes: expected those of all {self.core.ntotal} vectors, got {state.n}")
         holder = self._hold(self.codebooks.pack(words, state.codes)) if lists else None
-        return CodesWriteBack(self.core, self.codebooks, words, holder)
+        return Transaction([CodesWriteBack(self.core, self.codebooks, words, holder)])
 
     def effective(self, config: DistillConfig) -> DistillConfig:
         """The options, with codebooks learned alone.

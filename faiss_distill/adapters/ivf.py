@@ -14,10 +14,11 @@ from faiss.contrib.inspect_tools import get_invlist
 
 from faiss_distill.adapters import quantizers
 from faiss_distill.adapters.adapter import METRICS, Adapter
-from faiss_distill.adapters.transaction import IVFWriteBack, fill_lists, lists_of, room_for_lists
+from faiss_distill.adapters.write_back import IVFWriteBack, fill_lists, lists_of, room_for_lists
 from faiss_distill.config import DistillConfig, Learn
 from faiss_distill.errors import InputError, UnsupportedIndexError
 from faiss_distill.state import Float32, IndexState, Int64, Packed
+from faiss_distill.transaction import Transaction
 
 
 class IVFAdapter(Adapter):
@@ -160,14 +161,14 @@ class IVFAdapter(Adapter):
         quantizer = quantizers.with_centroids(self._quantizer, centroids)
         return quantizer, quantizer.reconstruct_n(0, self.nlist)
 
-    def _transaction(self, state: IndexState, quantizer: Any, words: Any, lists: bool) -> IVFWriteBack:
+    def _transaction(self, state: IndexState, quantizer: Any, words: Any, lists: bool) -> Transaction:
         packed = state.codes
         if self.codebooks is not None and lists:
             packed = self.codebooks.pack(words, state.codes)
         holder = self._hold(state.assignment, state.ids, packed.astype(np.uint8, copy=False)) if lists else None
-        return IVFWriteBack(self.core, self.codebooks, words, quantizer, holder, self._file)
+        return Transaction([IVFWriteBack(self.core, self.codebooks, words, quantizer, holder, self._file)])
 
-    def restrict(self, state: IndexState) -> IVFWriteBack:
+    def restrict(self, state: IndexState) -> Transaction:
         """A transaction under which the index holds only these of its vectors, for as long as it is not undone."""
         return self._transaction(state, None, None if self.codebooks is None else self.codebooks.copy(), True)
 

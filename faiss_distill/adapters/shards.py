@@ -12,10 +12,10 @@ import numpy as np
 
 from faiss_distill.adapters.adapter import Adapter
 from faiss_distill.adapters.containers import Wrapped
-from faiss_distill.adapters.transaction import JointWriteBack, WriteBack
 from faiss_distill.config import DistillConfig
 from faiss_distill.errors import DistillError, InputError, UnsupportedIndexError
 from faiss_distill.state import Float32, IndexState, Int64, Packed
+from faiss_distill.transaction import Transaction
 
 
 class JointAdapter(Adapter):
@@ -122,17 +122,18 @@ class JointAdapter(Adapter):
         """A coarse quantizer like that of each that holds ``centroids (nlist, d)``, and what it keeps of them."""
         return self._first.quantizer_with(centroids)
 
-    def write(self, state: IndexState, quantizer: Any, lists: bool = True, words: Any = None) -> WriteBack:
+    def write(self, state: IndexState, quantizer: Any, lists: bool = True, words: Any = None) -> Transaction:
         """A transaction that puts what belongs to each into each, which checks it."""
         return self._transaction(state, quantizer, self.words(state) if words is None else words, lists)
 
-    def _transaction(self, state: IndexState, quantizer: Any, words: Any, lists: bool) -> WriteBack:
+    def _transaction(self, state: IndexState, quantizer: Any, words: Any, lists: bool) -> Transaction:
         parts = [p.write(self._of_part(i, state), quantizer, lists, words) for i, p in enumerate(self._parts)]
-        return JointWriteBack(parts)
+        return Transaction(change for part in parts for change in part.changes)
 
-    def restrict(self, state: IndexState) -> WriteBack:
+    def restrict(self, state: IndexState) -> Transaction:
         """A transaction under which they hold only these of their vectors, for as long as it is not undone."""
-        return JointWriteBack([p.restrict(self._of_part(i, state)) for i, p in enumerate(self._parts)])
+        parts = [p.restrict(self._of_part(i, state)) for i, p in enumerate(self._parts)]
+        return Transaction(change for part in parts for change in part.changes)
 
     def decode(self, state: IndexState, rows: Int64) -> Float32:
         """What the codes of the vectors ``rows`` of a ``state`` of this index stand for: float32 ``(len(rows), d)``."""

@@ -1,15 +1,9 @@
-"""Write-back as a transaction: all of it, or the index bitwise as it was."""
+"""What a transaction does to an index: new parameters, codes and lists, or the index bitwise as it was."""
 
 from __future__ import annotations
 
 import shutil
-import signal
-import threading
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import faiss
@@ -18,14 +12,11 @@ import numpy as np
 from faiss_distill.adapters import quantizers
 from faiss_distill.adapters.codebooks import Codebooks
 from faiss_distill.state import Int64, Packed
+from faiss_distill.transaction import Change
 
 
-class WriteBack(ABC):
+class WriteBack(Change):
     """Puts new parameters and codes into an index.
-
-    Used as a context manager. Entering it applies the change, so that the changed index can be searched and judged;
-    leaving it without :meth:`commit`, by an exception or otherwise, undoes everything. What is replaced stays in memory
-    until then. The caller must keep other threads from using the index meanwhile.
 
     Args:
         core: the index to change, without its containers.
@@ -37,42 +28,6 @@ class WriteBack(ABC):
         """Copy what would be overwritten."""
         self._core, self._codebooks, self._words = core, codebooks, words
         self._old_words = None if codebooks is None else codebooks.copy()
-        self._committed = False
-
-    def __enter__(self) -> WriteBack:
-        """Apply the change."""
-        try:
-            self._write()
-        except BaseException:
-            with uninterrupted():
-                self._undo()
-            raise
-        return self
-
-    def commit(self) -> None:
-        """Keep the change."""
-        self._committed = True
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Keep the change if it was committed and nothing was raised, else undo it."""
-        with uninterrupted():
-            if not self._committed or kind is not None:
-                self._undo()
-            else:
-                self._settle()
-
-    @abstractmethod
-    def _write(self) -> None:
-        """Apply the change, in any order: a step that fails is followed by :meth:`_undo`."""
-
-    @abstractmethod
-    def _undo(self) -> None:
-        """Put back what was there, whichever steps have been taken."""
-
-    def _settle(self) -> None:  # noqa: B027
-        """Let go of what was there; nothing by default."""
 
     def _write_codebooks(self) -> None:
         if self._codebooks is not None:
@@ -99,7 +54,8 @@ class CodesWriteBack(WriteBack):
         self._holder = holder
         self._old: Any = faiss.clone_index(core)
 
-    def _write(self) -> None:
+    def apply(self) -> None:
+        """Put them in."""
         self._write_codes()
         self._write_codebooks()
 
@@ -107,13 +63,17 @@ class CodesWriteBack(WriteBack):
         if self._holder is not None:
             self._core.codes = self._holder.codes
 
-    def _undo(self) -> None:
+    def undo(self) -> None:
+        """Put back the old ones."""
         self._core.codes = self._old.codes
         self._undo_codebooks()
 
 
 class IVFWriteBack(WriteBack):
     """Puts new parameters and lists into an index with inverted lists.
+
+    Lists never have two owners, nor does the index refer to lists that someone else may free: it owns the new ones from
+    the moment that it refers to them. Where this is cut short between two lines, lists may have no owner, and stay.
 
     Args:
         core: the index to change.
@@ -141,20 +101,21 @@ class IVFWriteBack(WriteBack):
         self._quantizer, self._holder = quantizer, holder
         self._live_quantizer = faiss.downcast_index(core.quantizer)
         self._old_quantizer = None if quantizer is None else faiss.clone_index(core.quantizer)
-        self._old_lists, self._owned = core.invlists, core.own_invlists
+        self._old_lists, self._owned, self._nprobe = core.invlists, core.own_invlists, core.nprobe
         # A hash table rebuilt after removals is laid out differently, so the map is copied, not rebuilt, on undo.
         self._old_map = faiss.IndexIVFFlat(faiss.IndexFlatL2(1), 1, 1)  # only to hold it: DirectMap has no copy
         self._old_map.direct_map = core.direct_map
 
-    def _write(self) -> None:
+    def apply(self) -> None:
+        """Put them in."""
         self._write_lists()
         self._write_centroids()
         self._write_codebooks()
         self._refresh_tables()
         self._rebuild_direct_map()
 
-    def commit(self) -> None:
-        """Keep the change.
+    def prepare(self) -> None:
+        """Move the new lists into their file.
 
         Raises:
             RuntimeError: the new lists don't hold as many vectors as the index.
@@ -165,7 +126,6 @@ class IVFWriteBack(WriteBack):
             raise RuntimeError(f"new lists of {found} vectors, not {self._core.ntotal}")
         if self._file is not None:
             self._move_to_disk(self._file)
-        super().commit()
 
     def _move_to_disk(self, file: Path) -> None:
         """Lists in a file of their own, mapped from there, in place of those in memory."""
@@ -178,24 +138,30 @@ class IVFWriteBack(WriteBack):
             lists.merge_from_1(memory.invlists)
         except RuntimeError as error:
             raise OSError(f"can't write {str(file)!r}: {str(error).splitlines()[-1]}") from error
-        self._holder = lists_of(self._core.nlist, code_size=self._core.code_size)
+        on_disk = lists_of(self._core.nlist, code_size=self._core.code_size)
         lists.this.disown()
-        self._holder.replace_invlists(lists, True)
-        self._core.replace_invlists(self._holder.invlists, False)
+        on_disk.replace_invlists(lists, True)
+        self._holder = on_disk
+        self._write_lists()
+        memory.own_invlists = True  # and frees them
 
-    def _settle(self) -> None:
-        if self._holder is None:
-            return
-        # The index owns the new lists from here on, and the holder the old ones, unless they were a caller's own.
-        self._holder.own_invlists = False
-        self._holder.replace_invlists(self._old_lists, self._owned)
-        self._core.own_invlists = True
+    def keep(self) -> None:
+        """Have the old lists freed, unless they are a caller's own."""
+        if self._holder is not None:
+            self._holder.invlists = self._old_lists
+            self._holder.own_invlists = self._owned
 
     def _write_lists(self) -> None:
-        if self._holder is None:
-            return
-        self._core.own_invlists = False  # or replace_invlists would delete the old ones
-        self._core.replace_invlists(self._holder.invlists, False)
+        if self._holder is not None:
+            self._holder.own_invlists = False
+            self._core.invlists = self._holder.invlists
+            self._core.own_invlists = True
+
+    def _undo_lists(self) -> None:
+        if self._holder is not None:
+            self._core.own_invlists = self._owned
+            self._core.invlists = self._old_lists
+            self._holder.own_invlists = True
 
     def _write_centroids(self) -> None:
         if self._quantizer is not None:
@@ -214,65 +180,17 @@ class IVFWriteBack(WriteBack):
         self._core.set_direct_map_type(faiss.DirectMap.NoMap)  # type: ignore[attr-defined]
         self._core.set_direct_map_type(kind)
 
-    def _undo(self) -> None:
+    def undo(self) -> None:
+        """Put back the old ones, with an ``nprobe`` that a search may have set for a while."""
+        self._undo_lists()
         if self._made is not None:
             self._made.unlink(missing_ok=True)
-        self._core.own_invlists = False  # whichever lists it holds now, replace_invlists must not delete them
-        self._core.replace_invlists(self._old_lists, self._owned)
         if self._old_quantizer is not None:
             quantizers.overwrite(self._live_quantizer, self._old_quantizer)
         self._undo_codebooks()
         self._refresh_tables()
         self._core.direct_map = self._old_map.direct_map
-
-
-class JointWriteBack(WriteBack):
-    """Several changes that are all kept or all undone.
-
-    Args:
-        changes: none of them entered.
-    """
-
-    def __init__(self, changes: list[WriteBack]) -> None:
-        """Each has copied what it would overwrite."""
-        super().__init__(None, None, None)
-        self._changes = changes
-
-    def _write(self) -> None:
-        for change in self._changes:
-            change._write()
-
-    def commit(self) -> None:
-        """Keep all of them."""
-        for change in self._changes:
-            change.commit()
-        super().commit()
-
-    def _undo(self) -> None:
-        with ExitStack() as stack:  # an error in one does not keep the others
-            for change in self._changes:
-                stack.callback(change._undo)
-
-    def _settle(self) -> None:
-        with ExitStack() as stack:
-            for change in self._changes:
-                stack.callback(change._settle)
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Put off an interrupt until the end: half of what happens here would leave lists with two owners or none."""
-    if threading.current_thread() is not threading.main_thread():  # which alone gets them
-        yield
-        return
-    came: list[int] = []
-    handler = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler if handler is None else handler)
-        if came:
-            signal.raise_signal(signal.SIGINT)
+        self._core.nprobe = self._nprobe
 
 
 def room_for_lists(file: Path, core: Any) -> None:
