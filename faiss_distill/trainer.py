@@ -21,7 +21,7 @@ from faiss_distill.adapters import open_index
 from faiss_distill.config import Assignment, DistillConfig, Encoding
 from faiss_distill.documents import Documents, Taught
 from faiss_distill.errors import InputError
-from faiss_distill.evaluation import Evaluation, QuerySet, measure, search
+from faiss_distill.evaluation import Evaluation, QuerySet, measure, probing, search
 from faiss_distill.objective import Objective, Selection
 from faiss_distill.optimisation import optimise
 from faiss_distill.report import DistillReport
@@ -313,8 +313,10 @@ class DistillTrainer:
         """What the index would find for the training queries under the student's parameters."""
         quantizer, state = self._written(student, documents)
         queries = self._query_set(train, student.query_encoder)
-        with self._adapter.write(state, quantizer), self._adapter.probing(self._nprobe):
-            found = search(self._adapter, queries, self.config.mixture.depth("hard"))
+        with self._adapter.write(state, quantizer):
+            found = search(
+                self._adapter, queries, self.config.mixture.depth("hard"), probing(self._adapter, self._nprobe)
+            )
         return inputs.positions(self._sample_labels, found)
 
     def _written(self, student: Student, documents: Documents) -> tuple[Any, IndexState]:
