@@ -18,6 +18,7 @@ from torch import nn
 
 from faiss_distill import inputs, query_encoders
 from faiss_distill.adapters import open_index
+from faiss_distill.adapters.copies import copy_of
 from faiss_distill.config import Assignment, DistillConfig, Encoding
 from faiss_distill.documents import Documents, Taught
 from faiss_distill.errors import InputError
@@ -56,11 +57,12 @@ class DistillTrainer:
         query_inputs: what it takes, one for each of ``queries``.
         validation_query_inputs: one for each of ``validation_queries``.
         invlists_file: where new inverted lists go.
+        inplace: whether :meth:`train` changes the index and the encoder themselves, or copies that it makes.
         config: the options.
 
     Attributes:
         config: the options, with those settled that the index leaves no choice in.
-        query_encoder: as passed.
+        query_encoder: as passed; with ``inplace=False`` a copy, which training makes anew.
         start_counts: whether the centroids and codebooks at the start may turn out best. Benchmarks set it to False to
             see what a method does.
 
@@ -83,6 +85,7 @@ class DistillTrainer:
         query_inputs: Any = None,
         validation_query_inputs: Any = None,
         invlists_file: str | Path | None = None,
+        inplace: bool = True,
         config: DistillConfig | None = None,
     ) -> None:
         """Check everything, load the queries and split them."""
@@ -96,6 +99,7 @@ class DistillTrainer:
             raise InputError(f"device: expected one that torch can use, got {config.device!r}: {error}") from error
         with self._phase("check"):
             self._adapter = adapter = open_index(index)
+            self._index, self._inplace = index, inplace
             self.config = config = adapter.effective(config)
             self._invlists_file = invlists_file
             rewritten = adapter.codebooks is not None and adapter.codebooks.stores_norms
@@ -124,9 +128,10 @@ class DistillTrainer:
             if config.nprobe is None and adapter.nprobe == 1 < adapter.nlist:
                 logger.warning("judged at nprobe 1, which a fresh index has; set the one that you search with")
             self.query_source = "documents" if queries is None and query_inputs is None else "queries"
-            self.query_encoder = query_encoder
             if isinstance(query_encoder, nn.Module):
+                query_encoder = query_encoder if inplace else copy.deepcopy(query_encoder)
                 query_encoder.to(self._device)
+            self.query_encoder = self._encoder = query_encoder
             splitter = inputs.Splitter(adapter, self._corpus, self._labels, config, rng, query_encoder, self._device)
             self._train, self._validation = splitter.split(
                 inputs.Given(queries, relevant, query_inputs),
@@ -139,7 +144,7 @@ class DistillTrainer:
         self._nprobe = config.nprobe or adapter.nprobe
 
     def train(self) -> DistillReport:
-        """Tune the index in place, and the query encoder with it, if that makes search better.
+        """Tune the index, or a copy, and the query encoder with it, if that makes search better.
 
         Returns:
             What was found before and after, whether the result was kept, and why.
@@ -147,6 +152,9 @@ class DistillTrainer:
         Raises:
             InputError: the index was changed since the trainer was made.
         """
+        if not self._inplace:
+            self._adapter = open_index(copy_of(self._index))
+            self.query_encoder = copy.deepcopy(self._encoder)
         self._check_unchanged()
         self._lists_file = inputs.lists_file(self._adapter, self._invlists_file)
         encoder = self.query_encoder
@@ -217,7 +225,8 @@ class DistillTrainer:
             new = "codes are" if config.lists is Assignment.FIXED else "lists and codes are"
             reason += f"; training did not help: only the {new} new"
         if kept:
-            self._state, self._sample = state, sample
+            if self._inplace:
+                self._state, self._sample = state, sample
             if self._lists_file is not None and self._lists_file.exists():
                 logger.warning(
                     "the inverted lists are in the new file %s: write the index, which refers to it", self._lists_file
@@ -226,7 +235,8 @@ class DistillTrainer:
         return DistillReport(
             kept=kept,
             reason=reason,
-            index=self._adapter.description,
+            index=adapter.index if kept else self._index,
+            description=adapter.description,
             metric=self._adapter.metric.value,
             n=self._state.n,
             n_embeddings=self._sample.n,
@@ -275,7 +285,7 @@ class DistillTrainer:
 
     def _check_unchanged(self) -> None:
         """Refuse an index that is not the one that was checked: its lists would be overwritten with stale ones."""
-        now = open_index(self._adapter.index).extract()
+        now = self._adapter.extract()
         same = [np.array_equal(getattr(now, name), value) for name, value in vars(self._state).items()]
         if not all(same):
             raise InputError("index: expected it as it was when the trainer was made, got another; make a new one")
