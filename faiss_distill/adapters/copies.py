@@ -16,13 +16,16 @@ from faiss_distill.errors import InputError
 
 OF_THE_WRAPPER = ("this", "referenced_objects")
 """Python attributes that tie a wrapper to its own C++ object."""
+NO_LISTS = b"il00"
+"""What faiss writes for an index without inverted lists."""
 
 
 def copy_of(index: Any) -> Any:
     """A copy of an index of a family that can be tuned, in memory of its own.
 
-    Lists on disk, or mapped from a file, stay there: the copy opens the file once more. faiss does not say whether the
-    parts of an ``IndexShards`` or ``IndexReplicas`` are searched by a thread each, so for the copy its default holds.
+    Lists on disk stay there: the copy opens the file once more. Those mapped by ``IO_FLAG_MMAP`` are read into memory,
+    as faiss does not know the file any more; nor does it say whether the parts of an ``IndexShards`` or
+    ``IndexReplicas`` are searched by a thread each, so for the copy its default holds.
     The index is only read, so others may search it meanwhile.
 
     Args:
@@ -55,7 +58,7 @@ def _copy(index: Any) -> Any:
         ivf: Any = index
         lists: Any = faiss.downcast_InvertedLists(ivf.invlists)
         if isinstance(lists, faiss.OnDiskInvertedLists):
-            return _on_disk(index, lists)
+            return _on_disk(index, lists) if lists.filename else _from_map(index, lists)
     try:
         return faiss.clone_index(index)
     except RuntimeError:  # older versions of faiss know fewer families
@@ -143,9 +146,26 @@ def _on_disk(index: Any, lists: Any) -> Any:
     return copy
 
 
-def _reread(index: Any, flags: int = 0) -> Any:
+def _from_map(index: Any, lists: Any) -> Any:
+    """With lists in memory, in place of those that end what faiss writes, which it could not read."""
+    untyped: Any = faiss  # its type stubs lack the function
+    writer: Any = faiss.VectorIOWriter()
+    untyped.write_InvertedLists(lists, writer)
+    written = faiss.serialize_index(index)[: -writer.data.size()]
+    copy = _reread(index, 0, np.append(written, np.frombuffer(NO_LISTS, dtype=np.uint8)))
+    memory: Any = faiss.ArrayInvertedLists(lists.nlist, lists.code_size)
+    for number in range(lists.nlist):
+        size = lists.list_size(number)
+        if size:
+            memory.add_entries(number, size, lists.get_ids(number), lists.get_codes(number))
+    memory.this.disown()
+    copy.replace_invlists(memory, True)
+    return copy
+
+
+def _reread(index: Any, flags: int = 0, written: Any = None) -> Any:
     """Written and read, with the settings that faiss does not write."""
-    copy = faiss.deserialize_index(faiss.serialize_index(index), flags)
+    copy = faiss.deserialize_index(faiss.serialize_index(index) if written is None else written, flags)
     for name in dir(type(index)):
         value = getattr(index, name)
         ours = name == "thisown" or name.startswith("own_")  # what is freed with it is the copy's own affair
