@@ -104,7 +104,8 @@ def test_shards_and_replicas(built, data, factory, kind):
     whole = kind(64, True)
     for part in parts:
         (whole.add_shard if kind is faiss.IndexShards else whole.addIndex)(part)
-    whole.successive_ids = True
+    if kind is faiss.IndexShards:
+        whole.successive_ids = True
     assert_cost_is_faisss(whole, data.queries[:150], {"nprobe": 4})
     assert [core(part).nprobe for part in parts] == [1, 1]
 
