@@ -11,6 +11,8 @@ import numpy as np
 
 from faiss_distill import inputs, query_encoders
 from faiss_distill.adapters import Adapter, open_to_measure
+from faiss_distill.adapters.copies import copy_of
+from faiss_distill.adapters.parameters import takes_parameters
 from faiss_distill.config import DistillConfig
 from faiss_distill.errors import InputError
 from faiss_distill.evaluation import NPROBES, Evaluation, QuerySet, measure
@@ -38,16 +40,22 @@ def distill(
     query_inputs: Any = None,
     validation_query_inputs: Any = None,
     invlists_file: str | Path | None = None,
+    inplace: bool = True,
     config: DistillConfig | None = None,
     **options: Any,
 ) -> DistillReport:
-    """Fine-tune an existing faiss index in place by ranking distillation.
+    """Fine-tune an existing faiss index by ranking distillation, in place or in a copy.
 
     The exact embeddings teach the quantized index to rank (Distill-VQ, SIGIR 2022, DOI 10.1145/3477495.3531799); its
     coarse centroids, PQ codebooks, codes and the list of each vector change, and nothing else: the same object, ids,
     ``ntotal``, ``nprobe`` and bytes per vector. The result is kept only if held-out queries say, beyond
-    chance, that it is better; otherwise, and on any error, the index is bitwise as it was. No other thread may use the
-    index while this runs.
+    chance, that it is better; otherwise, and on any error, the index is bitwise as it was.
+
+    In place, no other thread may use the index while this runs: faiss's searches release the lock that Python holds,
+    and the process would end in one whose lists are exchanged under it. To serve meanwhile, tune a copy, and make it
+    the one that is served by an assignment, which is atomic::
+
+        self.index = distill(self.index, embeddings, queries, inplace=False).index
 
     Args:
         index: a trained, filled faiss index, inner product or L2: an IVF or flat index with product or additive
@@ -80,11 +88,15 @@ def distill(
         invlists_file: a file that does not exist yet, for the new inverted lists, which are mapped from there (faiss's
             ``OnDiskInvertedLists``) and which the index refers to when it is written. If None, they are in memory; but
             where the index's own are in such a file, in a new one beside it. The old file stays as it was.
+        inplace: False leaves the index and the query encoder alone, which other threads may use all the while, though
+            not change; what is kept is in ``report.index`` and ``report.query_encoder``. Takes memory for one more
+            copy of each. The new index shares nothing with the old one, but with ``encoding="frozen"`` a file of lists:
+            add to one of them only. If its parts (``IndexShards``) are to be searched by a thread each, say so anew.
         config: options; None for those that :func:`faiss_distill.index_factory` left with the index, or the defaults.
         **options: single options of :class:`DistillConfig`, over ``config``.
 
     Returns:
-        Before and after; ``print`` it.
+        Before and after, and ``report.index``, to search with from now on; ``print`` it.
 
     Raises:
         UnsupportedIndexError: the index, or a part of it, can't be tuned.
@@ -119,6 +131,7 @@ def distill(
         query_inputs=query_inputs,
         validation_query_inputs=validation_query_inputs,
         invlists_file=invlists_file,
+        inplace=inplace,
         config=config,
     )
     return trainer.train()
@@ -142,7 +155,7 @@ def evaluate(
 
     Args:
         index: as for :func:`distill`, or any without inverted lists, tunable or not: ``IndexFlat``, ``IndexHNSWFlat``
-            and their like, to compare with; unchanged.
+            and their like, to compare with; unchanged, and other threads may search it meanwhile.
         embeddings: as for :func:`distill`.
         queries: as for :func:`distill`, but needed.
         ids: as for :func:`distill`.
@@ -161,7 +174,7 @@ def evaluate(
         UnsupportedIndexError: the index is not one that this package can measure.
         InputError: something else about the arguments is wrong.
     """
-    adapter = open_to_measure(index)
+    adapter = _open_apart(index, sample)
     wanted = [p for p in NPROBES if p <= adapter.nlist] if nprobe is None else np.ravel(nprobe).tolist()
     if not all(isinstance(p, int) and 1 <= p <= adapter.nlist for p in wanted):
         raise InputError(f"nprobe: expected integers from 1 to nlist={adapter.nlist}, got {wanted}")
@@ -194,7 +207,7 @@ def operating_points(
     """What an index finds over the parameters of its search, and what that costs; for instance once it is tuned.
 
     Args:
-        index: as for :func:`evaluate`; unchanged.
+        index: as for :func:`evaluate`; unchanged, and other threads may search it meanwhile.
         embeddings: as for :func:`distill`.
         queries: as for :func:`distill`, but needed; others than those to report on, as they choose.
         ids: as for :func:`distill`.
@@ -229,12 +242,20 @@ def operating_points(
         >>> points.set_on(index, at_least=0.3).nprobe == index.nprobe
         True
     """
-    adapter = open_to_measure(index)
+    adapter = _open_apart(index)
     tried = settings(adapter, parameters, quality, cost, relevant is not None)
     _, _, searched = _open(
         adapter, embeddings, queries, ids, relevant, query_encoder, query_inputs, top_k, False, progress
     )
     return explore(adapter, searched, tried, quality, cost, progress)
+
+
+def _open_apart(index: Any, sample: bool = False) -> Adapter:
+    """An index opened to measure it; a copy where measuring would set or restrict it for a while."""
+    adapter = open_to_measure(index)
+    if takes_parameters(index) and not (sample and adapter.takes_a_sample):
+        return adapter
+    return open_to_measure(copy_of(index))
 
 
 def _open(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from faiss_distill.adapters import Adapter
-from faiss_distill.adapters.parameters import graph_distances, reranked
+from faiss_distill.adapters.parameters import reranked, searching
 from faiss_distill.metrics import all_but, hits, recall, reciprocal_rank
 from faiss_distill.state import Float32, Int64
 
@@ -170,13 +170,13 @@ def measure(adapter: Adapter, queries: QuerySet, own_nprobe: int, nprobes: Itera
     """Search the index at several nprobe and compare with the exact results.
 
     Args:
-        adapter: the index; only its ``nprobe`` is changed, and put back.
+        adapter: the index; not changed, see :func:`~faiss_distill.adapters.parameters.searching`.
         queries: with ``truth`` of depth K, which is also the depth of the searches.
         own_nprobe: the nprobe to judge at; always measured.
         nprobes: others to measure; those above ``nlist`` are left out; without lists nprobe is 1.
     """
     wanted = sorted({own_nprobe, *(p for p in nprobes if p <= adapter.nlist)})
-    measured = {nprobe: measure_point(adapter, queries, nprobe) for nprobe in wanted}
+    measured = {nprobe: measure_point(adapter, queries, probing(adapter, nprobe)) for nprobe in wanted}
     return Evaluation(
         k=queries.truth.shape[1],
         own_nprobe=own_nprobe,
@@ -188,23 +188,26 @@ def measure(adapter: Adapter, queries: QuerySet, own_nprobe: int, nprobes: Itera
     )
 
 
+def probing(adapter: Adapter, nprobe: int) -> dict[str, float]:
+    """The parameters of a search at one nprobe: none where there is one list."""
+    return {"nprobe": nprobe} if adapter.nlist > 1 else {}
+
+
 def measure_point(
-    adapter: Adapter, queries: QuerySet, nprobe: int, parameters: str = ""
+    adapter: Adapter, queries: QuerySet, values: Mapping[str, float], parameters: str = ""
 ) -> tuple[OperatingPoint, Float32]:
-    """Search the index at one nprobe, and its other parameters as they are, which ``parameters`` is a note of.
+    """Search the index at ``values`` of its parameters and its own others, which ``parameters`` is a note of.
 
     Returns:
         The operating point, and the overlap@10 of each query, float32 ``(nq,)``.
     """
     depth = queries.truth.shape[1]
-    with adapter.probing(nprobe) as scanned, graph_distances() as in_graph:
-        start = time.perf_counter()
-        found = search(adapter, queries, depth)
-        seconds = time.perf_counter() - start
-        codes_scanned = scanned(len(found)) / len(found)
-        more = in_graph() / len(found) if adapter.nlist > 1 else 0.0
-        # A refinement re-ranks as many as are asked for, so its first 10 are those of a search for 10.
-        first = search(adapter, queries, 10) if adapter.refines else found[:, :10]
+    start = time.perf_counter()
+    found = search(adapter, queries, depth, values)
+    seconds = time.perf_counter() - start
+    # A refinement re-ranks as many as are asked for, so its first 10 are those of a search for 10.
+    first = search(adapter, queries, 10, values) if adapter.refines else found[:, :10]
+    cost = adapter.cost(queries.vectors, values)
     overlap = recall(first, queries.truth[:, :10])
     labels = queries.relevant
     found_of, first_of = found, first
@@ -213,24 +216,24 @@ def measure_point(
         labels, found_of, first_of = labels[labelled], found[labelled], first[labelled]
         labels = labels if len(labels) else None
     point = OperatingPoint(
-        nprobe=nprobe,
+        nprobe=int(values.get("nprobe", adapter.nprobe)),
         overlap_at_10=float(overlap.mean()),
         nearest_in_10=float(hits(first, queries.truth[:, :1]).mean()),
         recall_at_k=float(recall(found, queries.truth[:, :10]).mean()),
-        codes_scanned=codes_scanned,
+        codes_scanned=cost.codes / len(found),
         latency_ms=1000 * seconds / len(found),
         mrr_at_10=None if labels is None else float(reciprocal_rank(first_of, labels).mean()),
         label_recall_at_10=None if labels is None else float(recall(first_of, labels).mean()),
         label_recall_at_k=None if labels is None else float(recall(found_of, labels).mean()),
-        distances=codes_scanned + more + reranked(adapter.index, 10),
+        distances=sum(cost) / len(found) + reranked(adapter.index, 10, values),
         parameters=parameters,
     )
     return point, overlap
 
 
-def search(adapter: Adapter, queries: QuerySet, k: int) -> Int64:
-    """The first ``k`` ids ``(nq, k)`` of the index as it is, -1 as padding, without those that queries exclude."""
-    if queries.exclude is None:
-        return np.asarray(adapter.index.search(queries.vectors, k)[1])
-    found = np.asarray(adapter.index.search(queries.vectors, k + 1)[1])
-    return found[all_but(found, queries.exclude)].reshape(-1, k)
+def search(adapter: Adapter, queries: QuerySet, k: int, values: Mapping[str, float]) -> Int64:
+    """The first ``k`` ids ``(nq, k)`` of a search at ``values``, -1 as padding, without those that queries exclude."""
+    excluded = queries.exclude is not None
+    with searching(adapter.index, values) as params:
+        found = np.asarray(adapter.index.search(queries.vectors, k + excluded, params=params)[1])
+    return found if queries.exclude is None else found[all_but(found, queries.exclude)].reshape(-1, k)

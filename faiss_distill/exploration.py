@@ -12,7 +12,7 @@ from faiss.contrib.evaluation import OperatingPointsWithRanges
 from tqdm import tqdm
 
 from faiss_distill.adapters import Adapter
-from faiss_distill.adapters.parameters import ranges, searching_with, set_parameters, text_of
+from faiss_distill.adapters.parameters import ranges, set_parameters, text_of
 from faiss_distill.errors import InputError
 from faiss_distill.evaluation import OperatingPoint, QuerySet, columns_of, lined_up, measure_point
 from faiss_distill.plotting import check_plot, log_axis, new_figure
@@ -183,7 +183,7 @@ def explore(
     ``faiss.contrib.evaluation``).
 
     Args:
-        adapter: the index; its parameters are put back.
+        adapter: the index; not changed, see :func:`~faiss_distill.adapters.parameters.searching`.
         queries: see :func:`~faiss_distill.evaluation.measure`.
         tried: from :func:`settings`.
         quality: see :class:`OperatingPoints`.
@@ -199,9 +199,9 @@ def explore(
         key = space.cno_to_key(number)
         if not space.should_run_experiment(key):
             continue
-        parameters = text_of(space.get_parameters(key))
-        with searching_with(adapter.index, parameters):
-            point, _ = measure_point(adapter, queries, adapter.nprobe, parameters)
+        values = space.get_parameters(key)
+        parameters = text_of(values)
+        point, _ = measure_point(adapter, queries, values, parameters)
         measured[parameters] = point
         space.add_operating_point(key, getattr(point, quality), getattr(point, cost))
     front = [measured[text_of(space.get_parameters(key))] for key, _, _ in space.operating_points]

@@ -47,9 +47,11 @@ class DistillReport:
     """The outcome of a tuning run. ``print(report)`` shows it as a table.
 
     Attributes:
-        kept: whether the tuned state is in the index. If not, the index is exactly as it was.
+        kept: whether the result was kept. If not, the index is exactly as it was.
         reason: why, in a sentence.
-        index: the index's classes from the outside in.
+        index: the faiss index to search with from now on: the one that was passed, tuned in place or not kept; or with
+            ``inplace=False``, if kept, the new one. It lives as long as the report.
+        description: the index's classes from the outside in; ``"index"`` in :meth:`to_dict`.
         metric: ``"inner_product"`` or ``"l2"``.
         n: vectors in the index.
         n_embeddings: of these, the vectors whose embeddings were passed; before and after are measured among them.
@@ -74,7 +76,8 @@ class DistillReport:
 
     kept: bool
     reason: str
-    index: str
+    index: Any
+    description: str
     metric: str
     n: int
     n_embeddings: int
@@ -104,7 +107,7 @@ class DistillReport:
         if self.query_source == "queries" and self.n_stand_ins:
             trained = f"{self.n_train - self.n_stand_ins} queries and {self.n_stand_ins} documents as more"
         lines = [
-            f"{self.index}, {self.metric}, {self.n} vectors of {self.before.bytes_per_vector} bytes{part}",
+            f"{self.description}, {self.metric}, {self.n} vectors of {self.before.bytes_per_vector} bytes{part}",
             f"{'Kept' if self.kept else 'NOT kept, the index is as it was'}: {self.reason}",
             *([] if self.kept else ["(in the table: before → what the tuned index would have found)"]),
             f"trained on {trained}, epoch {self.best_epoch} of {epochs} chosen by "
@@ -127,8 +130,9 @@ class DistillReport:
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain Python numbers, strings, lists and dicts, without the per-query arrays."""
-        out = {field.name: getattr(self, field.name) for field in fields(self)}
+        """Everything as plain Python numbers, strings, lists and dicts, without the per-query arrays and the index."""
+        out = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "description"}
+        out["index"] = self.description
         out |= {"before": self.before.to_dict(), "after": self.after.to_dict(), "history": list(self.history)}
         out["config"] = {k: getattr(v, "value", v) for k, v in asdict(self.config).items()}
         out["query_encoder"] = None if self.query_encoder is None else type(self.query_encoder).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections.abc import Iterator
@@ -16,10 +17,11 @@ from torch import nn
 
 from faiss_distill import inputs, query_encoders
 from faiss_distill.adapters import open_index
+from faiss_distill.adapters.copies import copy_of
 from faiss_distill.config import Assignment, DistillConfig, Encoding
 from faiss_distill.documents import Documents, Taught
 from faiss_distill.errors import InputError
-from faiss_distill.evaluation import NPROBES, Evaluation, QuerySet, measure, search
+from faiss_distill.evaluation import NPROBES, Evaluation, QuerySet, measure, probing, search
 from faiss_distill.gate import Verdict, judge
 from faiss_distill.objective import Objective, Selection
 from faiss_distill.optimisation import optimise
@@ -86,11 +88,12 @@ class DistillTrainer:
         query_inputs: what it takes, one for each of ``queries``.
         validation_query_inputs: one for each of ``validation_queries``.
         invlists_file: where new inverted lists go.
+        inplace: whether :meth:`train` changes the index and the encoder themselves, or copies that it makes.
         config: the options.
 
     Attributes:
         config: the options, with those settled that the index leaves no choice in.
-        query_encoder: as passed.
+        query_encoder: as passed; with ``inplace=False`` a copy, which training makes anew.
         start_counts: whether the centroids and codebooks at the start may turn out best. Benchmarks set it to False to
             see what a method does.
 
@@ -113,6 +116,7 @@ class DistillTrainer:
         query_inputs: Any = None,
         validation_query_inputs: Any = None,
         invlists_file: str | Path | None = None,
+        inplace: bool = True,
         config: DistillConfig | None = None,
     ) -> None:
         """Check everything, load the queries and split them."""
@@ -126,6 +130,7 @@ class DistillTrainer:
             raise InputError(f"device: expected one that torch can use, got {config.device!r}: {error}") from error
         with self._phase("check"):
             self._adapter = adapter = open_index(index)
+            self._index, self._inplace = index, inplace
             self.config = config = adapter.effective(config)
             self._invlists_file = invlists_file
             rewritten = adapter.codebooks is not None and adapter.codebooks.stores_norms
@@ -154,9 +159,10 @@ class DistillTrainer:
             if config.nprobe is None and adapter.nprobe == 1 < adapter.nlist:
                 logger.warning("judged at nprobe 1, which a fresh index has; set the one that you search with")
             self.query_source = "documents" if queries is None and query_inputs is None else "queries"
-            self.query_encoder = query_encoder
             if isinstance(query_encoder, nn.Module):
+                query_encoder = query_encoder if inplace else copy.deepcopy(query_encoder)
                 query_encoder.to(self._device)
+            self.query_encoder = self._encoder = query_encoder
             self._corpus.check_finite(config.block_rows, config.progress)
             splitter = Splitter(adapter, self._corpus, self._labels, config, rng, query_encoder, self._device)
             self._train, self._validation = splitter.split(
@@ -170,7 +176,7 @@ class DistillTrainer:
         self._nprobe = config.nprobe or adapter.nprobe
 
     def train(self) -> DistillReport:
-        """Tune the index in place, and the query encoder with it, if that makes search better.
+        """Tune the index, or a copy, and the query encoder with it, if that makes search better.
 
         An exception leaves both as they were. So does what a signal handler raises, save in the last moment: raised
         when both are committed already, it leaves both tuned.
@@ -181,6 +187,9 @@ class DistillTrainer:
         Raises:
             InputError: the index was changed since the trainer was made.
         """
+        if not self._inplace:
+            self._adapter = open_index(copy_of(self._index))
+            self.query_encoder = copy.deepcopy(self._encoder)
         self._check_unchanged()
         self._lists_file = inputs.lists_file(self._adapter, self._invlists_file)
         with Transaction([] if self.query_encoder is None else [query_encoders.Weights(self.query_encoder)]) as change:
@@ -243,7 +252,8 @@ class DistillTrainer:
         report = change.interruptibly(lambda: self._report(learned, after))
         if report.kept:
             change.commit()
-            self._state, self._sample = learned.state, learned.sample
+            if self._inplace:
+                self._state, self._sample = learned.state, learned.sample
         return report
 
     def _report(self, learned: _Learned, after: Evaluation) -> DistillReport:
@@ -256,7 +266,8 @@ class DistillTrainer:
         return DistillReport(
             kept=kept,
             reason=reason,
-            index=self._adapter.description,
+            index=self._adapter.index if kept else self._index,
+            description=self._adapter.description,
             metric=self._adapter.metric.value,
             n=self._state.n,
             n_embeddings=self._sample.n,
@@ -315,7 +326,7 @@ class DistillTrainer:
 
     def _check_unchanged(self) -> None:
         """Refuse an index that is not the one that was checked: its lists would be overwritten with stale ones."""
-        now = open_index(self._adapter.index).extract()
+        now = self._adapter.extract()
         same = [np.array_equal(getattr(now, name), value) for name, value in vars(self._state).items()]
         if not all(same):
             raise InputError("index: expected it as it was when the trainer was made, got another; make a new one")
@@ -353,13 +364,9 @@ class DistillTrainer:
         """What the index would find for the training queries under the student's parameters."""
         quantizer, state = self._written(student, documents)
         queries = self._query_set(train, student.query_encoder)
-
-        def find() -> Int64:
-            with self._adapter.probing(self._nprobe):
-                return search(self._adapter, queries, self.config.mixture.depth("hard"))
-
+        depth, values = self.config.mixture.depth("hard"), probing(self._adapter, self._nprobe)
         with self._adapter.write(state, quantizer) as change:
-            found = change.interruptibly(find)
+            found = change.interruptibly(lambda: search(self._adapter, queries, depth, values))
         return inputs.positions(self._sample_labels, found)
 
     def _written(self, student: Student, documents: Documents) -> tuple[Any, IndexState]:

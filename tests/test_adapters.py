@@ -16,8 +16,10 @@ from faiss_distill import InputError, UnsupportedIndexError
 from faiss_distill.adapters import FAMILIES, REFUSED, open_index
 from faiss_distill.adapters.codes import CodesAdapter
 from faiss_distill.adapters.packing import pack, unpack
+from faiss_distill.adapters.parameters import searching
 from faiss_distill.adapters.write_back import CodesWriteBack, IVFWriteBack
 from faiss_distill.config import DistillConfig, Learn
+from faiss_distill.evaluation import probing
 from faiss_distill.state import Metric
 from faiss_distill.students import IVFPQStudent
 
@@ -98,8 +100,8 @@ def assert_search_is_the_oracles(adapter, state, queries, nprobe=4, k=10):
     index = adapter.index
     while isinstance(index, faiss.IndexIDMap | faiss.IndexRefineFlat):
         index = faiss.downcast_index(index.index if isinstance(index, faiss.IndexIDMap) else index.base_index)
-    with adapter.probing(nprobe):
-        distances, ids = index.search(queries, k)
+    with searching(index, probing(adapter, nprobe)) as params:
+        distances, ids = index.search(queries, k, params=params)
     inside = adapter.transform(queries)
     flat = np.zeros((len(inside), 1), dtype=np.int64)
     lists = flat if adapter.nlist == 1 else adapter.core.quantizer.search(inside, nprobe)[1]

@@ -146,7 +146,7 @@ def test_a_map_around_shards_and_threads(data, built):
     ids = np.random.default_rng(0).permutation(N) + 10**6
     outer.add_with_ids(data.documents[:N], ids)
     report = distill(outer, data.documents[:N], data.queries, ids=ids, **QUICK)
-    assert report.index == "IndexIDMap2 > IndexShards of 3 > IndexIVFPQ"
+    assert report.description == "IndexIDMap2 > IndexShards of 3 > IndexIVFPQ"
     again = evaluate(outer, data.documents[:N], data.queries[:200], ids=ids, nprobe=4, progress=False)
     assert again.own.overlap_at_10 > 0.3
 

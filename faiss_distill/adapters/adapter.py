@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 
 from faiss_distill.adapters.codebooks import Codebooks
 from faiss_distill.adapters.containers import Decoded, Wrapped, outer_ids
+from faiss_distill.adapters.cost import Cost
 from faiss_distill.config import DistillConfig
 from faiss_distill.errors import InputError, UnsupportedIndexError
 from faiss_distill.state import Codes, Float32, IndexState, Int64, Metric, Packed, code_dtype
@@ -74,8 +74,13 @@ class Adapter(ABC):
         """Lists probed by a search, at most ``nlist``."""
 
     @abstractmethod
-    def probing(self, nprobe: int) -> AbstractContextManager[Callable[[int], float]]:
-        """Search with another ``nprobe`` for a while; gives the codes that so many queries have scanned since."""
+    def cost(self, queries: Float32, values: Mapping[str, float]) -> Cost:
+        """What a search computes.
+
+        Args:
+            queries: as the outer index takes them, float32 ``(nq, d_in)``.
+            values: parameters of the search that are not to be the index's own, by faiss's names.
+        """
 
     @property
     @abstractmethod

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from faiss_distill.adapters.adapter import OneListAdapter
 from faiss_distill.adapters.codebooks import Codebooks
+from faiss_distill.adapters.cost import Cost
 from faiss_distill.adapters.write_back import CodesWriteBack
 from faiss_distill.config import Assignment, DistillConfig, Learn
 from faiss_distill.errors import InputError, UnsupportedIndexError
@@ -47,10 +47,9 @@ class CodesAdapter(OneListAdapter):
         faiss.copy_array_to_vector(packed.ravel(), holder.codes)
         return holder
 
-    @contextmanager
-    def probing(self, nprobe: int) -> Iterator[Callable[[int], float]]:
-        """Search; gives the codes that a number of queries scan: all of them."""
-        yield lambda n_queries: float(n_queries * self.core.ntotal)
+    def cost(self, queries: Float32, values: Mapping[str, float]) -> Cost:
+        """All codes, for each query."""
+        return Cost(float(len(queries) * self.core.ntotal))
 
     def extract(self) -> IndexState:
         """Copy the index's codebooks and codes into plain arrays."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import faiss
 import numpy as np
 
 from faiss_distill.adapters.adapter import OneListAdapter
-from faiss_distill.adapters.parameters import graph_distances
+from faiss_distill.adapters.cost import Cost, graph_distances
 from faiss_distill.state import Float32, IndexState, Int64
 
 
@@ -22,11 +21,10 @@ class FixedAdapter(OneListAdapter):
     def _check(self) -> None:
         """Nothing: faiss searches it."""
 
-    @contextmanager
-    def probing(self, nprobe: int) -> Iterator[Callable[[int], float]]:
-        """Search; gives the vectors that a number of queries are compared with: those met in a graph, or all."""
-        with graph_distances() as computed:
-            yield lambda n_queries: computed() or float(n_queries * self.core.ntotal)
+    def cost(self, queries: Float32, values: Mapping[str, float]) -> Cost:
+        """The vectors met in an HNSW graph; else all, though other graphs meet fewer."""
+        met = graph_distances(self.core, self.transform(queries), values)
+        return Cost(met or float(len(queries) * self.core.ntotal))
 
     @property
     def code_size(self) -> int:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ from faiss.contrib.inspect_tools import get_invlist
 
 from faiss_distill.adapters import quantizers
 from faiss_distill.adapters.adapter import METRICS, Adapter
+from faiss_distill.adapters.cost import Cost, graph_distances
+from faiss_distill.adapters.parameters import of_quantizer, search_parameters
 from faiss_distill.adapters.write_back import IVFWriteBack, fill_lists, lists_of, room_for_lists
 from faiss_distill.config import DistillConfig, Learn
 from faiss_distill.errors import InputError, UnsupportedIndexError
@@ -129,16 +130,16 @@ class IVFAdapter(Adapter):
         """Lists probed by a search, at most ``nlist``."""
         return int(min(self.core.nprobe, self.nlist))
 
-    @contextmanager
-    def probing(self, nprobe: int) -> Iterator[Callable[[int], float]]:
-        """Search with another ``nprobe`` for a while; gives the codes that so many queries have scanned since."""
-        own, stats = self.core.nprobe, faiss.cvar.indexIVF_stats  # type: ignore[attr-defined]
-        self.core.nprobe = nprobe
-        stats.reset()
-        try:
-            yield lambda n_queries: float(stats.ndis)
-        finally:
-            self.core.nprobe = own
+    def cost(self, queries: Float32, values: Mapping[str, float]) -> Cost:
+        """The codes in the lists that the coarse quantizer has a search probe, and what finding these takes."""
+        inside, coarse = self.transform(queries), of_quantizer(values)
+        nprobe = int(values.get("nprobe", self.nprobe))
+        lists = self._quantizer.search(inside, nprobe, params=search_parameters(self._quantizer, coarse))[1]
+        sizes = [self.core.invlists.list_size(number) for number in range(self.nlist)]
+        scanned = np.array([*sizes, 0])[lists].sum(axis=1)  # the last is that of -1, which is no list
+        if self.core.max_codes:
+            scanned = scanned.clip(max=self.core.max_codes)
+        return Cost(float(scanned.sum()), graph_distances(self._quantizer, inside, coarse))
 
     @property
     def imbalance(self) -> float:

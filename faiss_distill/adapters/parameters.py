@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,6 +10,8 @@ import faiss
 
 from faiss_distill.errors import InputError
 
+untyped: Any = faiss
+"""faiss's type stubs lack some of what is used here."""
 OFFERED = ("nprobe", "quantizer_efSearch", "efSearch", "k_factor_rf")
 """Those of a ``ParameterSpace`` that are looked into. Polysemous filtering (``ht``) is not: it takes codes for hashes,
 and tuning does not keep them such."""
@@ -60,13 +62,77 @@ def set_parameters(index: Any, text: str) -> None:
         ) from error
 
 
+def search_parameters(index: Any, values: Mapping[str, float]) -> Any:
+    """What faiss takes as ``params`` of a search: the index's own parameters, but for ``values``; nothing is set.
+
+    Args:
+        index: any but one with an ``IndexReplicas``, which takes none.
+        values: by the names of :data:`OFFERED`.
+
+    Returns:
+        A ``faiss.SearchParameters``, or None if there is nothing to say.
+    """
+    index = faiss.downcast_index(index)
+    if not values:
+        return None
+    if isinstance(index, faiss.IndexPreTransform):
+        return untyped.SearchParametersPreTransform(index_params=search_parameters(index.index, values))
+    if isinstance(index, faiss.IndexIDMap):
+        return search_parameters(index.index, values)
+    if isinstance(index, faiss.IndexShards):
+        whole: Any = index
+        return search_parameters(whole.at(0), values)
+    if isinstance(index, faiss.IndexRefine):
+        return untyped.IndexRefineSearchParameters(
+            k_factor=float(values.get("k_factor_rf", index.k_factor)),
+            base_index_params=search_parameters(index.base_index, values),
+        )
+    if isinstance(index, faiss.IndexIVF):
+        return untyped.SearchParametersIVF(
+            nprobe=int(values.get("nprobe", index.nprobe)),
+            max_codes=index.max_codes,
+            quantizer_params=search_parameters(index.quantizer, of_quantizer(values)),
+        )
+    if isinstance(index, faiss.IndexHNSW):
+        hnsw: Any = index.hnsw
+        return untyped.SearchParametersHNSW(
+            efSearch=int(values.get("efSearch", hnsw.efSearch)),
+            check_relative_distance=hnsw.check_relative_distance,
+            bounded_queue=hnsw.search_bounded_queue,
+        )
+    return None
+
+
+def of_quantizer(values: Mapping[str, float]) -> dict[str, float]:
+    """Those of a coarse quantizer, by the names that they have there."""
+    prefix = "quantizer_"
+    return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
+
+
+def takes_parameters(index: Any) -> bool:
+    """Whether a search of an index takes parameters: not so if an ``IndexReplicas`` is in it."""
+    index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexPreTransform | faiss.IndexIDMap):
+        return takes_parameters(index.index)
+    if isinstance(index, faiss.IndexRefine):
+        return takes_parameters(index.base_index)
+    return not isinstance(index, faiss.IndexReplicas)
+
+
 @contextmanager
-def searching_with(index: Any, text: str) -> Iterator[None]:
-    """:func:`set_parameters` for a while."""
+def searching(index: Any, values: Mapping[str, float]) -> Iterator[Any]:
+    """Gives what to pass as ``params`` to a search of ``index`` that is to be at ``values``.
+
+    Nothing is set, so that others may search the index meanwhile; but where it takes no parameters, they are set on it
+    and put back at the end.
+    """
+    if takes_parameters(index):
+        yield search_parameters(index, values)
+        return
     before = _values(index)
     try:
-        set_parameters(index, text)
-        yield
+        set_parameters(index, text_of(values))
+        yield None
     finally:
         _restore(before)
 
@@ -80,9 +146,20 @@ def _restore(values: list[tuple[Any, str, float]]) -> None:
         setattr(holder, name, value)
 
 
-def reranked(index: Any, k: int) -> float:
-    """How many vectors a refinement re-ranks in a search for ``k``."""
-    return float(sum(k * holder.k_factor for holder, name in _holders(index) if name == "k_factor"))
+def reranked(index: Any, k: int, values: Mapping[str, float]) -> float:
+    """How many vectors a refinement re-ranks in a search for ``k`` at ``values``."""
+    index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexPreTransform | faiss.IndexIDMap):
+        return reranked(index.index, k, values)
+    if isinstance(index, faiss.IndexRefine):
+        asked = int(k * values.get("k_factor_rf", index.k_factor))
+        return asked + reranked(index.base_index, asked, values)
+    whole: Any = index
+    if isinstance(index, faiss.IndexShards):
+        return sum(reranked(whole.at(i), k, values) for i in range(whole.count()))
+    if isinstance(index, faiss.IndexReplicas):  # a query is searched for in one of them
+        return reranked(whole.at(0), k, values)
+    return 0.0
 
 
 def _holders(index: Any) -> Iterator[tuple[Any, str]]:
@@ -102,11 +179,3 @@ def _holders(index: Any) -> Iterator[tuple[Any, str]]:
         yield from _holders(index.quantizer)
     elif isinstance(index, faiss.IndexHNSW):
         yield index.hnsw, "efSearch"
-
-
-@contextmanager
-def graph_distances() -> Iterator[Callable[[], float]]:
-    """Gives the distances that searches have computed since, in the graph of an HNSW index or coarse quantizer."""
-    stats: Any = faiss.cvar.hnsw_stats  # type: ignore[attr-defined]
-    stats.reset()
-    yield lambda: float(stats.ndis)

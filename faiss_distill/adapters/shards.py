@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +11,8 @@ import numpy as np
 
 from faiss_distill.adapters.adapter import Adapter
 from faiss_distill.adapters.containers import Wrapped
+from faiss_distill.adapters.cost import Cost
+from faiss_distill.adapters.parameters import reranked
 from faiss_distill.config import DistillConfig
 from faiss_distill.errors import DistillError, InputError, UnsupportedIndexError
 from faiss_distill.state import Float32, IndexState, Int64, Packed
@@ -66,11 +67,13 @@ class JointAdapter(Adapter):
             same = len(others) == len(steps) and all(map(np.array_equal, steps, others))
             same &= (part.normalizes, part.refines) == (first.normalizes, first.refines)
             self._must(same, "transform or refinement", i)
-            if part.nprobe != first.nprobe:
-                raise InputError(
-                    f"index: expected the same nprobe in all parts of an {name}, got {first.nprobe} in part 0 and "
-                    f"{part.nprobe} in part {i}"
-                )
+            for setting, value in _settings(part).items():
+                own = _settings(first)[setting]
+                if value != own:
+                    raise InputError(
+                        f"index: expected the same {setting} in all parts of an {name}, got {own:g} in part 0 and "
+                        f"{value:g} in part {i}"
+                    )
             for what, value in part.trained.items():
                 self._must(what in first.trained and first.trained[what] == value, what, i)
 
@@ -104,14 +107,6 @@ class JointAdapter(Adapter):
     def nprobe(self) -> int:
         """Lists probed in each."""
         return self._first.nprobe
-
-    @contextmanager
-    def probing(self, nprobe: int) -> Iterator[Callable[[int], float]]:
-        """Search with another ``nprobe`` for a while; gives the codes that so many queries have scanned since."""
-        with ExitStack() as stack:
-            scanned = [stack.enter_context(part.probing(nprobe)) for part in self._parts]
-            # faiss counts what lists are scanned of all indexes together.
-            yield scanned[-1] if self.nlist > 1 else lambda n_queries: float(n_queries * self.core.ntotal)
 
     @property
     def imbalance(self) -> float:
@@ -185,11 +180,27 @@ class JointAdapter(Adapter):
         return self._wrapped.steps + self._first.steps
 
 
+def _settings(part: Adapter) -> dict[str, float]:
+    """By name, what a search of all parts takes from the first of them."""
+    core = part.core
+    return {
+        "nprobe": part.nprobe,
+        "max_codes": getattr(core, "max_codes", 0),
+        "k_factor": reranked(part.index, 1000, {}) / 1000,
+    }
+
+
 class ShardsAdapter(JointAdapter):
     """One ``IndexShards``: each part has vectors of its own."""
 
     def _total(self, ntotals: list[int]) -> int:
         return sum(ntotals)
+
+    def cost(self, queries: Float32, values: Mapping[str, float]) -> Cost:
+        """That of all parts, each of which is searched for every query."""
+        inside = self._wrapped.transform(queries)
+        costs = [part.cost(inside, values) for part in self._parts]
+        return Cost(sum(c.codes for c in costs), sum(c.in_graph for c in costs))
 
     def extract(self) -> IndexState:
         """Copy parameters, and the lists and codes of all, into plain arrays; ids are those that a search returns."""
@@ -228,6 +239,10 @@ class ReplicasAdapter(JointAdapter):
 
     def _total(self, ntotals: list[int]) -> int:
         return ntotals[0]
+
+    def cost(self, queries: Float32, values: Mapping[str, float]) -> Cost:
+        """That of one part, since a query is searched for in one."""
+        return self._first.cost(self._wrapped.transform(queries), values)
 
     def _check(self) -> None:
         super()._check()
