@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from faiss_distill.config import DistillConfig
-from faiss_distill.encoding import QueryAwareEncoder
+from faiss_distill.encoding import QueryAwareEncoder, block_of
 from faiss_distill.state import Metric
 from faiss_distill.students import beam_codes, decode_additive
 
@@ -45,11 +45,11 @@ class AdditiveEncoder(QueryAwareEncoder):
                 (queries[:, s] @ book.T).square_() for s, book in zip(self._segments, self._books, strict=True)
             ]
 
-    def block_size(self) -> int:
+    def block_size(self, directions: int) -> int:
         """Documents to encode at a time, so that a block's tables and directions stay within 2**21 numbers each."""
-        (splits, steps, ksub, dsub), directions = self.codebooks.shape, self.config.local_queries + 1
-        most = max(splits * steps * ksub, splits * dsub * directions, 0 if self._squares else ksub * directions)
-        return max(16, min(256, 2**21 // most))
+        splits, steps, ksub, dsub = self.codebooks.shape
+        wide = max(splits * dsub, 0 if self._squares else ksub) * directions
+        return block_of(splits * steps * ksub, wide)
 
     def _search(
         self,

@@ -13,7 +13,8 @@ from faiss_distill import inputs, query_encoders
 from faiss_distill.adapters import Adapter, open_to_measure
 from faiss_distill.adapters.copies import copy_of
 from faiss_distill.adapters.parameters import takes_parameters
-from faiss_distill.config import DistillConfig
+from faiss_distill.checks import integer
+from faiss_distill.config import DistillConfig, as_config
 from faiss_distill.errors import InputError
 from faiss_distill.evaluation import NPROBES, Evaluation, QuerySet, measure
 from faiss_distill.exploration import OperatingPoints, explore, settings
@@ -116,7 +117,7 @@ def distill(
         (True, 4000)
     """
     try:
-        config = replace(config or options_of(index) or DistillConfig(), **options)
+        config = replace(as_config(options_of(index) if config is None else config), **options)
     except TypeError as error:
         raise TypeError(f"distill: {str(error).split(') ')[-1]}; see DistillConfig for the options") from None
     trainer = DistillTrainer(
@@ -175,9 +176,7 @@ def evaluate(
         InputError: something else about the arguments is wrong.
     """
     adapter = _open_apart(index, sample)
-    wanted = [p for p in NPROBES if p <= adapter.nlist] if nprobe is None else np.ravel(nprobe).tolist()
-    if not all(isinstance(p, int) and 1 <= p <= adapter.nlist for p in wanted):
-        raise InputError(f"nprobe: expected integers from 1 to nlist={adapter.nlist}, got {wanted}")
+    wanted = [p for p in NPROBES if p <= adapter.nlist] if nprobe is None else _nprobes(nprobe, adapter.nlist)
     state, rows, searched = _open(
         adapter, embeddings, queries, ids, relevant, query_encoder, query_inputs, top_k, sample, progress
     )
@@ -258,6 +257,15 @@ def _open_apart(index: Any, sample: bool = False) -> Adapter:
     return open_to_measure(copy_of(index))
 
 
+def _nprobes(given: Any, nlist: int) -> list[int]:
+    """One nprobe or several, in a list."""
+    several = given if isinstance(given, Iterable) and not isinstance(given, str | bytes) else [given]
+    try:
+        return [integer("nprobe", nprobe, 1, nlist) for nprobe in several]
+    except (InputError, TypeError) as error:  # one can't iterate over an array of one number
+        raise InputError(f"nprobe: expected integers from 1 to nlist={nlist}, got {given!r}") from error
+
+
 def _open(
     adapter: Adapter,
     embeddings: Any,
@@ -273,8 +281,7 @@ def _open(
     """The state of the index, the rows of it that embeddings were passed for, and the queries with exact results."""
     if queries is None:
         raise InputError("queries: expected those to search with, got None")
-    if top_k < 10:
-        raise InputError(f"top_k: expected at least 10, got {top_k}")
+    top_k = integer("top_k", top_k, 10)
     state = adapter.extract()
     labels = adapter.outer_ids(state.ids)
     corpus, rows = inputs.open_corpus(adapter, embeddings, labels, ids, partial=sample)

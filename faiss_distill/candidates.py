@@ -77,6 +77,9 @@ class LocalQueries:
         top: the teacher's Top-K, int64 ``(nq, K)``.
         scores: their scores, float32 ``(nq, K)``.
         limit: queries kept for each document.
+
+    Attributes:
+        width: the most that a document has, no more than ``limit``.
     """
 
     def __init__(self, top: Int64, scores: Float32, limit: int) -> None:
@@ -85,13 +88,13 @@ class LocalQueries:
         order = np.lexsort((-scores.ravel(), documents))
         documents, queries = documents[order], queries[order]
         rank = np.arange(len(documents)) - np.searchsorted(documents, documents)
+        self.width = min(limit, int(rank.max(initial=-1)) + 1)
         kept = rank < limit
         self._documents, self._queries, self._rank = documents[kept], queries[kept], rank[kept]
-        self._limit = limit
 
     def of(self, start: int, stop: int) -> Int64:
-        """Queries of the documents ``start..stop``: int64 ``(stop - start, limit)``, best first, -1 for none."""
+        """Queries of the documents ``start..stop``: int64 ``(stop - start, width)``, best first, -1 for none."""
         low, high = np.searchsorted(self._documents, [start, stop])
-        out = np.full((stop - start, self._limit), -1, dtype=np.int64)
+        out = np.full((stop - start, self.width), -1, dtype=np.int64)
         out[self._documents[low:high] - start, self._rank[low:high]] = self._queries[low:high]
         return out

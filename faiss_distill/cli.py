@@ -29,6 +29,7 @@ from faiss_distill.errors import DistillError, InputError
 from faiss_distill.evaluation import table
 from faiss_distill.exploration import COSTS, QUALITIES
 from faiss_distill.plotting import check_plot
+from faiss_distill.readers import check_file
 from faiss_distill.readers.npy import open_npy
 from faiss_distill.report import plot
 
@@ -318,10 +319,7 @@ def read_index(path: Path) -> Any:
     Raises:
         InputError: no such file, or not a complete index.
     """
-    if not path.is_file():
-        raise InputError(
-            f"index: {'expected a file, got the folder' if path.is_dir() else 'no such file'}: {str(path)!r}"
-        )
+    check_file(path, "index")
     try:
         return faiss.read_index(str(path))
     except RuntimeError as error:
@@ -355,7 +353,7 @@ def write_index(index: Any, path: Path) -> None:
 
 def _check_output(path: Path, size: int, inputs: Sequence[str | Path | None]) -> None:
     """Refuse an output that can't be written, or that would replace one of the inputs, before any work is done."""
-    if path.resolve() in [Path(source).resolve() for source in inputs if source is not None]:
+    if os.path.realpath(path) in [os.path.realpath(source) for source in inputs if source is not None]:
         raise InputError(f"output: expected another file than the inputs, got {str(path)!r}")
     folder = path.parent
     if not folder.is_dir():
@@ -378,6 +376,5 @@ def _read_ids(path: str | None) -> Any:
     """An integer ``.npy`` file, or None."""
     if path is None:
         return None
-    if not Path(path).is_file():
-        raise InputError(f"ids: no such file: {path!r}")
+    check_file(Path(path), "ids")
     return open_npy(Path(path), "ids")

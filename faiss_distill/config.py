@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import enum
-import math
 import re
 from dataclasses import dataclass
 from inspect import getdoc
-from numbers import Real
+from typing import Any
 
+import torch
+
+from faiss_distill.checks import LARGEST, flag, integer, number
 from faiss_distill.errors import InputError
 from faiss_distill.mixture import Mixture
 
@@ -51,6 +53,31 @@ class Encoding(str, enum.Enum):
     FROZEN = "frozen"
 
 
+INTEGERS = {
+    "epochs": 0,
+    "batch_size": 1,
+    "top_k": 10,
+    "patience": 1,
+    "sweeps": 1,
+    "local_queries": 0,
+    "max_queries": 100,
+    "block_rows": 256,
+    "nprobe": 1,
+    "seed": 0,
+    "fill_to": 0,
+}
+"""The least that each option may be."""
+MAX_SEED = 2**64 - 1
+"""The largest that torch takes."""
+WEIGHT = (f"a number of at least 0 and at most {LARGEST:g}", 0.0, LARGEST, True)
+SHARE = ("a number between 0 and 1", 0.0, 1.0, False)
+POSITIVE = (f"a positive number from {1 / LARGEST:g} to {LARGEST:g}", 1 / LARGEST, LARGEST, True)
+NUMBERS: dict[str, tuple[str, float, float, bool]] = {
+    **dict.fromkeys(("local_weight", "self_weight", "global_weight", "max_scan_increase"), WEIGHT),
+    **dict.fromkeys(("validation_fraction", "confidence", "learning_rate"), SHARE),
+    **dict.fromkeys(("temperature", "centroid_rate", "codebook_rate", "query_encoder_rate"), POSITIVE),
+}
+"""The range of each option: in words, its ends, and whether these belong to it."""
 ENUMS: dict[str, type[enum.Enum]] = {"loss": Loss, "learn": Learn, "assignment": Assignment, "encoding": Encoding}
 
 
@@ -110,7 +137,7 @@ class DistillConfig:
         judge_half_nprobe: a result that loses overlap@10 at half the judged nprobe, beyond chance, is not kept either.
         block_rows: corpus rows held in memory at a time.
         nprobe: judge the result at this many lists probed, instead of the index's own ``nprobe``.
-        seed: seeds the split, the sampling and the bootstrap.
+        seed: seeds the split, the sampling and the bootstrap; below 2**64.
         device: torch device of the training and the encoding, such as ``"cpu"`` or ``"cuda"``.
         progress: show progress bars, when the standard error is a terminal.
 
@@ -157,37 +184,23 @@ class DistillConfig:
             if name == "assignment" and self.assignment is None:
                 continue
             try:
-                object.__setattr__(self, name, kind(getattr(self, name)))
+                self._set(name, kind(getattr(self, name)))
             except ValueError:
                 names = ", ".join(repr(e.value) for e in kind)
                 raise InputError(f"{name}: expected one of {names}, got {getattr(self, name)!r}") from None
-        at_least = {"epochs": 0, "batch_size": 1, "top_k": 10, "patience": 1, "sweeps": 1, "local_queries": 0}
-        at_least |= {"max_queries": 100, "block_rows": 256, "nprobe": 1, "seed": 0, "fill_to": 0}
-        for name, low in at_least.items():
-            value = getattr(self, name)
-            if value is None and name in ("batch_size", "nprobe"):
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < low:
-                raise InputError(f"{name}: expected an integer of at least {low}, got {value!r}")
-        for name in ("local_weight", "self_weight", "global_weight", "max_scan_increase"):
-            if not (_is_number(getattr(self, name)) and getattr(self, name) >= 0):
-                raise InputError(f"{name}: expected a number of at least 0, got {getattr(self, name)!r}")
-        for name in ("validation_fraction", "confidence", "learning_rate"):
-            if not (_is_number(getattr(self, name)) and 0 < getattr(self, name) < 1):
-                raise InputError(f"{name}: expected a number between 0 and 1, got {getattr(self, name)!r}")
-        for name in ("temperature", "centroid_rate", "codebook_rate", "query_encoder_rate"):
-            value = getattr(self, name)
-            if value is None and name != "query_encoder_rate":
-                continue
-            if not (_is_number(value) and 0 < value < math.inf):
-                raise InputError(f"{name}: expected a positive number, got {value!r}")
+        for name, least in INTEGERS.items():
+            if getattr(self, name) is not None or name not in ("batch_size", "nprobe"):
+                self._set(name, integer(name, getattr(self, name), least, MAX_SEED if name == "seed" else None))
+        for name, (expected, low, high, ends) in NUMBERS.items():
+            if getattr(self, name) is not None or name not in ("temperature", "centroid_rate", "codebook_rate"):
+                self._set(name, number(name, getattr(self, name), expected, low, high, ends))
+        expected, hint = f"between 1 and top_k={self.top_k}", "; set it with top_k"
+        self._set("perplexity", number("perplexity", self.perplexity, expected, 1, self.top_k, False, hint))
         for name in ("balance", "judge_half_nprobe", "progress"):
-            if not isinstance(getattr(self, name), bool):
-                raise InputError(f"{name}: expected True or False, got {getattr(self, name)!r}")
-        if not (_is_number(self.perplexity) and 1 < self.perplexity < self.top_k):
-            raise InputError(
-                f"perplexity: expected between 1 and top_k={self.top_k}, got {self.perplexity!r}; set it with top_k"
-            )
+            self._set(name, flag(name, getattr(self, name)))
+        if not isinstance(self.device, str | torch.device):
+            raise InputError(f"device: expected a torch device or its name, got {self.device!r}")
+        self._set("device", str(self.device))
         if self.encoding is Encoding.FROZEN and self.lists is not Assignment.FIXED:
             raise InputError(
                 f"assignment: expected 'fixed' with encoding='frozen', got {self.lists.value!r}; a code belongs "
@@ -197,6 +210,10 @@ class DistillConfig:
             raise InputError(
                 f"candidates: expected others to rank a document against, got {self.candidates!r}; add in_batch"
             )
+
+    def _set(self, name: str, value: Any) -> None:
+        """Make a field what it was checked to be."""
+        object.__setattr__(self, name, value)
 
     @property
     def lists(self) -> Assignment:
@@ -215,8 +232,17 @@ class DistillConfig:
         return max(self.top_k, self.mixture.depth("top"))
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
+def as_config(config: Any) -> DistillConfig:
+    """``config``, or the defaults for None.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if config is None:
+        return DistillConfig()
+    if not isinstance(config, DistillConfig):
+        raise InputError(f"config: expected a DistillConfig, got {type(config).__name__}; or pass **options")
+    return config
 
 
 def field_notes() -> dict[str, str]:

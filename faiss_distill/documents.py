@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from faiss_distill import query_encoders
 from faiss_distill.adapters import Adapter
@@ -17,6 +16,7 @@ from faiss_distill.additive_encoding import AdditiveEncoder
 from faiss_distill.candidates import LocalQueries
 from faiss_distill.config import Assignment, DistillConfig, Encoding
 from faiss_distill.encoding import QueryAwareEncoder, closeness
+from faiss_distill.progress import progress_bar
 from faiss_distill.queries import Queries
 from faiss_distill.readers import Vectors
 from faiss_distill.routing import best_lists, probing
@@ -173,9 +173,7 @@ class Documents:
             kind = QueryAwareEncoder if student.codebooks.ndim == 3 else AdditiveEncoder
             offset = self._offset(student, queries)
             encoder = kind(queries, student.codebooks.detach(), student.metric, self._config, offset)
-        with tqdm(
-            total=self.corpus.n, desc="encode", unit="docs", disable=None if self._config.progress else True
-        ) as bar:
+        with progress_bar(self.corpus.n, "encode", "docs", self._config.progress) as bar:
             for part, vectors in self._blocks(student):
                 opened = torch.from_numpy(lists[part]).to(self.device)
                 if encoder is None:
@@ -238,7 +236,8 @@ class Documents:
 
     def _blocks(self, student: Student) -> Iterator[tuple[slice, Tensor]]:
         """The corpus behind the transforms, on the device."""
-        rows = max(1, min(self._config.block_rows, 2**24 // len(student.centroids)))  # scores of lists within 64 MiB
+        width = max(len(student.centroids), self._local.width)  # scores of lists within 64 MiB, queries within 128
+        rows = max(1, min(self._config.block_rows, 2**24 // width))
         for start, block in self.corpus.blocks(rows):
             yield slice(start, start + len(block)), torch.from_numpy(self.adapter.transform(block)).to(self.device)
 

@@ -144,6 +144,12 @@ def closeness(local: Tensor, dtype: torch.dtype) -> Tensor:
     return (local >= 0) / (1 + rank / HALF)
 
 
+def block_of(tables: int, directions: int) -> int:
+    """Documents in a block, of which each takes so many numbers: 16 or more, unless the directions are very many."""
+    few = max(16, min(256, 2**21 // tables))
+    return max(1, min(few, 2**21 // directions))
+
+
 class QueryAwareEncoder:
     r"""Query-aware codes for one set of training queries.
 
@@ -175,11 +181,11 @@ class QueryAwareEncoder:
         self.hessian = torch.eye(d, device=queries.device) + config.global_weight * d * (covariance / scale)
         self.scale = float(scale.sqrt()) * (1 if metric is Metric.INNER_PRODUCT else 2)
 
-    def block_size(self) -> int:
+    def block_size(self, directions: int) -> int:
         """Documents to encode at a time, so that a block's tables and directions stay within 2**21 numbers each."""
-        (n_segments, ksub, dsub), directions = self.codebooks.shape, self.config.local_queries + 1
+        n_segments, ksub, dsub = self.codebooks.shape
         own = directions * ksub if dsub > 2 * directions else dsub**2  # of one segment at a time
-        return max(16, min(256, 2**21 // max(n_segments * ksub, n_segments * dsub * directions, own)))
+        return block_of(max(n_segments * ksub, own), n_segments * dsub * directions)
 
     def directions(self, vectors: Tensor, local: Tensor) -> tuple[Tensor, Tensor]:
         """The score-error directions of ``vectors (n, d)`` and their weights: ``(n, R, d)`` and ``(n, R)``.
@@ -206,7 +212,7 @@ class QueryAwareEncoder:
 
         The search for them begins at the codes ``start``, or at the nearest codewords.
         """
-        size = self.block_size()
+        size = self.block_size(local.shape[1] + 1)
         blocks = []
         for i in range(0, len(vectors), size):
             part = slice(i, i + size)

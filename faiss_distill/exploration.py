@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from faiss.contrib.evaluation import OperatingPointsWithRanges
-from tqdm import tqdm
 
 from faiss_distill.adapters import Adapter
 from faiss_distill.adapters.parameters import ranges, set_parameters, text_of
+from faiss_distill.checks import LARGEST, number
 from faiss_distill.errors import InputError
 from faiss_distill.evaluation import OperatingPoint, QuerySet, columns_of, lined_up, measure_point
 from faiss_distill.plotting import check_plot, log_axis, new_figure
+from faiss_distill.progress import counted
 
 COSTS = {"distances": "distances computed per query", "latency_ms": "milliseconds per query"}
 QUALITIES = tuple(
@@ -55,6 +56,7 @@ class OperatingPoints:
             >>> points.cheapest(0.45).nprobe
             2
         """
+        at_least = number("at_least", at_least, "a number", -LARGEST, LARGEST)
         for point in self.front:
             if getattr(point, self.quality) >= at_least:
                 return point
@@ -152,21 +154,33 @@ def settings(
     Raises:
         InputError: one of ``wanted``, ``quality`` and ``cost`` is not known, or needs labels that there are not.
     """
-    if cost not in COSTS:
+    if not (isinstance(cost, str) and cost in COSTS):
         raise InputError(f"cost: expected one of {', '.join(COSTS)}, got {cost!r}")
     qualities = [name for name in QUALITIES if labelled or not name.startswith(("mrr", "label"))]
-    if quality not in qualities:
-        hint = "; those of labels need relevant=" if quality in QUALITIES else ""
+    if not (isinstance(quality, str) and quality in qualities):
+        hint = "; those of labels need relevant=" if isinstance(quality, str) and quality in QUALITIES else ""
         raise InputError(f"quality: expected one of {', '.join(qualities)}, got {quality!r}{hint}")
     offered = ranges(adapter.index)
-    tried = {name: sorted(set(values)) for name, values in (offered if wanted is None else wanted).items()}
-    for name, values in tried.items():
+    if not isinstance(wanted, Mapping | None):
+        raise InputError(f"parameters: expected a mapping from names to values, got {type(wanted).__name__}")
+    tried = {}
+    for name, values in (offered if wanted is None else wanted).items():
         if name not in offered:
             raise InputError(f"parameters: expected some of {', '.join(offered) or 'none'}, got {name!r}")
-        top = adapter.nlist if name == "nprobe" else float("inf")
-        if not values or values[0] < 1 or values[-1] > top:
-            raise InputError(f"parameters: expected values of {name} from 1 to {top}, got {values}")
+        tried[name] = _values(name, values, adapter.nlist if name == "nprobe" else LARGEST)
     return tried
+
+
+def _values(name: str, values: Any, top: float) -> list[float]:
+    """The values to try of a parameter, ascending."""
+    try:
+        found = sorted({number(name, value, "", 1, top) for value in values})
+        if not found or (name != "k_factor_rf" and not all(value.is_integer() for value in found)):
+            raise InputError(name)
+    except (InputError, TypeError) as error:
+        kind = "numbers" if name == "k_factor_rf" else "integers"
+        raise InputError(f"parameters: expected {kind} from 1 to {top:g} for {name}, got {values!r}") from error
+    return found
 
 
 def explore(
@@ -195,8 +209,8 @@ def explore(
         space.add_range(name, values)
     measured: dict[str, OperatingPoint] = {}
     order = space.sample_experiments(0) if space.num_experiments() > 1 else [0]
-    for number in tqdm(order, "operating points", disable=None if progress else True, leave=False):
-        key = space.cno_to_key(number)
+    for experiment in counted(order, "operating points", "points", progress):
+        key = space.cno_to_key(experiment)
         if not space.should_run_experiment(key):
             continue
         values = space.get_parameters(key)

@@ -6,6 +6,7 @@ The rest of a string is faiss's own grammar and goes to ``faiss.index_factory`` 
 from __future__ import annotations
 
 import difflib
+import inspect
 import re
 from dataclasses import fields
 from typing import Any, NamedTuple
@@ -13,11 +14,14 @@ from typing import Any, NamedTuple
 import faiss
 import numpy as np
 
-from faiss_distill.config import DistillConfig, Loss
+from faiss_distill.checks import integer
+from faiss_distill.config import DistillConfig, Loss, as_config
 from faiss_distill.errors import InputError
+from faiss_distill.ids import NOTHING, as_ids
 from faiss_distill.mixture import GRAMMAR, TERM
-from faiss_distill.readers import open_vectors
+from faiss_distill.readers import Vectors, open_vectors
 from faiss_distill.report import DistillReport
+from faiss_distill.state import Int64
 from faiss_distill.trainer import DistillTrainer
 
 TOKEN = re.compile(r"(?:(?P<faiss>.*),)?(?P<token>Distill(?:\((?P<options>.*)\))?)")
@@ -30,6 +34,8 @@ GRAMMAR_OF_FAISS = (
     "Flat, PQ16, PQ16x4fsr, SQ8, RQ8x8, LSQ8x8, PRQ4x2x8, RaBitQ; RFlat, Refine(SQ8)"
 )
 """For people; what it is, faiss decides."""
+MAX_D = 2**20
+"""Dimensions, at most: far beyond any embedding, and short of what memory faiss's tables of it would take."""
 WORDS = {"True": True, "False": False, "None": None}
 
 
@@ -152,13 +158,13 @@ def index_factory(d: int, factory: str, metric: int = faiss.METRIC_L2) -> Any:
         'IndexIVFPQ'
     """
     plain, config = parse(factory)
+    d, metric = integer("d", d, 1, MAX_D), _metric(metric)
     try:
         index: Any = faiss.index_factory(d, plain, metric)
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         begin, end = _offending(d, plain, metric)
-        message = re.sub(r"^Error in .*? at \S+:\d+: (Error: )?", "", str(error).splitlines()[-1])
         raise InputError(
-            f"factory: faiss can't build {plain!r}: {message}; it knows, in this order, {GRAMMAR_OF_FAISS}\n"
+            f"factory: faiss can't build {plain!r}: {_reason(error)}; it knows, in this order, {GRAMMAR_OF_FAISS}\n"
             f"{_pointer(factory, begin, end)}"
         ) from error
     if config is not None:
@@ -167,6 +173,19 @@ def index_factory(d: int, factory: str, metric: int = faiss.METRIC_L2) -> Any:
 
 
 OPTIONS = "_distill_config"
+
+
+def _metric(metric: Any) -> int:
+    known = isinstance(metric, int | np.integer) and metric in (faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT)
+    if not known or isinstance(metric, bool):
+        raise InputError(f"metric: expected faiss.METRIC_L2 or faiss.METRIC_INNER_PRODUCT, got {metric!r}")
+    return int(metric)
+
+
+def _reason(error: BaseException) -> str:
+    """What faiss says, without where in its sources."""
+    said = str(error).splitlines() or [type(error).__name__]
+    return re.sub(r"^Error in .*? at \S+:\d+: (Error: )?", "", said[-1])
 
 
 def _offending(d: int, plain: str, metric: int) -> tuple[int, int]:
@@ -187,7 +206,7 @@ def _offending(d: int, plain: str, metric: int) -> tuple[int, int]:
 def _builds(d: int, factory: str, metric: int) -> bool:
     try:
         faiss.index_factory(d, factory, metric)
-    except RuntimeError:
+    except (RuntimeError, MemoryError):
         return False
     return True
 
@@ -224,31 +243,61 @@ def build(
         UnsupportedIndexError: the index can't be tuned.
     """
     plain, own = parse(factory)
-    corpus = open_vectors(embeddings, "embeddings")
     if config is not None and own is None:
         raise InputError(f"config: expected it with a factory string that ends in Distill, got {factory!r}")
-    settled = config or own or DistillConfig()
-    stored = None if ids is None else np.ascontiguousarray(ids, dtype=np.int64)
-    if stored is not None and stored.shape != (corpus.n,):
-        raise InputError(f"ids: expected {corpus.n} integers, one a row, got shape {stored.shape}")
+    settled = as_config(own if config is None else config)
+    inspect.signature(DistillTrainer).bind(None, **options)  # an unknown one is a TypeError before all the work
+    corpus = open_vectors(embeddings, "embeddings")
+    if corpus.n == 0 or corpus.d == 0:
+        raise InputError(f"embeddings: expected at least one vector, got shape {(corpus.n, corpus.d)}")
+    stored = None if ids is None else _ids_to_store(ids, corpus.n)
     index = index_factory(corpus.d, plain, metric)
     if nprobe is not None:
-        try:
-            faiss.ParameterSpace().set_index_parameter(index, "nprobe", nprobe)
-        except RuntimeError as error:
-            raise InputError(f"nprobe: expected None for {plain!r}, which has no lists, got {nprobe}") from error
+        _set_nprobe(index, plain, nprobe)
     corpus.check_finite(settled.block_rows, settled.progress)
-    index.train(_training_rows(index, corpus, settled))
-    for start, block in corpus.blocks(settled.block_rows):
-        if stored is None and not isinstance(index, faiss.IndexIDMap):
-            index.add(block)
-        else:
-            part = np.arange(start, start + len(block)) if stored is None else stored[start : start + len(block)]
-            index.add_with_ids(block, part)
+    _fill(index, corpus, stored, settled)
     if own is None:
         return Built(index, None)
-    trainer = DistillTrainer(index, embeddings, queries, ids=ids, config=settled, **options)
+    trainer = DistillTrainer(index, embeddings, queries, ids=stored, config=settled, **options)
     return Built(index, trainer.train())
+
+
+def _ids_to_store(ids: Any, n: int) -> Int64:
+    stored = as_ids(ids, "ids")
+    if stored.shape != (n,):
+        raise InputError(f"ids: expected {n} integers, one a row, got shape {stored.shape}")
+    if (stored == NOTHING).any():
+        raise InputError("ids: expected others than -1, which faiss returns where it found nothing, got it")
+    return stored
+
+
+def _set_nprobe(index: Any, plain: str, nprobe: Any) -> None:
+    nprobe = integer("nprobe", nprobe, 1)
+    try:
+        faiss.ParameterSpace().set_index_parameter(index, "nprobe", nprobe)
+    except RuntimeError as error:
+        raise InputError(f"nprobe: expected None for {plain!r}, which has no lists, got {nprobe}") from error
+
+
+def _fill(index: Any, corpus: Vectors, stored: Int64 | None, config: DistillConfig) -> None:
+    """Train the index and add the corpus, under the ids to be ``stored`` or the rows' numbers."""
+    try:
+        index.train(_training_rows(index, corpus, config))
+    except RuntimeError as error:
+        raise InputError(
+            f"embeddings: expected enough to train {type(index).__name__} on, got {corpus.n}: {_reason(error)}"
+        ) from error
+    for start, block in corpus.blocks(config.block_rows):
+        if stored is None and not isinstance(index, faiss.IndexIDMap):
+            index.add(block)
+            continue
+        part = np.arange(start, start + len(block)) if stored is None else stored[start : start + len(block)]
+        try:
+            index.add_with_ids(block, part)
+        except RuntimeError as error:
+            raise InputError(
+                f"ids: expected None for an {type(index).__name__}, which keeps none, got some; put it into an IDMap"
+            ) from error
 
 
 def _training_rows(index: Any, corpus: Any, config: DistillConfig) -> Any:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from faiss_distill import provenance, shift
 from faiss_distill.adapters import Adapter
 from faiss_distill.errors import InputError, UnsupportedIndexError
+from faiss_distill.ids import NOTHING, as_ids, examples
 from faiss_distill.readers import Vectors, open_vectors
 from faiss_distill.state import Float32, IndexState, Int64, Metric
 
@@ -45,6 +45,7 @@ def open_corpus(
         InputError: wrong dimension, none at all, or embeddings and stored ids are not one to one.
     """
     kept: Int64 | None = None
+    ids = None if ids is None else as_ids(ids, "ids")
     if embeddings is None:
         own = adapter.vectors
         if own is None:
@@ -68,7 +69,7 @@ def open_corpus(
             f"with a sample"
         )
     if partial and adapter.takes_a_sample and ids is not None:
-        held = np.flatnonzero(np.isin(labels, _integers(ids, "ids")))
+        held = np.flatnonzero(np.isin(labels, ids))
         if len(held) == 0:
             raise InputError("ids: expected ids that the index holds, got none that it does")
     rows = _rows_of(labels[held], corpus.n, ids)
@@ -105,7 +106,7 @@ def positions(labels: Int64, ids: Int64) -> Int64:
     return np.where(labels[order[at]] == ids, order[at], -1)
 
 
-def _rows_of(labels: Int64, n_embeddings: int, ids: Any) -> Int64:
+def _rows_of(labels: Int64, n_embeddings: int, ids: Int64 | None) -> Int64:
     """Row of the embeddings for each of ``labels``."""
     n = len(labels)
     if ids is None:
@@ -120,36 +121,28 @@ def _rows_of(labels: Int64, n_embeddings: int, ids: Any) -> Int64:
                 f"ones were removed from the index, pass embeddings[:{n}]"
             )
         return labels
-    ids = _integers(ids, "ids")
-    if ids.shape != (n_embeddings,) or ids.dtype.kind not in "iu":
-        raise InputError(f"ids: expected {n_embeddings} integers, one a row, got {ids.dtype} of shape {ids.shape}")
-    ids = ids.astype(np.int64)
+    if ids.shape != (n_embeddings,):
+        raise InputError(f"ids: expected {n_embeddings} integers, one a row, got shape {ids.shape}")
+    if (ids == NOTHING).any():
+        raise InputError(
+            "ids: expected others than -1, which faiss returns where it found nothing, got it; such a vector needs "
+            "another id"
+        )
     order = np.argsort(ids, kind="stable")
     ordered = ids[order]
     doubles = ordered[1:][ordered[1:] == ordered[:-1]]
     if len(doubles):
-        raise InputError(f"ids: expected distinct ids, got {len(doubles)} repeated ({_examples(doubles)})")
+        raise InputError(f"ids: expected distinct ids, got {len(doubles)} repeated ({examples(doubles)})")
     missing = np.setdiff1d(labels, ordered)
     if len(missing):
         raise InputError(
-            f"ids: expected the ids of all {n} stored vectors, {len(missing)} are missing ({_examples(missing)}); "
+            f"ids: expected the ids of all {n} stored vectors, {len(missing)} are missing ({examples(missing)}); "
             f"a sample will do with encoding='frozen'"
         )
     if n_embeddings > n:
         extra = np.setdiff1d(ordered, labels)
-        raise InputError(f"ids: expected only ids that the index holds, got {len(extra)} others ({_examples(extra)})")
+        raise InputError(f"ids: expected only ids that the index holds, got {len(extra)} others ({examples(extra)})")
     return order[np.searchsorted(ordered, labels)]
-
-
-def _integers(values: Any, name: str) -> NDArray[Any]:
-    try:
-        return np.asarray(values)
-    except ValueError as error:
-        raise InputError(f"{name}: expected an array of integers, got rows of unequal length") from error
-
-
-def _examples(values: Int64) -> str:
-    return ", ".join(map(str, values[:5].tolist())) + (", ..." if len(values) > 5 else "")
 
 
 def check_corpus(adapter: Adapter, state: IndexState, corpus: Vectors, rng: np.random.Generator) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from faiss_distill.errors import InputError
 
 GRAMMAR = "in_batch, gt, gt:S, topK, topK:S, hardK, hardK:S or randomN, joined by +"
-TERM = re.compile(r"(?:(gt)|(top|hard|random)([1-9]\d*))(?::([1-9]\d*))?")
+TERM = re.compile(r"(?:(gt)|(top|hard|random)([1-9]\d{0,17}))(?::([1-9]\d{0,17}))?")
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,12 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from faiss_distill.config import DistillConfig, Learn
 from faiss_distill.documents import Documents
+from faiss_distill.errors import InputError
 from faiss_distill.objective import Objective, Selection, spread
+from faiss_distill.progress import progress_bar
 from faiss_distill.state import IndexState
 from faiss_distill.students import Student, student_of
 
@@ -41,6 +42,9 @@ def optimise(
 
     Returns:
         The best student, for each epoch its loss and selection score, and which epoch was best.
+
+    Raises:
+        InputError: the loss is no longer finite.
     """
     student = student_of(state, query_encoder).to(documents.device)
     generator = torch.Generator().manual_seed(config.seed)
@@ -71,7 +75,7 @@ def optimise(
     history: list[dict[str, float | None]] = [
         {"epoch": 0, "loss": None, "overlap_at_10": best_score, "codes_scanned": scanned}
     ]
-    with tqdm(total=steps, desc="distil", unit="steps", disable=None if config.progress else True) as bar:
+    with progress_bar(steps, "distil", "steps", config.progress) as bar:
         for epoch in range(1, config.epochs + 1):
             objective.refresh(student)
             total = 0.0
@@ -84,9 +88,14 @@ def optimise(
                 scheduler.step()
                 total += value.item()
                 bar.update()
+            loss = total / (n_queries // batch)
+            if not math.isfinite(loss):
+                raise InputError(
+                    f"learning_rate: expected a rate, temperature and weights at which the loss stays finite, got "
+                    f"{loss} in epoch {epoch}; lower learning_rate, centroid_rate or codebook_rate"
+                )
             documents.renew(student)
             score, scanned = selection(student)
-            loss = total / (n_queries // batch)
             history.append({"epoch": epoch, "loss": loss, "overlap_at_10": score, "codes_scanned": scanned})
             bar.set_postfix({"selection overlap@10": f"{score:.4f}"})
             if (score > best_score and scanned <= limit) or (epoch == 1 and not start_counts):

@@ -236,10 +236,14 @@ def lost(sample: Sample, reading: Reading, others: Sample | None = None) -> Bool
     return np.asarray((rank > LOST) & (reading.distance > SAME * sample.scale))
 
 
+def _moved_by(offset: int) -> Callable[[Sample], Bool]:
+    return lambda sample: np.asarray(sample.moved == offset)
+
+
 def wrong_rows(sample: Sample, rng: np.random.Generator) -> str | None:
     """Which rows are others than those that were added, in words; None if none are."""
     for offset in OFFSETS:
-        found = _where(sample, lambda s, k=offset: s.moved == k, 0.5, rng)
+        found = _where(sample, _moved_by(offset), 0.5, rng)
         if found is not None:
             return f"{found}: row i fits the code of row i {'-' if offset < 0 else '+'} {abs(offset)}; {CHECK}"
     found = _where(sample, lambda s: lost(s, s.plain, sample), MISPLACED, rng)

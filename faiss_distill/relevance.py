@@ -11,6 +11,8 @@ import numpy as np
 import scipy.sparse
 
 from faiss_distill.errors import InputError
+from faiss_distill.ids import as_array, as_ids, examples, from_integers, is_integer
+from faiss_distill.readers.files import check_file
 from faiss_distill.readers.npy import open_npy
 from faiss_distill.readers.qrels import read_qrels
 from faiss_distill.state import Int64
@@ -22,7 +24,8 @@ def open_relevant(relevant: Any, n_queries: int, labels: Int64, name: str) -> In
     Args:
         relevant: one of
 
-            - integers ``(n_queries,)`` or ``(n_queries, r)``, -1 where there is none, as an array or tensor;
+            - integers ``(n_queries,)`` or ``(n_queries, r)``, -1 where there is none, as an array or tensor; unsigned
+              ones as :mod:`faiss_distill.ids` has them;
             - a list of what each query has, in one of the forms of the next item;
             - a mapping from query rows to an id, a sequence of ids, or a mapping from ids to grades, of which those
               above 0 are relevant; rows that it lacks have none;
@@ -62,8 +65,7 @@ def open_relevant(relevant: Any, n_queries: int, labels: Int64, name: str) -> In
 
 def _read(path: Path, name: str) -> Any:
     """What a file holds: an array, or the mapping of qrels."""
-    if not path.is_file():
-        raise InputError(f"{name}: no such file: {str(path)!r}")
+    check_file(path, name)
     if path.suffix == ".npy":
         return open_npy(path, name)
     try:
@@ -74,18 +76,12 @@ def _read(path: Path, name: str) -> Any:
 
 def _from_array(relevant: Any, n_queries: int, name: str) -> Int64:
     """Of an array or tensor ``(n_queries,)`` or ``(n_queries, r)``, or an array of lists."""
-    try:
-        array = np.asarray(relevant.detach().cpu() if hasattr(relevant, "detach") else relevant)
-    except (TypeError, ValueError, RuntimeError) as error:  # a sparse tensor, bfloat16
-        raise InputError(f"{name}: expected an array of integers, got {type(relevant).__name__}: {error}") from error
+    array = as_array(relevant, name)
     if array.dtype == object and array.ndim == 1:
         return _from_lists(array.tolist(), n_queries, name)
     if array.dtype.kind not in "iu" or array.ndim not in (1, 2) or len(array) != n_queries:
         raise _misshapen(name, n_queries, f"{array.dtype} of shape {array.shape}", array.dtype.kind in "SU")
-    too_large = array[array > np.iinfo(np.int64).max]  # of uint64; they would turn negative
-    if len(too_large):
-        raise _not_held(name, too_large.tolist())
-    return np.asarray(array[:, None] if array.ndim == 1 else array, dtype=np.int64)
+    return as_ids(array[:, None] if array.ndim == 1 else array, name)
 
 
 def _from_lists(relevant: Sequence[Any], n_queries: int, name: str) -> Int64:
@@ -98,11 +94,11 @@ def _from_lists(relevant: Sequence[Any], n_queries: int, name: str) -> Int64:
 def _from_mapping(relevant: Mapping[Any, Any], n_queries: int, name: str) -> Int64:
     """Of a mapping from query rows to ids, or to grades of ids."""
     keys = list(relevant)
-    bad = [key for key in keys if not _is_integer(type(key)) or not 0 <= key < n_queries]
+    bad = [key for key in keys if not is_integer(type(key)) or not 0 <= key < n_queries]
     if bad:
         raise InputError(
             f"{name}: expected query rows 0..{n_queries - 1}, got {len(bad)} others "
-            f"({_examples(list(map(repr, bad)))}); if these are "
+            f"({examples(list(map(repr, bad)))}); if these are "
             f"ids of queries, read the file with read_qrels(path, query_ids=...), which turns them into rows"
         )
     return _from_values(np.array(keys, dtype=np.int64), relevant.values(), n_queries, name)
@@ -123,16 +119,12 @@ def _from_values(rows: Int64, values: Iterable[Any], n_queries: int, name: str) 
     """Of what each of ``rows`` has: an id, some ids, or grades of ids."""
     found = [_ids(value, name) for value in values]
     ids = list(chain.from_iterable(found))
-    wrong = [kind for kind in set(map(type, ids)) if not _is_integer(kind)]
+    wrong = [kind for kind in set(map(type, ids)) if not is_integer(kind)]
     if wrong:
         got = f"ids of type {', '.join(sorted(kind.__name__ for kind in wrong))}"
         raise _misshapen(name, n_queries, got, any(issubclass(kind, str | bytes) for kind in wrong))
-    try:
-        flat = np.array(ids, dtype=np.int64)
-    except OverflowError as error:
-        limits = np.iinfo(np.int64)
-        raise _not_held(name, [i for i in ids if not limits.min <= i <= limits.max]) from error
-    return _padded(np.repeat(rows, np.array(list(map(len, found)), dtype=np.int64)), flat, n_queries)
+    counts = np.array(list(map(len, found)), dtype=np.int64)
+    return _padded(np.repeat(rows, counts), from_integers(ids, name), n_queries)
 
 
 def _ids(value: Any, name: str) -> list[Any]:
@@ -173,10 +165,6 @@ def _tidied(ids: Int64) -> Int64:
     return np.ascontiguousarray(out[:, : (~padding).sum(axis=1).max(initial=1)])
 
 
-def _is_integer(kind: type) -> bool:
-    return issubclass(kind, int | np.integer) and kind is not bool
-
-
 def _misshapen(name: str, n_queries: int, got: str, strings: bool = False) -> InputError:
     hint = "; turn them into the ids of the index first, as read_qrels(path, document_ids=...) does" if strings else ""
     return InputError(f"{name}: expected integers ({n_queries},) or ({n_queries}, r), one row a query, got {got}{hint}")
@@ -184,10 +172,5 @@ def _misshapen(name: str, n_queries: int, got: str, strings: bool = False) -> In
 
 def _not_held(name: str, ids: Sequence[int]) -> InputError:
     return InputError(
-        f"{name}: expected ids that the index holds, got {len(ids)} others ({_examples(ids)}); "
-        f"leave them out, or put -1"
+        f"{name}: expected ids that the index holds, got {len(ids)} others ({examples(ids)}); leave them out, or put -1"
     )
-
-
-def _examples(values: Sequence[Any]) -> str:
-    return ", ".join(map(str, values[:5])) + (", ..." if len(values) > 5 else "")

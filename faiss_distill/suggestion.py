@@ -12,13 +12,16 @@ from typing import Any
 import faiss
 import numpy as np
 
+from faiss_distill.checks import LARGEST, integer, number
 from faiss_distill.config import DistillConfig
 from faiss_distill.description import METRIC_NAMES, parts
 from faiss_distill.errors import InputError
-from faiss_distill.factory import rows_to_train_on
+from faiss_distill.factory import MAX_D, rows_to_train_on
 
 POINTS = 39
 """Training vectors a centroid, below which faiss warns."""
+MAX_N = 2**40
+"""Vectors, at most: faiss's guidelines end long before."""
 LISTS_FROM = 10_000
 """Vectors from which lists are worth their quantizer."""
 GRAPH_FROM = 16_384
@@ -99,14 +102,10 @@ def suggest(n: int, d: int, bytes_per_vector: float, metric: int = faiss.METRIC_
         >>> suggest(60_000, 384, 16).factory
         'OPQ16,IVF1024,PQ16np,Distill'
     """
-    for name, value in (("n", n), ("d", d)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise InputError(f"{name}: expected a positive integer, got {value!r}")
-    if not isinstance(bytes_per_vector, int | float) or not bytes_per_vector >= 1:
-        raise InputError(f"bytes_per_vector: expected a number of at least 1, got {bytes_per_vector!r}")
-    if metric not in METRIC_NAMES:
+    n, d = integer("n", n, 1, MAX_N), integer("d", d, 1, MAX_D)
+    bytes_per_vector = number("bytes_per_vector", bytes_per_vector, "a number of at least 1", 1, LARGEST)
+    if not isinstance(metric, int | np.integer) or metric not in METRIC_NAMES:
         raise InputError(f"metric: expected faiss.METRIC_L2 or faiss.METRIC_INNER_PRODUCT, got {metric!r}")
-    n, d = int(n), int(d)
     nlist, coarse, reasons = _lists(n)
     transform, codes, why = _codes(n, d, int(bytes_per_vector))
     reasons += why

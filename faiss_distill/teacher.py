@@ -11,9 +11,9 @@ import torch
 from faiss.contrib.exhaustive_search import knn_ground_truth
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from faiss_distill.metrics import all_but
+from faiss_distill.progress import progress_bar
 from faiss_distill.readers import Vectors
 from faiss_distill.state import Float32, Int64, Metric
 from faiss_distill.students import similarity
@@ -67,8 +67,7 @@ class Teacher:
         return ids, scores
 
     def _blocks(self, corpus: Vectors) -> Iterator[Float32]:
-        bar = tqdm(total=corpus.n, desc="teacher", unit="docs", disable=None if self.progress else True)
-        with bar:
+        with progress_bar(corpus.n, "teacher", "docs", self.progress) as bar:
             for _, block in corpus.blocks(self.block_rows):
                 yield F.normalize(torch.from_numpy(block)).numpy() if self.normalize else block
                 bar.update(len(block))

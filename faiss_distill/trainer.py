@@ -18,7 +18,7 @@ from torch import nn
 from faiss_distill import inputs, query_encoders
 from faiss_distill.adapters import open_index
 from faiss_distill.adapters.copies import copy_of
-from faiss_distill.config import Assignment, DistillConfig, Encoding
+from faiss_distill.config import Assignment, DistillConfig, Encoding, as_config
 from faiss_distill.documents import Documents, Taught
 from faiss_distill.errors import InputError
 from faiss_distill.evaluation import NPROBES, Evaluation, QuerySet, measure, probing, search
@@ -120,14 +120,11 @@ class DistillTrainer:
         config: DistillConfig | None = None,
     ) -> None:
         """Check everything, load the queries and split them."""
-        self.config = config = config or DistillConfig()
+        self.config = config = as_config(config)
         self.start_counts = True
         self.seconds: dict[str, float] = {}
         rng = np.random.default_rng(config.seed)
-        try:
-            self._device = torch.empty(0, device=config.device).device
-        except (RuntimeError, AssertionError) as error:
-            raise InputError(f"device: expected one that torch can use, got {config.device!r}: {error}") from error
+        self._device = _device(config.device)
         with self._phase("check"):
             self._adapter = adapter = open_index(index)
             self._index, self._inplace = index, inplace
@@ -147,7 +144,7 @@ class DistillTrainer:
             # What can be taught: all stored vectors, or those whose embeddings are there.
             self._sample = self._state if len(rows) == self._state.n else self._state.take(rows)
             self._sample_labels = self._labels[rows]
-            deepest = max(config.depth, config.mixture.depth("hard"))
+            deepest = max(config.depth, config.mixture.depth("hard"), config.mixture.depth("random"))
             if deepest >= self._sample.n:
                 raise InputError(
                     f"{'top_k' if deepest == config.top_k else 'candidates'}: expected less than the "
@@ -387,3 +384,13 @@ class DistillTrainer:
 
     def _judge(self, before: Evaluation, after: Evaluation) -> Verdict:
         return judge(before, after, self.config, learns_queries=self.query_encoder is not None)
+
+
+def _device(name: str) -> torch.device:
+    """A device that torch can compute on."""
+    try:
+        (torch.ones(1, device=name) + 1).item()
+    except Exception as error:  # each backend has its own way to be missing
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"device: expected one that torch can use, got {name!r}: {reason}") from error
+    return torch.device(name)

@@ -18,11 +18,13 @@ def tops(seed, nq=12, k=5, n=20):
 def test_local_queries_are_the_best_of_the_inverted_lists(seed, limit, start, length):
     top, scores = tops(seed)
     stop = min(start + length, 20)
-    got = LocalQueries(top, scores, limit).of(start, stop)
+    local = LocalQueries(top, scores, limit)
+    got = local.of(start, stop)
+    assert local.width == min(limit, np.bincount(top.ravel()).max())
     for document, row in zip(range(start, stop), got, strict=True):
         entries = [(-scores[q, r], q) for q in range(12) for r in range(5) if top[q, r] == document]
         expected = [q for _, q in sorted(entries)][:limit]
-        assert row.tolist() == expected + [-1] * (limit - len(expected))
+        assert row.tolist() == expected + [-1] * (local.width - len(expected))
 
 
 def test_no_local_queries():

@@ -1,8 +1,11 @@
 import dataclasses
 import inspect
+import json
 import re
 
+import numpy as np
 import pytest
+import torch
 
 from faiss_distill import DistillConfig, InputError
 from faiss_distill.config import Encoding
@@ -50,3 +53,22 @@ def test_strings_become_enums():
 def test_bad_values_are_named(field, value, expected):
     with pytest.raises(InputError, match=rf"^{field}: expected {re.escape(expected)}.*, got {re.escape(repr(value))}"):
         DistillConfig(**{field: value})
+
+
+def test_numbers_of_numpy_become_plain_ones():
+    given = {
+        "self_weight": np.float32(0.5),
+        "epochs": np.int16(2),
+        "seed": np.uint64(2**64 - 1),
+        "balance": np.bool_(True),
+    }
+    config = DistillConfig(**given, learning_rate=np.float64(0.1), device=torch.device("cpu", 0))
+    assert json.loads(json.dumps(dataclasses.asdict(config)))["seed"] == 2**64 - 1
+    for name, kind in {"self_weight": float, "epochs": int, "balance": bool, "device": str}.items():
+        assert type(getattr(config, name)) is kind
+
+
+def test_the_largest_seed_is_one_for_all():
+    seed = DistillConfig(seed=2**64 - 1).seed
+    torch.Generator().manual_seed(seed)
+    np.random.default_rng(seed)

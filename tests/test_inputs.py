@@ -1,9 +1,11 @@
 """Bad input gets one clear error before anything is touched."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
-from conftest import serialized
+from conftest import QUICK, serialized
 
 from faiss_distill import DistillTrainer, InputError, distill, evaluate
 from faiss_distill.likeness import Likeness
@@ -86,8 +88,8 @@ class TestEmbeddings:
 
 class TestIds:
     def test_shape_and_dtype(self, refused):
-        refused(r"ids: expected 500 integers, one a row, got int64 of shape \(499,\)", ids=np.arange(N - 1))
-        refused(r"ids: expected 500 integers, one a row, got float64", ids=np.arange(N).astype(float))
+        refused(r"ids: expected 500 integers, one a row, got shape \(499,\)", ids=np.arange(N - 1))
+        refused(r"ids: expected integers, got float64", ids=np.arange(N).astype(float))
 
     def test_ragged(self, refused):
         refused("ids: expected an array of integers, got rows of unequal length", ids=[[1], [2, 3]])
@@ -167,7 +169,7 @@ class TestOptions:
             distill(built(n=N), data.documents[:N], data.queries, top_k=500)
         with pytest.raises(InputError, match="top_k: expected at most the 500 vectors stored, got 501"):
             evaluate(built(n=N), data.documents[:N], data.queries, top_k=501)
-        with pytest.raises(InputError, match="top_k: expected at least 10, got 9"):
+        with pytest.raises(InputError, match="top_k: expected an integer of at least 10, got 9"):
             evaluate(built(n=N), data.documents[:N], data.queries, top_k=9)
 
     def test_unknown_option(self, built, data):
@@ -181,9 +183,29 @@ class TestOptions:
         assert [p.nprobe for p in measured.points] == [1, 3]
 
     def test_device(self, built, data):
-        for device in ("tpu9", "cuda:99"):
+        for device in ("tpu9", "cuda:99", "hpu", "meta", "xla", ""):
             with pytest.raises(InputError, match=f"device: expected one that torch can use, got '{device}'"):
                 distill(built(n=N), data.documents[:N], data.queries, device=device)
+
+
+def test_a_loss_that_is_not_finite_is_an_error(built, data):
+    index = built(n=N)
+    before = serialized(index)
+    with pytest.raises(InputError, match=r"learning_rate: .* stays finite, got (nan|inf) in epoch \d; lower"):
+        distill(index, data.documents[:N], data.queries, **QUICK | {"codebook_rate": 1e18, "temperature": 1e-18})
+    assert serialized(index) == before
+
+
+def test_more_local_queries_than_there_are_cost_nothing(built, data):
+    peaks = []
+    for local_queries in (2_000, 100_000):
+        index = built(n=N)
+        tracemalloc.start()
+        report = distill(index, data.documents[:N], data.queries[:300], **QUICK | {"local_queries": local_queries})
+        peaks.append((tracemalloc.get_traced_memory()[1], report.after.overlap.tolist()))
+        tracemalloc.stop()
+    assert peaks[1][1] == peaks[0][1]
+    assert peaks[1][0] < 1.1 * peaks[0][0] < 2**26
 
 
 def test_inputs_are_told_apart_by_all_they_hold():

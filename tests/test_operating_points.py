@@ -138,8 +138,8 @@ def test_by_latency(built, data):
         ({"quality": "mrr_at_10"}, "got 'mrr_at_10'; those of labels need relevant="),
         ({"cost": "time"}, "cost: expected one of distances, latency_ms, got 'time'"),
         ({"parameters": {"efSearch": [4]}}, "parameters: expected some of nprobe, got 'efSearch'"),
-        ({"parameters": {"nprobe": [4, 17]}}, "parameters: expected values of nprobe from 1 to 16, got"),
-        ({"parameters": {"nprobe": []}}, "parameters: expected values of nprobe from 1 to 16, got"),
+        ({"parameters": {"nprobe": [4, 17]}}, "parameters: expected integers from 1 to 16 for nprobe, got"),
+        ({"parameters": {"nprobe": []}}, "parameters: expected integers from 1 to 16 for nprobe, got"),
     ],
 )
 def test_wrong_options(built, data, options, message):

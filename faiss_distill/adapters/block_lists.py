@@ -12,6 +12,7 @@ import numpy as np
 from faiss_distill.adapters.adapter import Adapter
 from faiss_distill.adapters.ivf import IVFAdapter
 from faiss_distill.adapters.packing import check_blocks, unpack_blocks
+from faiss_distill.adapters.sizes import check_size
 from faiss_distill.adapters.write_back import fill_lists
 from faiss_distill.state import Int64, Packed
 
@@ -25,6 +26,11 @@ class BlockListsAdapter(IVFAdapter):
 
     def _readable(self, invlists: Any) -> bool:
         return type(invlists) is faiss.BlockInvertedLists  # type: ignore[attr-defined]
+
+    def _check_lists(self, invlists: Any) -> None:
+        packer = self.core.get_CodePacker()
+        check_size("vectors a block in its lists", invlists.n_per_block, packer.nvec)
+        check_size("bytes a block in its lists", invlists.block_size, packer.block_size)
 
     def put_lists_in(self, file: Path) -> None:
         """Not possible: blocks are in memory.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from faiss.contrib.inspect_tools import get_pq_centroids
 
 from faiss_distill.adapters.packing import pack, unpack
+from faiss_distill.adapters.sizes import check_size
 from faiss_distill.errors import UnsupportedIndexError
 from faiss_distill.state import Codes, Float32, Packed, decode
 
@@ -85,6 +87,7 @@ class ProductCodebooks(Codebooks):
         """Read the shapes."""
         super().__init__(live)
         self.shape, self.n_codes, self.ksub = (live.M, live.ksub, live.dsub), live.M, live.ksub
+        check_size("numbers in its codebooks", live.centroids.size(), live.d * live.ksub)
 
     def read(self) -> Float32:
         """A copy of the codewords."""
@@ -157,6 +160,7 @@ class AdditiveCodebooks(Codebooks):
         splits = live.nsplits if type(live) in PRODUCT else 1
         self._bits, self.n_codes, self.ksub = int(bits[0]), live.M, 2 ** int(bits[0])
         self.shape = splits, live.M // splits, self.ksub, live.d // splits
+        check_size("numbers in its codebooks", live.codebooks.size(), math.prod(self.shape))
 
     def read(self) -> Float32:
         """A copy of the codewords."""

@@ -13,6 +13,7 @@ import numpy as np
 from faiss_distill.adapters.adapter import OneListAdapter
 from faiss_distill.adapters.codebooks import Codebooks
 from faiss_distill.adapters.cost import Cost
+from faiss_distill.adapters.sizes import check_size
 from faiss_distill.adapters.write_back import CodesWriteBack
 from faiss_distill.config import Assignment, DistillConfig, Learn
 from faiss_distill.errors import InputError, UnsupportedIndexError
@@ -32,6 +33,7 @@ class CodesAdapter(OneListAdapter):
                 "index: expected codes in memory, got memory-mapped ones; read the index without IO_FLAG_MMAP_IFC"
             )
         self.codebooks = self._open_codebooks()
+        check_size("bytes of codes", self.core.codes.size(), self.core.ntotal * self.core.code_size)
 
     @abstractmethod
     def _open_codebooks(self) -> Codebooks:

@@ -8,6 +8,7 @@ from typing import Any
 import faiss
 import numpy as np
 
+from faiss_distill.adapters.sizes import check_size
 from faiss_distill.errors import InputError, UnsupportedIndexError
 from faiss_distill.state import Float32, Int64
 
@@ -106,7 +107,9 @@ def unwrap(index: Any) -> Wrapped:
         else:
             return Wrapped(index, core, tuple(transforms), id_map, tuple(names), normalizes, refines, refined_by)
         names.append(type(core).__name__)
+        last = transforms[-1].d_out if isinstance(core, faiss.IndexPreTransform) and transforms else core.d
         core = faiss.downcast_index(inner)
+        check_size(f"dimensions inside its {names[-1]}", core.d, last)
 
 
 class Decoded:
@@ -138,6 +141,11 @@ def _check_transform(transform: Any) -> None:
         raise UnsupportedIndexError(f"index: expected transforms of {known}, got {name}")
     if not transform.is_trained:
         raise InputError(f"index: expected a trained index, its {name} is not; call index.train")
+    if isinstance(transform, faiss.LinearTransform):
+        check_size(f"numbers in the matrix of its {name}", transform.A.size(), transform.d_in * transform.d_out)
+        check_size(
+            f"numbers in the bias of its {name}", transform.b.size(), transform.d_out * bool(transform.have_bias)
+        )
     if isinstance(transform, faiss.NormalizationTransform) and transform.norm != 2.0:
         raise UnsupportedIndexError(f"index: expected NormalizationTransform with norm 2, got {transform.norm}")
 

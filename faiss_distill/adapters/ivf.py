@@ -15,6 +15,7 @@ from faiss_distill.adapters import quantizers
 from faiss_distill.adapters.adapter import METRICS, Adapter
 from faiss_distill.adapters.cost import Cost, graph_distances
 from faiss_distill.adapters.parameters import of_quantizer, search_parameters
+from faiss_distill.adapters.sizes import check_size
 from faiss_distill.adapters.write_back import IVFWriteBack, fill_lists, lists_of, room_for_lists
 from faiss_distill.config import DistillConfig, Learn
 from faiss_distill.errors import InputError, UnsupportedIndexError
@@ -43,16 +44,26 @@ class IVFAdapter(Adapter):
                 f"{type(invlists).__name__} of another kind; read the index without IO_FLAG_MMAP_IFC, or merge its "
                 f"lists into memory"
             )
+        check_size("inverted lists", invlists.nlist, ivf.nlist)
+        self._check_lists(invlists)
         if invlists.compute_ntotal() != ivf.ntotal:
             raise InputError(
                 f"index: expected ntotal={ivf.ntotal} vectors in its lists, got {invlists.compute_ntotal()}; some were "
                 f"added with NaN or with no list: rebuild the index without them"
             )
         self._quantizer = faiss.downcast_index(ivf.quantizer)
-        quantizers.check_quantizer(self._quantizer, ivf.nlist)
+        quantizers.check_quantizer(self._quantizer, ivf.nlist, ivf.d)
         self._movable = quantizers.movable(self._quantizer)
         if not self._movable:
             self.changes = self.changes.replace("coarse centroids, ", "")
+
+    def _check_lists(self, invlists: Any) -> None:
+        """Refuse lists whose codes are not as long as the index says, or as many as their ids."""
+        check_size("bytes a code in its lists", invlists.code_size, self.core.code_size)
+        if type(invlists) is not faiss.OnDiskInvertedLists:
+            for number in range(invlists.nlist):
+                wanted = invlists.list_size(number) * invlists.code_size
+                check_size(f"bytes of codes in list {number}", invlists.codes.at(number).size(), wanted)
 
     def _readable(self, invlists: Any) -> bool:
         """Whether the lists are of a kind that can be read, and let go of."""

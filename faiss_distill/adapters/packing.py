@@ -43,6 +43,12 @@ def check_blocks(index: Any) -> None:
         )
 
 
+def bytes_of_blocks(index: Any, n: int) -> int:
+    """What the FastScan blocks of ``n`` codes take, as ``index`` packs them."""
+    packer = index.get_CodePacker()
+    return int(-(-n // packer.nvec) * packer.block_size)
+
+
 def unpack_blocks(index: Any, blocks: Packed, n: int) -> Packed:
     """The first ``n`` codes, uint8 ``(n, code_size)``, of FastScan ``blocks``, uint8, as ``index`` packs them."""
     packer = index.get_CodePacker()

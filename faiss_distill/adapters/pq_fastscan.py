@@ -6,8 +6,9 @@ from typing import Any
 
 import faiss
 
-from faiss_distill.adapters.packing import check_blocks, unpack_blocks
+from faiss_distill.adapters.packing import bytes_of_blocks, check_blocks, unpack_blocks
 from faiss_distill.adapters.pq import PQAdapter
+from faiss_distill.adapters.sizes import check_size
 from faiss_distill.state import Packed
 
 
@@ -17,6 +18,7 @@ class PQFastScanAdapter(PQAdapter):
     def _check(self) -> None:
         check_blocks(self.core)
         self.codebooks = self._open_codebooks()
+        check_size("bytes of codes", self.core.codes.size(), bytes_of_blocks(self.core, self.core.ntotal))
 
     def _read_codes(self) -> Packed:
         return unpack_blocks(self.core, faiss.vector_to_array(self.core.codes), self.core.ntotal)

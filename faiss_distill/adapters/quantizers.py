@@ -7,6 +7,7 @@ from typing import Any
 import faiss
 import numpy as np
 
+from faiss_distill.adapters.sizes import check_size
 from faiss_distill.errors import InputError, UnsupportedIndexError
 from faiss_distill.state import Float32
 
@@ -25,12 +26,13 @@ def movable(quantizer: Any) -> bool:
     return kind in (*FLAT, *GRAPHS, faiss.IndexScalarQuantizer)
 
 
-def check_quantizer(quantizer: Any, nlist: int) -> None:
+def check_quantizer(quantizer: Any, nlist: int, d: int) -> None:
     """Refuse a quantizer whose centroids can't be read, or would be written to where they are mapped from.
 
     Raises:
         UnsupportedIndexError: faiss can't reconstruct its centroids.
-        InputError: its centroids are memory-mapped, and writing to them would abort the process.
+        InputError: it holds fewer centroids than the index has lists, or such of another dimension, or they are
+            memory-mapped, and writing to them would abort the process.
     """
     if isinstance(quantizer, faiss.IndexIVF) and quantizer.direct_map.no():
         raise UnsupportedIndexError(
@@ -38,6 +40,11 @@ def check_quantizer(quantizer: Any, nlist: int) -> None:
             f"without a direct map, with which faiss aborts the process when it adds; put an RFlat behind it, or call "
             f"its make_direct_map()"
         )
+    check_size("centroids in its coarse quantizer", quantizer.ntotal, nlist)
+    check_size("dimensions in its coarse quantizer", quantizer.d, d)
+    stores = _stores(quantizer) if movable(quantizer) else []
+    for store in stores:
+        check_size("bytes of centroids", store.codes.size(), nlist * store.code_size)
     try:
         quantizer.reconstruct_n(0, nlist)
     except RuntimeError as error:
@@ -45,7 +52,7 @@ def check_quantizer(quantizer: Any, nlist: int) -> None:
             f"index: expected a coarse quantizer that reconstructs its centroids, got {type(quantizer).__name__}: "
             f"{str(error).splitlines()[-1]}; replace it with faiss.contrib.ivf_tools.replace_ivf_quantizer"
         ) from error
-    if movable(quantizer) and not all(part.codes.is_owned for part in _stores(quantizer)):
+    if not all(store.codes.is_owned for store in stores):
         raise InputError("index: expected one in memory, got memory-mapped storage; read it without IO_FLAG_MMAP_IFC")
 
 

@@ -9,6 +9,9 @@ import numpy as np
 
 from faiss_distill.errors import InputError
 
+ROWS = 65_536
+"""Whose dimensions are read at a time."""
+
 
 def open_fvecs(path: Path, name: str) -> Any:
     """Memory-map ``path`` as float32 ``(n, d)``.
@@ -22,6 +25,12 @@ def open_fvecs(path: Path, name: str) -> Any:
     if d <= 0 or size % row:
         raise InputError(f"{name}: {str(path)!r} is not a complete .fvecs file: {size} bytes, first dimension {d}")
     raw = np.memmap(path, dtype="<i4", mode="r", shape=(size // row, d + 1))
-    if raw[-1, 0] != d:
-        raise InputError(f"{name}: {str(path)!r} is not an .fvecs file: its vectors differ in dimension")
+    for start in range(0, len(raw), ROWS):
+        others = np.flatnonzero(raw[start : start + ROWS, 0] != d)
+        if len(others):
+            row = start + int(others[0])
+            raise InputError(
+                f"{name}: {str(path)!r} is not an .fvecs file: its vectors differ in dimension, {d} in row 0 and "
+                f"{raw[row, 0]} in row {row}"
+            )
     return raw.view("<f4")[:, 1:]

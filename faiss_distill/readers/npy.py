@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib import format as npy
 
 from faiss_distill.errors import InputError
+
+HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
 def open_npy(path: Path, name: str) -> Any:
     """Memory-map ``path``.
 
     Raises:
-        InputError: not a ``.npy`` file, or truncated.
+        InputError: not a ``.npy`` file, of Python objects, or truncated.
     """
     try:
-        return np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, EOFError, OSError) as error:
-        raise InputError(f"{name}: {str(path)!r} is not a complete .npy file: {error}") from error
+        with path.open("rb") as file:
+            shape, fortran, dtype = HEADERS[npy.read_magic(file)](file)
+            offset, size = file.tell(), path.stat().st_size
+    except OSError:
+        raise
+    except Exception as error:  # whatever Python's own parser, which numpy has read the header, makes of it
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise InputError(f"{name}: {str(path)!r} is not a complete .npy file: {reason}") from error
+    if dtype.hasobject:
+        raise InputError(
+            f"{name}: expected numbers, got a .npy file of Python objects, {str(path)!r}; load it with allow_pickle, "
+            f"if you trust it, and save it as numbers"
+        )
+    addressable = min(shape, default=0) >= 0 and dtype.itemsize * math.prod(n or 1 for n in shape) < 2**63
+    if not addressable or size < offset + dtype.itemsize * math.prod(shape):
+        raise InputError(
+            f"{name}: {str(path)!r} is not a complete .npy file: {size} bytes, header says {dtype} of shape {shape}"
+        )
+    return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape, order="F" if fortran else "C")

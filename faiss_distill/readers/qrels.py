@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 from faiss_distill.errors import InputError
+from faiss_distill.ids import is_integer
+from faiss_distill.readers.files import check_file
 
-INTEGER = re.compile(r"-?[0-9]{1,19}")
+INTEGER = re.compile(r"-?[0-9]{1,20}")
 """Python's ``int`` would also read ``12_3``, the third passage of document 12, as 123."""
 
 
@@ -84,8 +85,7 @@ def read_qrels(
 
 def _lines(path: Path) -> Iterator[tuple[str, str, str, str]]:
     """For each line: where it is (for errors), query, document and grade."""
-    if not path.is_file():
-        raise InputError(f"qrels: no such file: {str(path)!r}")
+    check_file(path, "qrels")
     width = 0
     separator: str | None = None
     try:
@@ -102,6 +102,8 @@ def _lines(path: Path) -> Iterator[tuple[str, str, str, str]]:
                     raise InputError(f"{where}: expected {width} columns as in the first line, got {len(columns)}")
                 if not (first and columns[-1].lower() == "score"):  # BEIR's header
                     yield where, columns[0], columns[-2], columns[-1]
+    except OSError as error:
+        raise InputError(f"qrels: can't read {str(path)!r}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{str(path)!r}: expected qrels as text in UTF-8, got something else: {error}") from error
 
@@ -124,7 +126,7 @@ def _numbers(ids: Iterable[Any], name: str) -> dict[str, int]:
         raise InputError(f"{name}: expected a sequence of ids, got {ids!r}")
     if isinstance(ids, Mapping):
         keys, values = [str(key) for key in ids], list(ids.values())
-        if not all(isinstance(value, Integral) for value in values):
+        if not all(map(is_integer, set(map(type, values)))):
             raise InputError(f"{name}: expected integers as values of the mapping, got {values[:5]!r}")
     else:
         keys = [str(key) for key in (ids.tolist() if hasattr(ids, "tolist") else ids)]  # a tensor's items print as such

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from faiss_distill.errors import InputError
+from faiss_distill.progress import progress_bar
 from faiss_distill.state import Float32, Int64
 
 
@@ -28,7 +28,7 @@ class Vectors:
 
     def __init__(self, array: Any, name: str, rows: Int64 | None = None) -> None:
         """Check shape and dtype, touching no data."""
-        if array.ndim != 2:
+        if len(array.shape) != 2:
             raise InputError(f"{name}: expected a matrix (n, d), got shape {tuple(array.shape)}")
         is_float = array.is_floating_point() if isinstance(array, torch.Tensor) else array.dtype.kind == "f"
         if not is_float:
@@ -69,7 +69,7 @@ class Vectors:
             InputError: a row has NaN or infinite values, or does not fit float32.
         """
         bad: list[int] = []
-        with tqdm(total=self.n, desc=f"check {self.name}", disable=None if progress else True) as bar:
+        with progress_bar(self.n, f"check {self.name}", "rows", progress) as bar:
             for start, block in self.blocks(size):
                 bad += (np.flatnonzero(~np.isfinite(block).all(axis=1)) + start).tolist()
                 bar.update(len(block))
@@ -84,7 +84,7 @@ class Vectors:
     def _read(self, rows: slice | Int64) -> Float32:
         if isinstance(self._array, torch.Tensor):
             index = rows if isinstance(rows, slice) else torch.from_numpy(rows).to(self._array.device)
-            part = self._array.detach()[index].to(device="cpu", dtype=torch.float32).numpy()
+            part = self._array.detach()[index].to(torch.float32).numpy(force=True)
         else:
             part = self._array[rows]
         with np.errstate(over="ignore"):  # infinities are for check_finite to report

@@ -1,0 +1,67 @@
+"""Numbers that a user passes, checked and made plain Python ones, which JSON can hold."""
+
+from __future__ import annotations
+
+import math
+import operator
+from contextlib import suppress
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from faiss_distill.errors import InputError
+
+LARGEST = 1e18
+"""For what enters float32 arithmetic: its square is still far from overflow, and its inverse from 0."""
+
+
+def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
+    """``value``, of Python or numpy, as an ``int`` from ``low`` to ``high``.
+
+    Raises:
+        InputError: it is another, or no integer at all.
+    """
+    expected = f"an integer of at least {low}" if high is None else f"an integer from {low} to {high}"
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or number < low or (high is not None and number > high):
+        raise InputError(f"{name}: expected {expected}, got {value!r}")
+    return number
+
+
+def number(name: str, value: Any, expected: str, low: float, high: float, ends: bool = True, hint: str = "") -> float:
+    """``value``, of Python or numpy, as a ``float`` from ``low`` to ``high``.
+
+    Args:
+        name: what to call it in errors.
+        value: to be checked.
+        expected: the range in words.
+        low: its lower end.
+        high: its upper end.
+        ends: whether they belong to it.
+        hint: what else to do.
+
+    Raises:
+        InputError: it is another, NaN, or no number at all.
+    """
+    found = math.nan
+    if not isinstance(value, bool) and isinstance(value, Real):
+        with suppress(OverflowError):  # of an integer of Python's
+            found = float(value)
+    if not (low <= found <= high if ends else low < found < high):
+        raise InputError(f"{name}: expected {expected}, got {value!r}{hint}")
+    return found
+
+
+def flag(name: str, value: Any) -> bool:
+    """``value``, of Python or numpy, as a ``bool``.
+
+    Raises:
+        InputError: it is something else, true or not.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise InputError(f"{name}: expected True or False, got {value!r}")
+    return bool(value)

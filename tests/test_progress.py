@@ -1,0 +1,70 @@
+import io
+import os
+import signal
+import sys
+import time
+
+import numpy as np
+import pytest
+from tqdm import tqdm
+
+from faiss_distill.progress import counted, progress_bar
+from faiss_distill.readers import open_vectors
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stream", "wanted", "shown"), [(Terminal, True, True), (Terminal, False, False), (io.StringIO, True, False)]
+)
+def test_bars_are_on_terminals_if_wanted(monkeypatch, stream, wanted, shown):
+    monkeypatch.setattr(sys, "stderr", stream())
+    with progress_bar(3, "search", "docs", wanted) as bar:
+        bar.update(2)
+        bar.set_postfix({"loss": 1})
+    assert ("search" in sys.stderr.getvalue()) is shown
+    assert list(counted([5, 7], "points", "points", wanted)) == [5, 7]
+    assert ("points" in sys.stderr.getvalue()) is shown
+
+
+def test_without_a_standard_error(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    with progress_bar(3, "search", "docs", True) as bar:
+        bar.update()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes to fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("progress", [False, True])
+def test_a_worker_killed_in_its_bar_leaves_others_alone(progress):
+    """The lock of tqdm's that forked processes share is held by one that is killed; pytest's stderr is no terminal."""
+    lock = tqdm.get_lock()
+    reading, writing = os.pipe()
+    holder = os.fork()
+    if holder == 0:
+        lock.acquire()
+        os.write(writing, b"held")
+        time.sleep(60)
+    assert os.read(reading, 4) == b"held"
+    os.kill(holder, signal.SIGKILL)
+    os.waitpid(holder, 0)
+    other = os.fork()
+    if other == 0:
+        open_vectors(np.zeros((9, 4), dtype=np.float32), "x").check_finite(4, progress=progress)
+        os._exit(0)
+    try:
+        for _ in range(100):
+            done, status = os.waitpid(other, os.WNOHANG)
+            if done:
+                break
+            time.sleep(0.1)
+        else:
+            os.kill(other, signal.SIGKILL)
+            os.waitpid(other, 0)
+        assert (done, status) == (other, 0)
+    finally:
+        type(lock).mp_lock = None  # nobody can release it any more
+        del tqdm._lock
