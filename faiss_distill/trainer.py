@@ -98,16 +98,10 @@ class DistillTrainer:
             self._adapter = adapter = open_index(index)
             self.config = config = adapter.effective(config)
             self._invlists_file = invlists_file
-            rewritten = adapter.codebooks is not None and adapter.codebooks.stores_norms
-            if invlists_file is not None and config.encoding is Encoding.FROZEN and not rewritten:
-                raise InputError(
-                    f"invlists_file: expected None with encoding='frozen', whose lists stay where they are, got "
-                    f"{str(invlists_file)!r}"
-                )
-            self._lists_file = inputs.lists_file(adapter, invlists_file)
+            frozen = config.encoding is Encoding.FROZEN
+            self._lists_file = inputs.lists_file(adapter, invlists_file, frozen)
             self._state = adapter.extract()
             self._labels = adapter.outer_ids(self._state.ids)
-            frozen = config.encoding is Encoding.FROZEN
             self._corpus, rows = inputs.open_corpus(adapter, embeddings, self._labels, ids, partial=frozen)
             # What can be taught: all stored vectors, or those whose embeddings are there.
             self._sample = self._state if len(rows) == self._state.n else self._state.take(rows)
@@ -148,7 +142,8 @@ class DistillTrainer:
             InputError: the index was changed since the trainer was made.
         """
         self._check_unchanged()
-        self._lists_file = inputs.lists_file(self._adapter, self._invlists_file)
+        frozen = self.config.encoding is Encoding.FROZEN
+        self._lists_file = inputs.lists_file(self._adapter, self._invlists_file, frozen)
         encoder = self.query_encoder
         if encoder is None:
             return self._run()
@@ -219,9 +214,7 @@ class DistillTrainer:
         if kept:
             self._state, self._sample = state, sample
             if self._lists_file is not None and self._lists_file.exists():
-                logger.warning(
-                    "the inverted lists are in the new file %s: write the index, which refers to it", self._lists_file
-                )
+                logger.info("the inverted lists are in %s: write the index, which refers to it", self._lists_file)
         logger.info("%s: %s", "kept" if kept else "not kept", reason)
         return DistillReport(
             kept=kept,
