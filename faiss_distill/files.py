@@ -36,7 +36,7 @@ def read_index(path: Path) -> Any:
         kind = f"expected a file, got the {_kind(path)}" if path.exists() else "no such file"
         raise InputError(f"index: {kind}: {str(path)!r}")
     try:
-        with path.open("rb") as file, _no_vector_larger_than(path.stat().st_size):
+        with path.open("rb") as file, _lengths_up_to(path.stat().st_size):
             index = faiss.read_index(faiss.PyCallbackIOReader(file.read))  # type: ignore[attr-defined]
     except (RuntimeError, MemoryError) as error:
         hint = "; the index comes first, then its embeddings" if path.suffix == ".npy" else ""
@@ -316,13 +316,14 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def _no_vector_larger_than(size: int) -> Iterator[None]:
-    """Have faiss refuse lengths in a corrupt file that are larger than it, where it can, rather than allocate them."""
+def _lengths_up_to(size: int) -> Iterator[None]:
+    """Have faiss, where it can, refuse a length in a corrupt file that is larger than the file, not allocate it."""
     if not hasattr(faiss, "set_deserialization_vector_byte_limit"):
         yield
         return
     before = faiss.get_deserialization_vector_byte_limit()
-    faiss.set_deserialization_vector_byte_limit(size)
+    tables = faiss.cvar.precomputed_table_max_bytes  # which count too, though they are not in the file
+    faiss.set_deserialization_vector_byte_limit(size + tables)
     try:
         yield
     finally:
