@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from types import FrameType
 
@@ -25,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     _on_signals(_leave)
     _open_streams()
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # they are for programmers, who ask for them with python -W
     from faiss_distill import cli  # torch and faiss: seconds
 
     try:

@@ -343,5 +343,5 @@ def _kind(path: Path) -> str:
 
 def _without_cpp(error: Exception) -> str:
     """What faiss says, without where in its source."""
-    text = str(error).strip() or "too large for the memory"
-    return re.sub(r"^Error in .*? at \S+:\d+: ", "", text.splitlines()[-1])
+    text = str(error).strip() or "it is larger than the memory"
+    return "it ends early" if "read error" in text else re.sub(r"^Error in .*? at \S+:\d+: ", "", text.splitlines()[-1])

@@ -1,4 +1,4 @@
-"""Corrupt files given to the command line: one line and status 2, or no harm; faiss itself may crash, which is counted."""
+"""Corrupt files given to the command line: refused on one line, or no harm. faiss may crash, which is counted."""
 
 import json
 import os
@@ -30,7 +30,7 @@ for line in sys.stdin:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         signal.alarm({SECONDS})
         try:
-            os._exit(max(map(cli.main, commands)))
+            os._exit(next(filter(None, map(cli.main, commands)), 0))
         except BaseException:
             import traceback
             traceback.print_exc()
@@ -54,11 +54,12 @@ def run():
         def run(*commands):
             process.stdin.write(json.dumps([[str(word) for word in command] for command in commands]) + "\n")
             status, errors = json.loads(process.stdout.readline())
-            lines = [line for line in errors.splitlines() if not line.startswith(("WARNING", "faiss_distill."))]
             assert status != 1, errors  # a traceback
-            if status == 2:
-                assert len(lines) == 1, errors
-                assert lines[0].startswith("faiss-distill: error: "), errors
+            if status == 2:  # numpy may have warned before
+                before, error, message = errors.rpartition("faiss-distill: error: ")
+                assert error, errors
+                assert error not in before, errors
+                assert message.count("\n") == 1, errors
             return {0: "harmless", 2: "refused", -14: "hung"}.get(status, "crashed")
 
         yield run
@@ -97,13 +98,11 @@ def attack(run, files, name, content, *arguments):
     """The outcome of commands while file ``name`` has this content, and no file changes."""
     whole = (files / name).read_bytes()
     (files / name).write_bytes(content)
-    before = {path.name: path.stat().st_mtime_ns for path in files.iterdir()}
+    before = {path.name: path.stat().st_mtime_ns for path in files.glob("[!.]*")}
     outcome = run(*commands(files, *arguments))
     assert (files / name).read_bytes() == content
     (files / "out.faiss").unlink(missing_ok=True)
-    if outcome in ("hung", "crashed"):
-        run(["tune", *commands(files, *arguments)[1][1:3], "-o", files / "out.faiss", "--queries", files / "none.npy"])
-    assert {path.name: path.stat().st_mtime_ns for path in files.iterdir()} == before
+    assert {path.name: path.stat().st_mtime_ns for path in files.glob("[!.]*")} == before
     (files / name).write_bytes(whole)
     return outcome
 
@@ -147,8 +146,9 @@ def test_corrupt_vector_files(run, files, figure, suffix):
     cut, flips = Counter(), Counter()
     for end in [0, 1, 8, len(whole) - 1, *rng.integers(len(whole), size=sized(3, 40)).tolist()]:
         cut[attack(run, files, name, whole[:end], "0.faiss", name, False)] += 1
+    head = {".npy": 128, ".fvecs": 4, ".fbin": 8}[suffix]
     for flip in range(sized(8, 120)):
-        at = int(rng.integers(130 if flip % 2 else len(whole)))
+        at = int(rng.integers(head if flip % 2 else len(whole)))
         flips[attack(run, files, name, flipped(whole, at, int(rng.integers(8))), "0.faiss", name, False)] += 1
     assert set(cut) <= {"refused"} or suffix == ".fvecs"  # cut between two vectors it is a whole file, of fewer
     assert set(cut) | set(flips) <= {"refused", "harmless"}
