@@ -2,8 +2,6 @@ import contextlib
 import errno
 import os
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import faiss
@@ -245,16 +243,15 @@ def test_index_files(built, tmp_path, factory):
     assert [getattr(faiss, n)() for n in limits] == before
 
 
+@pytest.mark.skipif(not hasattr(faiss, "set_deserialization_vector_byte_limit"), reason="an older faiss has no limit")
 def test_a_length_that_is_corrupt_is_not_allocated(built, tmp_path):
     index = built("Flat")
-    content = bytearray(serialized(index))
-    at = bytes(content).index((index.ntotal * index.d * 4 // 4).to_bytes(8, "little"))
-    content[at : at + 8] = (1 << 35).to_bytes(8, "little")
-    (tmp_path / "i.faiss").write_bytes(content)
-    code = "import resource, sys; from pathlib import Path; from faiss_distill.files import read_index; "
-    code += "resource.setrlimit(resource.RLIMIT_AS, (1 << 36, 1 << 36)); read_index(Path(sys.argv[1]))"
-    run = subprocess.run([sys.executable, "-c", code, tmp_path / "i.faiss"], capture_output=True, text=True)
-    assert "is not a complete faiss index" in run.stderr.splitlines()[-1]
+    content = serialized(index)
+    length = (index.ntotal * index.d).to_bytes(8, "little")
+    assert content.count(length) == 1
+    (tmp_path / "i.faiss").write_bytes(content.replace(length, (1 << 35).to_bytes(8, "little")))
+    with pytest.raises(InputError, match=r"is not a complete faiss index: .*limit"):
+        read_index(tmp_path / "i.faiss")
 
 
 def test_a_name_that_faiss_cannot_store():
