@@ -322,7 +322,8 @@ def _lengths_up_to(size: int) -> Iterator[None]:
         yield
         return
     before = faiss.get_deserialization_vector_byte_limit()
-    tables = faiss.cvar.precomputed_table_max_bytes  # which count too, though they are not in the file
+    # Tables made on reading count too, though they are not in the file.
+    tables: int = faiss.cvar.precomputed_table_max_bytes  # type: ignore[attr-defined]
     faiss.set_deserialization_vector_byte_limit(size + tables)
     try:
         yield
