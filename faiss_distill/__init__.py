@@ -1,40 +1,25 @@
 """Fine-tune an existing faiss index by ranking distillation: more recall from the same bytes."""
 
-from faiss_distill.api import distill, evaluate, operating_points
-from faiss_distill.config import DistillConfig
-from faiss_distill.description import Description, describe
-from faiss_distill.errors import DistillError, InputError, MissingDependencyError, UnsupportedIndexError
-from faiss_distill.evaluation import Evaluation
-from faiss_distill.exploration import OperatingPoints
-from faiss_distill.factory import Built, build, index_factory
-from faiss_distill.query_encoders import LinearAdapter
-from faiss_distill.readers.qrels import read_qrels
-from faiss_distill.report import DistillReport
-from faiss_distill.suggestion import Suggestion, suggest
-from faiss_distill.trainer import DistillTrainer
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Built",
-    "Description",
-    "DistillConfig",
-    "DistillError",
-    "DistillReport",
-    "DistillTrainer",
-    "Evaluation",
-    "InputError",
-    "LinearAdapter",
-    "MissingDependencyError",
-    "OperatingPoints",
-    "Suggestion",
-    "UnsupportedIndexError",
-    "build",
-    "describe",
-    "distill",
-    "evaluate",
-    "index_factory",
-    "operating_points",
-    "read_qrels",
-    "suggest",
-]
+if TYPE_CHECKING:
+    from faiss_distill.public import *  # noqa: F403
+    from faiss_distill.public import __all__ as __all__
+else:
+
+    def __getattr__(name: str) -> Any:
+        """A public name, imported on first use: torch and faiss take seconds, and an interrupt may come meanwhile."""
+        if name.startswith("_") and name != "__all__":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        public = importlib.import_module(f"{__name__}.public")
+        try:
+            return getattr(public, name) if name in (*public.__all__, "__all__") else globals()[name]
+        except KeyError:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+
+    def __dir__() -> list[str]:
+        """What there is, the public names included."""
+        return sorted({*globals(), *importlib.import_module(f"{__name__}.public").__all__})

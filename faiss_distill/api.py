@@ -87,7 +87,8 @@ def distill(
             queries themselves. If ``queries`` is None, they are what the encoder makes of these at first.
         validation_query_inputs: as ``query_inputs``, for ``validation_queries``.
         invlists_file: a file that does not exist yet, for the new inverted lists, which are mapped from there (faiss's
-            ``OnDiskInvertedLists``) and which the index refers to when it is written. If None, they are in memory; but
+            ``OnDiskInvertedLists``) and which the index refers to, by its absolute path, when it is written (once the
+            pair has moved, read it with ``faiss.IO_FLAG_ONDISK_SAME_DIR``). If None, they are in memory; but
             where the index's own are in such a file, in a new one beside it. The old file stays as it was.
         inplace: False leaves the index and the query encoder alone, which other threads may use all the while, though
             not change; what is kept is in ``report.index`` and ``report.query_encoder``. Takes memory for one more

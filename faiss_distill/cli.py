@@ -5,11 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import re
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import fields
@@ -23,22 +20,38 @@ from faiss_distill import DistillConfig, DistillTrainer, describe
 from faiss_distill.adapters import open_index
 from faiss_distill.adapters.parameters import ranges
 from faiss_distill.api import evaluate, operating_points
-from faiss_distill.config import field_notes
+from faiss_distill.config import Encoding, field_notes
 from faiss_distill.datasets import load_debian_packages
 from faiss_distill.errors import DistillError, InputError
 from faiss_distill.evaluation import table
 from faiss_distill.exploration import COSTS, QUALITIES
+from faiss_distill.files import (
+    check_apart,
+    check_output,
+    new_lists,
+    open_with_outputs,
+    read_index,
+    replacing,
+    write_index,
+)
+from faiss_distill.inputs import lists_file
 from faiss_distill.plotting import check_plot
 from faiss_distill.readers import check_file
 from faiss_distill.readers.npy import open_npy
 from faiss_distill.report import plot
+from faiss_distill.scratch import sweep
 
+DEMO_FILES = ("tuned.faiss", "report.json", "test.json", "recall.png")
 VECTORS = ".npy, .fvecs or .fbin"
+EPILOG = """Output files are written beside their place and renamed into it: each is whole, or as it was. Exit status: 0
+done, whether or not the tuned index was kept; 2 an error, which is one line on standard error; 128 + n ended by signal
+n (SIGINT 130, SIGTERM 143, SIGHUP 129); 141 standard output was closed before all was printed. What a killed run leaves
+behind, .faiss-distill-*, the next one that writes to the folder removes."""
 LABELS = "integer .npy (nq,) or (nq, r), or qrels of query rows and ids"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line.
+    """Run the command line; :mod:`faiss_distill.__main__` does so in a process of its own.
 
     Returns:
         The exit status: 0, or 2 after an error, which is printed on one line.
@@ -47,18 +60,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     try:
         args.run(args)
+    except BrokenPipeError:
+        raise
     except (DistillError, OSError) as error:
-        print(f"faiss-distill: error: {' '.join(str(error).split())}", file=sys.stderr)
+        message = re.sub(r"^\[Errno \d+\] ", "", " ".join(str(error).split()))
+        print(f"faiss-distill: error: {message}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("faiss-distill: interrupted; no file is left half-written", file=sys.stderr)
-        return 130
     return 0
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser, from which the reference is made too."""
-    parser = argparse.ArgumentParser(prog="faiss-distill", description=faiss_distill.__doc__)
+    parser = argparse.ArgumentParser(prog="faiss-distill", description=faiss_distill.__doc__, epilog=EPILOG)
     parser.add_argument("--version", action="version", version=f"faiss-distill {faiss_distill.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
@@ -84,6 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
     tune.add_argument("--relevant", metavar="FILE", help=f"relevant ids of the queries, {LABELS}")
     tune.add_argument("--validation-relevant", metavar="FILE", help="the same for --validation-queries")
     tune.add_argument("--plot", metavar="FILE", type=Path, help="draw recall against codes scanned, .png, .svg or .pdf")
+    _add_force(tune)
     tune.add_argument("--json", action="store_true", help="print the report as JSON")
     _add_config(tune)
     tune.set_defaults(run=_tune)
@@ -126,6 +140,7 @@ def build_parser() -> argparse.ArgumentParser:
     points.add_argument("--at-least", metavar="X", type=float, help="the quality that is enough")
     points.add_argument("-o", "--output", metavar="OUT", type=Path, help="where to write the index so set")
     points.add_argument("--plot", metavar="FILE", type=Path, help="draw the points, .png, .svg or .pdf")
+    _add_force(points)
     points.add_argument("--json", action="store_true", help="print JSON")
     points.set_defaults(run=_points)
 
@@ -145,6 +160,7 @@ def build_parser() -> argparse.ArgumentParser:
         "900 others that took no part. Writes the index, the reports and a plot.",
     )
     demo.add_argument("-o", "--output", metavar="DIR", type=Path, default=Path("demo"), help="folder (default: demo)")
+    _add_force(demo)
     demo.add_argument("--factory", default="OPQ16,IVF128,PQ16", help="factory string (default: %(default)s)")
     demo.add_argument("--metric", choices=["ip", "l2"], default="ip", help="metric (default: %(default)s)")
     demo.add_argument("--nprobe", metavar="N", type=int, default=8, help="lists probed (default: %(default)s)")
@@ -159,6 +175,10 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     note = f"the vectors behind the index, {VECTORS}, or - for those that an IndexRefineFlat holds"
     parser.add_argument("embeddings", metavar="EMBEDDINGS", help=note)
     parser.add_argument("--ids", metavar="FILE", help="id of each embedding, integer .npy (default: its row number)")
+
+
+def _add_force(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--force", action="store_true", help="replace files that are no index, or have several names")
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
@@ -188,30 +208,40 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 def _tune(args: argparse.Namespace) -> None:
     config = DistillConfig(**{f.name: getattr(args, f.name) for f in fields(DistillConfig) if hasattr(args, f.name)})
     given = [args.embeddings, args.queries, args.ids, args.relevant, args.validation_queries, args.validation_relevant]
-    _check_output(args.output, args.index.stat().st_size if args.index.is_file() else 0, given)
+    outputs = _outputs(args)
+    index = open_with_outputs(args.index, given, outputs, args.invlists_file, args.force)
+    adapter = open_index(index)
+    frozen = adapter.effective(config).encoding is Encoding.FROZEN
+    placed = lists_file(adapter, args.invlists_file, frozen)
+    check_apart(outputs, placed)
+    with new_lists(placed) as lists:
+        trainer = DistillTrainer(
+            index,
+            _embeddings(args.embeddings),
+            args.queries,
+            ids=_read_ids(args.ids),
+            relevant=args.relevant,
+            validation_queries=args.validation_queries,
+            validation_relevant=args.validation_relevant,
+            invlists_file=None if lists is None else lists.made,
+            config=config,
+        )
+        report = trainer.train()
+        write_index(index, args.output, lists)
     if args.plot is not None:
-        _check_output(args.plot, 0, [*given, args.index])
-        check_plot(args.plot)
-    index = read_index(args.index)
-    trainer = DistillTrainer(
-        index,
-        _embeddings(args.embeddings),
-        args.queries,
-        ids=_read_ids(args.ids),
-        relevant=args.relevant,
-        validation_queries=args.validation_queries,
-        validation_relevant=args.validation_relevant,
-        invlists_file=args.invlists_file,
-        config=config,
-    )
-    report = trainer.train()
-    write_index(index, args.output)
+        report.plot(args.plot)
     print(report.to_json() if args.json else f"{report}\nwrote {args.output}")
+    if lists is not None and report.kept:
+        _say(f"the inverted lists are in {lists.placed}, which {args.output} refers to")
     own = open_index(index).nprobe
     if own != report.before.own_nprobe:
         _say(f"judged at nprobe {report.before.own_nprobe}; the file keeps its nprobe of {own}: set it when you search")
+
+
+def _outputs(args: argparse.Namespace) -> dict[str, Path | None]:
     if args.plot is not None:
-        report.plot(args.plot)
+        check_plot(args.plot)
+    return {"output": args.output, "plot": args.plot}
 
 
 def _eval(args: argparse.Namespace) -> None:
@@ -230,14 +260,9 @@ def _eval(args: argparse.Namespace) -> None:
 
 def _points(args: argparse.Namespace) -> None:
     given = [args.embeddings, args.queries, args.ids, args.relevant]
-    if args.output is not None:
-        if args.at_least is None:
-            raise InputError("output: expected it with --at-least, which says what to set, got it without")
-        _check_output(args.output, args.index.stat().st_size if args.index.is_file() else 0, given)
-    if args.plot is not None:
-        _check_output(args.plot, 0, [*given, args.index])
-        check_plot(args.plot)
-    index = read_index(args.index)
+    if args.output is not None and args.at_least is None:
+        raise InputError("output: expected it with --at-least, which says what to set, got it without")
+    index = open_with_outputs(args.index, given, _outputs(args), force=args.force)
     points = operating_points(
         index,
         _embeddings(args.embeddings),
@@ -249,9 +274,9 @@ def _points(args: argparse.Namespace) -> None:
         cost=args.cost,
         top_k=min(100, index.ntotal),
     )
-    print(points.to_json() if args.json else points)
     if args.plot is not None:
         points.plot(args.plot)
+    print(points.to_json() if args.json else points)
     if args.at_least is not None:
         point = points.cheapest(args.at_least)
         found = f"{points.title} {getattr(point, args.quality):.3f}"
@@ -268,8 +293,15 @@ def _inspect(args: argparse.Namespace) -> None:
 
 
 def _demo(args: argparse.Namespace) -> None:
+    tuned, written, tested, drawn = (args.output / name for name in DEMO_FILES)
     args.output.mkdir(parents=True, exist_ok=True)
-    check_plot(args.output / "recall.png")
+    check_output("output", tuned, [], index=True, force=args.force)
+    for path in (written, tested, drawn):
+        check_output("output", path, [], force=args.force)
+        if path.exists() and not tuned.exists() and not args.force:
+            raise InputError(f"output: expected a new folder or one of a demo, got one that has {str(path)!r}")
+    sweep([args.output])
+    check_plot(drawn)
     data = load_debian_packages()
     metric = faiss.METRIC_INNER_PRODUCT if args.metric == "ip" else faiss.METRIC_L2
     try:
@@ -293,78 +325,25 @@ def _demo(args: argparse.Namespace) -> None:
     ).train()  # fmt: skip
     tuning = time.perf_counter() - start
     after = evaluate(index, data.documents, data.queries[data.test], relevant=data.relevant[data.test])
-    write_index(index, args.output / "tuned.faiss")
-    report.to_json(args.output / "report.json")
+    write_index(index, tuned)
+    report.to_json(written)
     result = {"factory": args.factory, "build_seconds": build, "tune_seconds": tuning}
     result |= {"before": before.to_dict(), "after": after.to_dict()}
-    (args.output / "test.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    with replacing(tested) as new:
+        new.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     title = f"{args.factory}, {before.bytes_per_vector} bytes a vector: {len(before.overlap)} test queries"
-    plot(before, after, args.output / "recall.png", title)
+    plot(before, after, drawn, title)
     if args.json:
         print(json.dumps(result, indent=2))
         return
     print(f"\n{report}\n\nOn {len(before.overlap)} test queries that took no part:\n\n{table(before, after)}")
     print(f"\nfaiss built the index in {build:.0f} s, tuning took {tuning:.0f} s")
-    print(f"wrote tuned.faiss, report.json, test.json and recall.png to {args.output}")
+    print(f"wrote {', '.join(DEMO_FILES)} to {args.output}")
 
 
 def _say(text: str) -> None:
     """For people, so not on the standard output."""
     print(text, file=sys.stderr)
-
-
-def read_index(path: Path) -> Any:
-    """Read a faiss index.
-
-    Raises:
-        InputError: no such file, or not a complete index.
-    """
-    check_file(path, "index")
-    try:
-        return faiss.read_index(str(path))
-    except RuntimeError as error:
-        message = re.sub(r"^Error in .*? at \S+:\d+: ", "", str(error).splitlines()[-1])  # without the C++
-        hint = "; the index comes first, then its embeddings" if path.suffix == ".npy" else ""
-        raise InputError(f"index: {str(path)!r} is not a complete faiss index: {message}{hint}") from error
-
-
-def write_index(index: Any, path: Path) -> None:
-    """Write a faiss index to a temporary file beside ``path``, then rename it, so that ``path`` is never half-written.
-
-    Raises:
-        OSError: it can't be written; what was at ``path`` is still there.
-    """
-    path = path.resolve()  # a link stays a link
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        try:
-            faiss.write_index(index, name)
-        except RuntimeError as error:
-            raise OSError(f"can't write {str(path)!r}: {str(error).splitlines()[-1]}") from error
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(path.stat().st_mode if path.exists() else 0o666 & ~mask)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _check_output(path: Path, size: int, inputs: Sequence[str | Path | None]) -> None:
-    """Refuse an output that can't be written, or that would replace one of the inputs, before any work is done."""
-    if os.path.realpath(path) in [os.path.realpath(source) for source in inputs if source is not None]:
-        raise InputError(f"output: expected another file than the inputs, got {str(path)!r}")
-    folder = path.parent
-    if not folder.is_dir():
-        raise InputError(f"output: no such folder: {str(folder)!r}")
-    if path.is_dir():
-        raise InputError(f"output: expected a file, got the folder {str(path)!r}")
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"output: the folder {str(folder)!r} is not writable")
-    free = shutil.disk_usage(folder).free
-    if free < size:
-        raise InputError(f"output: expected {size} bytes free in {str(folder)!r}, got {free}")
 
 
 def _embeddings(path: str) -> str | None:

@@ -15,6 +15,7 @@ from faiss_distill.adapters.parameters import ranges, set_parameters, text_of
 from faiss_distill.checks import LARGEST, number
 from faiss_distill.errors import InputError
 from faiss_distill.evaluation import OperatingPoint, QuerySet, columns_of, lined_up, measure_point
+from faiss_distill.files import replacing
 from faiss_distill.plotting import check_plot, log_axis, new_figure
 from faiss_distill.progress import counted
 
@@ -138,7 +139,8 @@ class OperatingPoints:
                     last = pixel
         names = " and ".join(part.split("=")[0] for part in self.front[0].parameters.split(","))
         figure.suptitle(f"{self.index}: in red, what no other setting finds as cheaply ({names})", fontsize=9)
-        figure.savefig(path, dpi=150)
+        with replacing(path) as new:
+            figure.savefig(new, dpi=150)
 
     @property
     def title(self) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from faiss_distill import provenance, shift
 from faiss_distill.adapters import Adapter
 from faiss_distill.errors import InputError, UnsupportedIndexError
+from faiss_distill.files import stored_name
 from faiss_distill.ids import NOTHING, as_ids, examples
 from faiss_distill.readers import Vectors, open_vectors
 from faiss_distill.state import Float32, IndexState, Int64, Metric
@@ -76,12 +77,26 @@ def open_corpus(
     return corpus if np.array_equal(rows, np.arange(corpus.n)) else corpus.select(rows), held
 
 
-def lists_file(adapter: Adapter, wanted: Any) -> Path | None:
+def lists_file(adapter: Adapter, wanted: Any, frozen: bool = False) -> Path | None:
     """Where new inverted lists go: the file that is wanted, one beside that of lists on disk, or None for memory.
+
+    Args:
+        adapter: the index.
+        wanted: a path, or None.
+        frozen: whether codes and lists stay as they are.
+
+    Returns:
+        An absolute path, since the index stores it and may be read from another folder.
 
     Raises:
         InputError: it exists, or can't be made.
     """
+    if frozen and not (adapter.codebooks is not None and adapter.codebooks.stores_norms):
+        if wanted is None:
+            return None
+        raise InputError(
+            f"invlists_file: expected None with encoding='frozen', whose lists stay where they are, got {str(wanted)!r}"
+        )
     if wanted is None:
         own = adapter.lists_file
         if own is None:
@@ -90,8 +105,16 @@ def lists_file(adapter: Adapter, wanted: Any) -> Path | None:
         wanted = next(name for name in names if not os.path.lexists(name))
     if not isinstance(wanted, str | Path):
         raise InputError(f"invlists_file: expected a path, got {type(wanted).__name__}")
-    file = Path(wanted)
-    if os.path.lexists(file):
+    file = Path(stored_name("invlists_file", Path(wanted)))
+    try:
+        file.lstat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise InputError(
+            f"invlists_file: expected a name for a new file, got {str(file)!r}: {error.strerror}"
+        ) from error
+    else:
         raise InputError(f"invlists_file: expected a file that does not exist yet, got {str(file)!r}")
     if not (file.parent.is_dir() and os.access(file.parent, os.W_OK)):
         raise InputError(f"invlists_file: expected a file in a folder that can be written to, got {str(file)!r}")

@@ -11,6 +11,7 @@ from torch import nn
 
 from faiss_distill.config import DistillConfig, Encoding
 from faiss_distill.evaluation import Evaluation, table
+from faiss_distill.files import replacing
 from faiss_distill.plotting import check_plot, log_axis, new_figure
 
 
@@ -39,7 +40,8 @@ def plot(before: Evaluation, after: Evaluation, path: str | Path, title: str = "
         ax.grid(alpha=0.3)
     axes[0].legend(loc="lower right", frameon=False)
     figure.suptitle(title or f"{before.bytes_per_vector} bytes per vector, before and after", fontsize=11)
-    figure.savefig(path, dpi=150)
+    with replacing(path) as new:
+        figure.savefig(new, dpi=150)
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,8 @@ class DistillReport:
         """:meth:`to_dict` as JSON text, also written to ``path`` if one is given."""
         text = json.dumps(self.to_dict(), indent=2)
         if path is not None:
-            Path(path).write_text(text + "\n", encoding="utf-8")
+            with replacing(path) as new:
+                new.write_text(text + "\n", encoding="utf-8")
         return text
 
     def plot(self, path: str | Path) -> None:

@@ -130,16 +130,10 @@ class DistillTrainer:
             self._index, self._inplace = index, inplace
             self.config = config = adapter.effective(config)
             self._invlists_file = invlists_file
-            rewritten = adapter.codebooks is not None and adapter.codebooks.stores_norms
-            if invlists_file is not None and config.encoding is Encoding.FROZEN and not rewritten:
-                raise InputError(
-                    f"invlists_file: expected None with encoding='frozen', whose lists stay where they are, got "
-                    f"{str(invlists_file)!r}"
-                )
-            self._lists_file = inputs.lists_file(adapter, invlists_file)
+            frozen = config.encoding is Encoding.FROZEN
+            self._lists_file = inputs.lists_file(adapter, invlists_file, frozen)
             self._state = adapter.extract()
             self._labels = adapter.outer_ids(self._state.ids)
-            frozen = config.encoding is Encoding.FROZEN
             self._corpus, rows = inputs.open_corpus(adapter, embeddings, self._labels, ids, partial=frozen)
             # What can be taught: all stored vectors, or those whose embeddings are there.
             self._sample = self._state if len(rows) == self._state.n else self._state.take(rows)
@@ -188,13 +182,12 @@ class DistillTrainer:
             self._adapter = open_index(copy_of(self._index))
             self.query_encoder = copy.deepcopy(self._encoder)
         self._check_unchanged()
-        self._lists_file = inputs.lists_file(self._adapter, self._invlists_file)
+        frozen = self.config.encoding is Encoding.FROZEN
+        self._lists_file = inputs.lists_file(self._adapter, self._invlists_file, frozen)
         with Transaction([] if self.query_encoder is None else [query_encoders.Weights(self.query_encoder)]) as change:
             report = self._write_back(change.interruptibly(self._learn), change)
         if report.kept and self._lists_file is not None and self._lists_file.exists():
-            logger.warning(
-                "the inverted lists are in the new file %s: write the index, which refers to it", self._lists_file
-            )
+            logger.info("the inverted lists are in %s: write the index, which refers to it", self._lists_file)
         logger.info("%s: %s", "kept" if report.kept else "not kept", report.reason)
         return report
 

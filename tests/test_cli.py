@@ -1,8 +1,14 @@
+import errno
 import json
+import os
+import resource
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections import namedtuple
+from pathlib import Path
 
 import faiss
 import numpy as np
@@ -131,7 +137,7 @@ def test_eval_of_a_small_index(tmp_path, capsys, built, data):
 
 
 def test_a_linked_output_stays_a_link(files):
-    (files / "real.faiss").write_bytes(b"old")
+    shutil.copy(files / "in.faiss", files / "real.faiss")
     (files / "link.faiss").symlink_to(files / "real.faiss")
     assert tune(files, output="link.faiss") == 0
     assert (files / "link.faiss").is_symlink()
@@ -143,7 +149,7 @@ class TestErrors:
 
     @pytest.fixture(autouse=True)
     def _nothing_written(self, files):
-        (files / "out.faiss").write_bytes(b"precious")
+        faiss.write_index(faiss.IndexFlatL2(4), str(files / "out.faiss"))  # precious
         before = {p.name: p.read_bytes() for p in files.iterdir()}
         yield
         after = {p.name: p.read_bytes() for p in files.iterdir()}
@@ -170,7 +176,7 @@ class TestErrors:
 
     def test_no_such_folder(self, files, capsys):
         refused(capsys, tune(files, output="nowhere/out.faiss"), "output: no such folder")
-        refused(capsys, tune(files, "--plot", str(files / "nowhere" / "p.png")), "output: no such folder")
+        refused(capsys, tune(files, "--plot", str(files / "nowhere" / "p.png")), "plot: no such folder")
 
     def test_plot_that_cannot_be_drawn(self, files, capsys, monkeypatch):
         refused(capsys, tune(files, "--plot", str(files / "p.foo")), "plot: expected a file ending in .png, .svg, .pdf")
@@ -180,7 +186,7 @@ class TestErrors:
     def test_output_is_an_input(self, files, capsys):
         refused(capsys, tune(files, output="x.npy"), "output: expected another file than the inputs", "x.npy")
         (files / "bad.png").symlink_to(files / "in.faiss")
-        refused(capsys, tune(files, "--plot", str(files / "bad.png")), "output: expected another file than the inputs")
+        refused(capsys, tune(files, "--plot", str(files / "bad.png")), "plot: expected another file than the inputs")
 
     def test_nprobe_above_nlist(self, files, capsys):
         refused(capsys, tune(files, "--nprobe", "17"), "nprobe: expected at most nlist=16, got 17")
@@ -194,13 +200,14 @@ class TestErrors:
         refused(capsys, tune(files), "bytes free in", "got 5")
 
     def test_full_disk_while_writing(self, files, capsys, monkeypatch):
-        def half_written(index, name):
-            with open(name, "wb") as f:  # noqa: PTH123
-                f.write(b"half")
-            raise RuntimeError("Error in fwrite\nwrite error: No space left on device")
+        def half_written(index, writer):
+            writer(b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+        monkeypatch.setattr(faiss, "PyCallbackIOWriter", lambda write: write)
         monkeypatch.setattr(faiss, "write_index", half_written)
-        refused(capsys, tune(files), "can't write", "No space left on device")
+        error = f"error: can't write {str(files / 'out.faiss')!r}: No space left on device\n"
+        refused(capsys, tune(files), error)
 
     def test_bad_option(self, files, capsys):
         refused(capsys, tune(files, "--encoding", "best"), "encoding: expected one of 'query_aware', 'nearest'")
@@ -219,13 +226,160 @@ class TestErrors:
         refused(capsys, tune(files, "--ids", str(files / "nope.npy")), "ids: no such file")
         refused(capsys, tune(files, "--ids", str(files / "in.faiss")), "ids: ", "is not a complete .npy file")
 
-    def test_interrupt(self, files, capsys, monkeypatch):
-        def interrupted(self):
-            raise KeyboardInterrupt
 
-        monkeypatch.setattr(faiss_distill.DistillTrainer, "train", interrupted)
-        assert tune(files) == 130
-        assert "interrupted; no file is left half-written" in capsys.readouterr().err
+class TestFilesThatWouldBeDestroyed:
+    """Refused before the work, under whatever name, and nothing is changed."""
+
+    @pytest.fixture(autouse=True)
+    def _nothing_changed(self, files):
+        (files / "hard.npy").hardlink_to(files / "x.npy")
+        (files / "soft.npy").symlink_to("x.npy")
+        (files / "thesis.pdf").write_bytes(b"%PDF, a year of work")
+        before = {p.name: p.read_bytes() for p in files.iterdir()}
+        yield
+        assert {p.name: p.read_bytes() for p in files.iterdir()} == before
+
+    @pytest.mark.parametrize("name", ["x.npy", "hard.npy", "soft.npy", "./x.npy", "q.npy"])
+    def test_an_input(self, files, capsys, name):
+        refused(capsys, tune(files, "--force", output=name), "output: expected another file than the inputs")
+
+    def test_one_file_for_two_outputs(self, files, capsys):
+        for name in ("new", "./new"):
+            refused(capsys, tune(files, "--invlists-file", str(files / "new"), output=name), "expected another file")
+            refused(
+                capsys, tune(files, "--plot", str(files / "new.pdf"), output=f"{name}.pdf"), "expected another file"
+            )
+        refused(capsys, tune(files, "--plot", str(files / "n.pdf"), "--invlists-file", str(files / "n.pdf")), "another")
+        refused(capsys, tune(files, "--invlists-file", str(files / "in.faiss")), "invlists_file: expected a file that")
+
+    def test_something_else_than_an_index(self, files, capsys):
+        refused(capsys, tune(files, output="thesis.pdf"), "expected a new file or a faiss index", "--force replaces it")
+        options = ["--queries", str(files / "q.npy"), "--at-least", "0.1", "-o", str(files / "thesis.pdf")]
+        status = main(["points", str(files / "in.faiss"), str(files / "x.npy"), *options])
+        refused(capsys, status, "expected a new file or a faiss index")
+
+    def test_a_device(self, files, capsys):
+        refused(capsys, tune(files, output="/dev/null"), "output: expected a file, got the device or pipe '/dev/null'")
+
+    def test_a_name_that_is_too_long(self, files, capsys):
+        refused(capsys, tune(files, output="o" * 300), "File name too long")
+
+    def test_a_folder_of_something_else_than_a_demo(self, tmp_path, capsys):
+        (tmp_path / "d").mkdir()
+        (tmp_path / "d" / "report.json").write_text("mine")
+        refused(
+            capsys, main(["demo", "-o", str(tmp_path / "d")]), "expected a new folder or one of a demo", "report.json"
+        )
+        assert (tmp_path / "d" / "report.json").read_text() == "mine"
+        (tmp_path / "d" / "report.json").unlink()
+        (tmp_path / "d").rmdir()
+
+
+@pytest.mark.parametrize("name", ["o" * 250, "caf\udce9.faiss"])
+def test_force_and_unusual_names(files, name):
+    (files / name).write_bytes(b"something else")
+    assert tune(files, "--force", "--json", output=name) == 0
+    shutil.copy(files / name, files / "copy")
+    assert faiss.read_index(str(files / "copy")).ntotal == N
+
+
+def process(*argv, **options):
+    """The command line in a process of its own."""
+    return subprocess.run([sys.executable, "-m", "faiss_distill", *map(str, argv)], text=True, **options)
+
+
+class TestProcess:
+    """What a script sees of it: streams and exit status."""
+
+    def test_standard_output_that_is_closed_early(self, files):
+        reading, writing = os.pipe()
+        os.close(reading)
+        run = process("inspect", files / "in.faiss", stdout=writing, stderr=subprocess.PIPE)
+        os.close(writing)
+        assert (run.returncode, run.stderr) == (141, "")
+
+    def test_standard_output_that_is_full(self, files):
+        with Path("/dev/full").open("w") as full:
+            run = process("inspect", files / "in.faiss", stdout=full, stderr=subprocess.PIPE)
+        assert run.returncode == 2
+        assert run.stderr == "faiss-distill: error: can't write to standard output: No space left on device\n"
+
+    def test_report_alone_on_standard_output_in_its_encoding(self, files):
+        """C++ prints there too; and latin-1 has no arrow."""
+        inputs = [files / "in.faiss", files / "x.npy", "--queries", files / "q.npy", "-o", files / "o.faiss"]
+        environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
+        run = process("tune", *inputs, *QUICK, "--invlists-file", files / "l", capture_output=True, env=environment)
+        assert run.returncode == 0
+        assert run.stdout.startswith("IndexPreTransform")
+        assert " ? " in run.stdout
+        assert "resizing" not in run.stdout
+        assert f"the inverted lists are in {files / 'l'}" in run.stderr
+        assert faiss.read_index(str(files / "o.faiss")).ntotal == N
+
+    def test_a_file_that_may_not_grow(self, files):
+        def limited():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+
+        inputs = [files / "in.faiss", files / "x.npy", "--queries", files / "q.npy", "-o", files / "o.faiss"]
+        before = sorted(p.name for p in files.iterdir())
+        run = process("tune", *inputs, *QUICK, capture_output=True, preexec_fn=limited)
+        error = f"faiss-distill: error: can't write {str(files / 'o.faiss')!r}: File too large"
+        assert (run.returncode, run.stderr.splitlines()[-1]) == (2, error)
+        assert sorted(p.name for p in files.iterdir()) == before
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+    def test_a_signal_while_it_learns(self, files, number):
+        before = sorted(p.name for p in files.iterdir())
+        command = ["tune", files / "in.faiss", files / "x.npy", "--queries", files / "q.npy", "-o", files / "o.faiss",
+                   "--invlists-file", files / "l", "--epochs", "1000", "--no-progress"]  # fmt: skip
+        run = subprocess.Popen(
+            [sys.executable, "-m", "faiss_distill", *map(str, command)], stderr=subprocess.PIPE, text=True
+        )
+        end = time.monotonic() + 120
+        while len(list(files.iterdir())) == len(before) and time.monotonic() < end:
+            time.sleep(0.01)
+        time.sleep(1)
+        run.send_signal(number)
+        error = run.communicate(timeout=120)[1].splitlines()
+        assert error[-1] == f"faiss-distill: interrupted ({number.name}); no file is left half-written"
+        assert "Traceback" not in "".join(error)
+        assert run.returncode == 128 + number
+        assert sorted(p.name for p in files.iterdir()) == before
+
+    def test_a_signal_while_it_imports(self, tmp_path):
+        """An import that takes its time, in place of torch's."""
+        (tmp_path / "torch.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
+        environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
+        command = [sys.executable, "-m", "faiss_distill", "--version"]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        with subprocess.Popen(command, env=environment, **pipes) as run:
+            assert run.stdout.readline() == "importing\n"
+            run.send_signal(signal.SIGINT)
+            assert run.stderr.read() == "faiss-distill: interrupted (SIGINT); no file is left half-written\n"
+        assert run.returncode == 130
+
+    def test_a_closed_standard_output_is_not_taken_for_a_file(self, files):
+        inputs = [files / "in.faiss", files / "x.npy", "--queries", files / "q.npy", "-o", files / "o.faiss"]
+        run = process("tune", *inputs, *QUICK, stderr=subprocess.PIPE, preexec_fn=lambda: os.close(1))
+        assert run.returncode == 0
+        assert faiss.read_index(str(files / "o.faiss")).ntotal == N
+
+    def test_nohup(self, tmp_path):
+        code = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); from faiss_distill import __main__ as m; "
+        code += "m._on_signals(m._interrupt); signal.raise_signal(signal.SIGHUP); signal.raise_signal(signal.SIGTERM)"
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert run.stderr.splitlines()[-1] == "faiss_distill.__main__.Interrupted: 15"
+
+
+def test_every_public_name_can_be_had():
+    """They are imported when they are asked for."""
+    code = "import sys, faiss_distill; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert {"distill", "DistillReport", "suggest"} <= set(faiss_distill.__all__) <= set(dir(faiss_distill))
+    for name in faiss_distill.__all__:
+        assert getattr(faiss_distill, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+        faiss_distill.nonsense  # noqa: B018
 
 
 def test_usage_errors_exit_2(capsys):

@@ -215,7 +215,7 @@ def test_the_plot_shows_each_point(built, data, tmp_path, monkeypatch):
 
     points = points_of(built(REFINED), data)
     drawn = []
-    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: drawn.append(self))
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: (drawn.append(self), path.touch()))
     points.plot(tmp_path / "p.png")
     for ax, cost in zip(drawn[0].axes, ("distances", "latency_ms"), strict=True):
         every, front = ax.lines

@@ -1,6 +1,5 @@
 import json
 import sys
-from pathlib import Path
 
 import faiss
 import numpy as np
@@ -71,8 +70,8 @@ def test_plot_data(report, tmp_path, monkeypatch):
     from matplotlib.figure import Figure
 
     drawn = []
-    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: drawn.append(self))
-    plot(report.before, report.after, Path("x.png"))
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: (drawn.append(self), path.touch()))
+    plot(report.before, report.after, tmp_path / "x.png")
     before, after = drawn[0].axes[0].lines
     assert list(before.get_ydata()) == [p.overlap_at_10 for p in report.before.points]
     assert list(after.get_xdata()) == [p.codes_scanned for p in report.after.points]

@@ -1,5 +1,7 @@
 """Inverted lists that are on disk, or mapped from the index's file."""
 
+import errno
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -204,17 +206,116 @@ def test_a_whole_index_that_is_mapped_is_refused(built, tmp_path):
         open_index(faiss.read_index(path, faiss.IO_FLAG_MMAP_IFC))
 
 
-def test_the_command_line_says_where_the_lists_are(data, on_disk, always_kept, tmp_path, caplog):
+@pytest.fixture
+def command(data, on_disk, tmp_path):
+    """A command that tunes an index with lists on disk, and its files."""
     faiss.write_index(on_disk(), str(tmp_path / "i.faiss"))
     np.save(tmp_path / "x.npy", data.documents[:N])
     np.save(tmp_path / "q.npy", data.queries)
     options = ["--epochs", "1", "--no-progress", "--queries", str(tmp_path / "q.npy")]
-    files = [str(tmp_path / name) for name in ("i.faiss", "x.npy")]
-    assert main(["tune", *files, "-o", str(tmp_path / "o.faiss"), *options]) == 0
-    assert f"in the new file {tmp_path / 'lists.tuned'}" in caplog.text
-    assert (
-        main(["tune", *files, "-o", str(tmp_path / "p.faiss"), "--invlists-file", str(tmp_path / "l"), *options]) == 0
-    )
+    return ["tune", *(str(tmp_path / name) for name in ("i.faiss", "x.npy")), *options]
+
+
+def test_the_command_line_says_where_the_lists_are(command, data, always_kept, tmp_path, capsys):
+    assert main([*command, "-o", str(tmp_path / "o.faiss")]) == 0
+    assert f"the inverted lists are in {tmp_path / 'lists.tuned'}, which" in capsys.readouterr().err
+    assert main([*command, "-o", str(tmp_path / "p.faiss"), "--invlists-file", str(tmp_path / "l")]) == 0
     one, other = (faiss.read_index(str(tmp_path / name)) for name in ("o.faiss", "p.faiss"))
+    assert Path(lists_of(one).filename) == tmp_path / "lists.tuned"
     assert Path(lists_of(other).filename) == tmp_path / "l"
     np.testing.assert_array_equal(*(i.search(data.queries[:50], 10)[1] for i in (one, other)))
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "i.faiss", "lists", "x.npy", "q.npy", "o.faiss", "lists.tuned", "p.faiss", "l"
+    }  # fmt: skip
+
+
+def test_lists_named_from_here_can_be_read_from_elsewhere(command, data, always_kept, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main([*command, "-o", "o.faiss", "--invlists-file", "l"]) == 0
+    monkeypatch.chdir("/")
+    index = faiss.read_index(str(tmp_path / "o.faiss"))
+    assert lists_of(index).filename == str(tmp_path / "l")
+    assert index.search(data.queries[:5], 3)[1].min() >= 0
+
+
+def test_an_index_with_a_relative_lists_file_is_written_with_an_absolute_one(built, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    index = faiss.read_index("i.faiss")
+    lists_of(index).filename = "lists"
+    faiss.write_index(index, "i.faiss")
+    queries = command[command.index("--queries") + 1]
+    options = ["--queries", queries, "--at-least", "0.01", "-o", "o.faiss"]
+    assert main(["points", "i.faiss", command[2], *options]) == 0
+    assert lists_of(faiss.read_index("o.faiss")).filename == str(tmp_path / "lists")
+
+
+@pytest.mark.parametrize("output", ["lists", "hard", "soft", "lists.tuned"])
+def test_an_output_on_inverted_lists_is_refused(command, tmp_path, capsys, output):
+    """Whoever reads the index then would be killed."""
+    (tmp_path / "soft").symlink_to(tmp_path / "lists")
+    os.link(tmp_path / "lists", tmp_path / "hard")
+    before = {p: p.read_bytes() for p in tmp_path.iterdir()}
+    assert main([*command, "-o", str(tmp_path / output), "--force"]) == 2
+    error = f"output: expected another file than that of the inverted lists, got {str(tmp_path / output)!r}"
+    assert error in capsys.readouterr().err
+    assert {p: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("output", ["l", "./l", "soft"])
+def test_an_output_that_is_the_new_lists_file_is_refused(command, tmp_path, monkeypatch, capsys, output):
+    monkeypatch.chdir(tmp_path)
+    Path("soft").symlink_to("l")
+    assert main([*command, "-o", output, "--invlists-file", str(tmp_path / "l")]) == 2
+    assert "output: expected another file than the inputs and other outputs" in capsys.readouterr().err
+    assert not Path("l").exists()
+
+
+@pytest.mark.parametrize("moment", ["writing", "placing", "replacing", "placed"])
+def test_an_interrupt_while_writing_leaves_both_files_or_none(command, always_kept, tmp_path, monkeypatch, moment):
+    """And the same command then works."""
+    names = {"writing": (faiss, "write_index"), "placing": (os, "link"), "replacing": (Path, "replace")}
+    where, step = names.get(moment, names["replacing"])
+    real = getattr(where, step)
+
+    def interrupted(*arguments):
+        if moment == "placed":
+            real(*arguments)
+        raise KeyboardInterrupt
+
+    before = sorted(p.name for p in tmp_path.iterdir())
+    monkeypatch.setattr(where, step, interrupted)
+    options = ["-o", str(tmp_path / "o.faiss"), "--invlists-file", str(tmp_path / "l")]
+    with pytest.raises(KeyboardInterrupt):
+        main([*command, *options])
+    monkeypatch.setattr(where, step, real)
+    if moment != "placed":
+        assert sorted(p.name for p in tmp_path.iterdir()) == before
+        assert main([*command, *options]) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*before, "l", "o.faiss"])
+    assert faiss.read_index(str(tmp_path / "o.faiss")).ntotal == N
+
+
+def test_lists_that_another_program_made_meanwhile_stay(command, always_kept, tmp_path, monkeypatch, capsys):
+    real = faiss.write_index
+    monkeypatch.setattr(faiss, "write_index", lambda *a: ((tmp_path / "l").write_text("other"), real(*a)))
+    assert main([*command, "-o", str(tmp_path / "o.faiss"), "--invlists-file", str(tmp_path / "l")]) == 2
+    assert "invlists_file: expected a file that does not exist yet" in capsys.readouterr().err
+    assert (tmp_path / "l").read_text() == "other"
+    assert not (tmp_path / "o.faiss").exists()
+
+
+def test_lists_where_a_file_has_one_name(command, always_kept, tmp_path, monkeypatch):
+    """On a file system without links they are renamed."""
+
+    def unsupported(*_):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", unsupported)
+    assert main([*command, "-o", str(tmp_path / "o.faiss"), "--invlists-file", str(tmp_path / "l")]) == 0
+    assert lists_of(faiss.read_index(str(tmp_path / "o.faiss"))).filename == str(tmp_path / "l")
+
+
+@pytest.mark.parametrize("name", ["l" * 300, "caf\udce9", "gone/l"])
+def test_lists_files_that_cannot_be_are_refused_early(built, data, tmp_path, name):
+    with pytest.raises(InputError, match="invlists_file: expected"):
+        DistillTrainer(built(), data.documents[:N], data.queries, invlists_file=tmp_path / name)
