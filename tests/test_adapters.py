@@ -8,7 +8,7 @@ import faiss
 import numpy as np
 import pytest
 import torch
-from conftest import METRICS, core, serialized
+from conftest import METRICS, core, serialized, tunable
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -621,7 +621,7 @@ def test_each_row_of_the_registry_is_of_its_example(built, family):
 
 CONTAINERS = ["", "OPQ8,", "L2norm,", "PCAR32,"]
 COARSE = ["IVF8", "IVF8_HNSW8", "IVF8(SQ8)", "IVF8(SQfp16)", ""]
-ENCODED = ["Flat", "SQ8", "SQ4", "RaBitQ", "RaBitQfs"]
+ENCODED = tunable(["Flat", "SQ8", "SQ4", "RaBitQ", "RaBitQfs"])
 FINE = ["PQ8x4np", "PQ16x4fs", "PQ8x5np", "RQ2x4", "PRQ2x2x4_Nqint8", "LSQ2x4", *ENCODED]
 REFINED = ["", ",RFlat", ",Refine(SQ8)"]
 
