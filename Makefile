@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-fast trust lint docs bench tables clean
+.PHONY: demo test test-fast trust oldest matrix lint docs bench tables clean
 
 demo: $(VENV)/plot  ## build an index on the packaged sample, tune it, print before and after
 	$(BIN)/faiss-distill demo --output demo
@@ -17,6 +17,12 @@ test-fast: $(VENV)/test  ## without the slow tests
 
 trust: $(VENV)/test  ## the promises, in full: faults, interrupts, kills, wrong corpora; half an hour, prints a table
 	TRUST=full $(BIN)/python -m pytest -n auto --dist load tests/trust
+
+oldest: $(VENV)/matrix  ## the tests that meet dependencies, with the oldest faiss, numpy and scipy, on Python 3.11
+	$(BIN)/nox -s "tests(oldest)"
+
+matrix: $(VENV)/matrix  ## the same with the oldest and newest of all, on Python 3.10 to 3.13; downloads gigabytes
+	$(BIN)/nox
 
 lint: $(VENV)/lint  ## style, types, layers
 	$(BIN)/ruff check .
@@ -40,4 +46,4 @@ $(VENV)/%: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo results docs/_build docs/auto_tutorials .cache
+	rm -rf $(VENV) .nox demo results docs/_build docs/auto_tutorials .cache

@@ -30,6 +30,10 @@ QUICK = {
 """Options of a tuning that takes a second."""
 FULL = os.environ.get("TRUST") == "full"
 """Whether the tests in ``trust/`` run in full, as ``make trust`` has them."""
+FAISS = tuple(map(int, faiss.__version__.split(".")[:2]))
+"""The release of faiss, without its last number."""
+SINCE = {"RaBitQfs": (1, 15), "RaBitQ4": (1, 14)}
+"""Parts of factory strings that older releases of faiss don't know, or that can't be tuned with them."""
 METRICS = {"ip": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
 
 
@@ -72,6 +76,11 @@ def built(data):
         return index
 
     return build
+
+
+def tunable(factories):
+    """Those of the factory strings that can be tuned with this release of faiss."""
+    return [f for f in factories if all(since <= FAISS for part, since in SINCE.items() if part in f)]
 
 
 def serialized(index) -> bytes:

@@ -2,13 +2,15 @@ import gc
 import inspect
 import re
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 
 import faiss
 import numpy as np
 import pytest
 import torch
-from conftest import METRICS, core, serialized
+from conftest import FAISS, METRICS, core, serialized, tunable
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -623,9 +625,36 @@ def test_each_row_of_the_registry_is_of_its_example(built, family):
     assert adapter.changes
 
 
+@pytest.mark.skipif(FAISS < (1, 15), reason="it is older itself")
+@pytest.mark.parametrize(
+    ("older", "says"),
+    [
+        ("del faiss.IndexIVFRaBitQFastScan", "expected one of IndexIVFFlat, .* got IndexIVFRaBitQFastScan; build one"),
+        ("faiss.__version__ = '1.14.3'", "faiss 1.14.3 can't make its lists; faiss 1.15 can"),
+    ],
+    ids=["without the class", "that can't convert to it"],
+)
+def test_an_older_release_of_faiss(older, says):
+    """What it lacks is left out, not an error on import."""
+    code = f"""
+import faiss
+index = faiss.index_factory(64, "IVF16,RaBitQfs")
+{older}
+from faiss_distill.adapters import FAMILIES, open_index
+assert type(index) not in FAMILIES and faiss.IndexIVFRaBitQ in FAMILIES
+try:
+    open_index(index)
+except TypeError as error:
+    print(error)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert re.search(says, result.stdout)
+
+
 CONTAINERS = ["", "OPQ8,", "L2norm,", "PCAR32,"]
 COARSE = ["IVF8", "IVF8_HNSW8", "IVF8(SQ8)", "IVF8(SQfp16)", ""]
-ENCODED = ["Flat", "SQ8", "SQ4", "RaBitQ", "RaBitQfs"]
+ENCODED = tunable(["Flat", "SQ8", "SQ4", "RaBitQ", "RaBitQfs"])
 FINE = ["PQ8x4np", "PQ16x4fs", "PQ8x5np", "RQ2x4", "PRQ2x2x4_Nqint8", "LSQ2x4", *ENCODED]
 REFINED = ["", ",RFlat", ",Refine(SQ8)"]
 

@@ -3,7 +3,7 @@
 import faiss
 import numpy as np
 import pytest
-from conftest import METRICS, QUICK, N, core, serialized
+from conftest import METRICS, QUICK, N, core, serialized, tunable
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_adapters import COARSE, CONTAINERS, ENCODED, FACTORIES, FINE, REFINED
@@ -14,11 +14,11 @@ from faiss_distill.adapters.factory_strings import factory_string
 from faiss_distill.config import Loss
 from faiss_distill.factory import parse
 
-MORE = [
+MORE = tunable([
     "PQ8", "IVF16,PQ8", "IVF16,Flat", "IVF16_HNSW8,SQ4", "IVF16,SQfp16", "IVF16,RaBitQ4", "IVF16,RaBitQfs",
     "IVF16,RaBitQfs4", "RQ2x6_1x4", "IMI2x3,PQ8np", "PCAW32,PQ8np", "PCAWR32,PQ8np", "IVF16,PQ8np,Refine(SQ8)",
     "IVF16,PQ16x4fs_64", "HNSW16", "Flat", "SQ8", "OPQ8,IVF16,PQ8np,Refine(OPQ4_32,PQ4x4np)",
-]  # fmt: skip
+])  # fmt: skip
 
 
 def structure(index):

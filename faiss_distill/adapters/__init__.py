@@ -50,11 +50,9 @@ FAMILIES: dict[type, Family] = {
     faiss.IndexIVFFlat: Family(IVFFlatAdapter, "IVF4096,Flat"),
     faiss.IndexIVFScalarQuantizer: Family(IVFScalarQuantizerAdapter, "IVF4096,SQ8"),
     faiss.IndexIVFRaBitQ: Family(IVFRaBitQAdapter, "IVF4096,RaBitQ"),
-    faiss.IndexIVFRaBitQFastScan: Family(IVFRaBitQFastScanAdapter, "IVF4096,RaBitQfs"),
     faiss.IndexShards: Family(ShardsAdapter, None),
     faiss.IndexReplicas: Family(ReplicasAdapter, None),
 }
-
 """The families that can be tuned: one row each, of which the documentation's table and every message are made."""
 
 REFUSED: dict[type, str] = {
@@ -68,6 +66,14 @@ REFUSED: dict[type, str] = {
     faiss.IndexShardsIVF: "its shards share a coarse quantizer; make an IndexShards of indexes with their own",
 }
 """Why not, of other classes that are asked for."""
+
+RABITQ_FASTSCAN: type | None = getattr(faiss, "IndexIVFRaBitQFastScan", None)
+"""What faiss has from 1.13 on, and converts from plain lists from 1.15 on."""
+if RABITQ_FASTSCAN is not None:
+    if tuple(map(int, faiss.__version__.split(".")[:2])) >= (1, 15):
+        FAMILIES[RABITQ_FASTSCAN] = Family(IVFRaBitQFastScanAdapter, "IVF4096,RaBitQfs")
+    else:
+        REFUSED[RABITQ_FASTSCAN] = f"faiss {faiss.__version__} can't make its lists; faiss 1.15 can"
 
 __all__ = ["FAMILIES", "REFUSED", "Adapter", "Family", "open_index", "open_to_measure"]
 

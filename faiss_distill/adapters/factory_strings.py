@@ -9,6 +9,7 @@ import faiss
 from faiss.contrib.factory_tools import get_hnsw_M, reverse_index_factory
 
 from faiss_distill.adapters.additive import quantizer_of
+from faiss_distill.adapters.ivf_encoded import rabitq_bits
 
 ADDITIVE = {
     faiss.ResidualQuantizer: "RQ",
@@ -112,8 +113,12 @@ def _codes(index: Any) -> str | None:
     if kind in (faiss.IndexPQ, faiss.IndexIVFPQ):
         plain = not index.do_polysemous_training
         return f"PQ{index.pq.M}{f'x{index.pq.nbits}' if index.pq.nbits != 8 else ''}{'np' if plain else ''}"
-    if kind is faiss.IndexIVFRaBitQFastScan:
-        return f"RaBitQfs{index.rabitq.nb_bits if index.rabitq.nb_bits > 1 else ''}"
+    if kind.__name__ in ("IndexIVFRaBitQ", "IndexIVFRaBitQFastScan"):  # the latter from faiss 1.13 on
+        fast = "fs" if kind is not faiss.IndexIVFRaBitQ else ""
+        return f"RaBitQ{fast}{rabitq_bits(index) if rabitq_bits(index) > 1 else ''}"
+    if kind is faiss.IndexIVFScalarQuantizer:  # every one is SQ8 to faiss before 1.15
+        codes: str = reverse_index_factory(faiss.IndexScalarQuantizer(index.d, index.sq.qtype))
+        return codes
     quantizer = quantizer_of(index)
     if quantizer is None:
         return None

@@ -41,12 +41,10 @@ class IVFEncodedAdapter(IVFAdapter):
 
     def decode(self, state: IndexState, rows: Int64) -> Float32:
         """What the codes of the vectors ``rows`` of a ``state`` of this index stand for: float32 ``(len(rows), d)``."""
-        codes, lists = np.ascontiguousarray(state.codes[rows]), np.ascontiguousarray(state.assignment[rows])
-        out = np.empty((len(rows), self.core.d), dtype=np.float32)
-        self._like(self._quantizer).decode_vectors(
-            len(rows), faiss.swig_ptr(codes), faiss.swig_ptr(lists), faiss.swig_ptr(out)
-        )
-        return out
+        index = self._like(self._quantizer)  # not decode_vectors, which left out SQ's centroids until faiss 1.14
+        lists = state.assignment[rows].astype("<i8").view(np.uint8).reshape(-1, 8)[:, : index.coarse_code_size()]
+        decoded: Float32 = index.sa_decode(np.hstack([lists, state.codes[rows]]))
+        return decoded
 
     def _codes_of(self, state: IndexState, vectors: Float32) -> Packed:
         """The codes, uint8 ``(n, code_size)``, that faiss gives to ``vectors (n, d)`` in the lists of ``state``."""
@@ -112,6 +110,11 @@ class IVFScalarQuantizerAdapter(IVFEncodedAdapter):
         return {**super().trained, "ranges": (sq.qtype, faiss.vector_to_array(sq.trained).tobytes())}
 
 
+def rabitq_bits(index: Any) -> int:
+    """Bits a dimension of an index with RaBitQ: 1 before faiss 1.13.2, which knows no others."""
+    return int(getattr(index.rabitq, "nb_bits", 1))
+
+
 class IVFRaBitQAdapter(IVFEncodedAdapter):
     """One ``IndexIVFRaBitQ``; its codes hold factors of the centroids."""
 
@@ -119,7 +122,8 @@ class IVFRaBitQAdapter(IVFEncodedAdapter):
 
     def _like(self, quantizer: Any) -> Any:
         core = self.core
-        index = faiss.IndexIVFRaBitQ(quantizer, core.d, self.nlist, core.metric_type, True, core.rabitq.nb_bits)
+        more = (True, rabitq_bits(core)) if rabitq_bits(core) > 1 else ()
+        index = faiss.IndexIVFRaBitQ(quantizer, core.d, self.nlist, core.metric_type, *more)
         index.own_fields, index.rabitq, index.is_trained = False, core.rabitq, True
         return index
 
@@ -131,4 +135,4 @@ class IVFRaBitQAdapter(IVFEncodedAdapter):
     @property
     def trained(self) -> dict[str, Any]:
         """By name, all that training has made and adding relies on."""
-        return {**super().trained, "bits": self.core.rabitq.nb_bits}
+        return {**super().trained, "bits": rabitq_bits(self.core)}

@@ -1,0 +1,69 @@
+"""The tests with the oldest and the newest releases of what the package needs, and with each Python.
+
+    nox                       # all; downloads gigabytes, since torch comes with CUDA
+    nox -s "tests(oldest)"    # one
+
+Each session has an environment of its own, which is deleted afterwards, and writes its row of ``results/versions.txt``.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from xml.etree import ElementTree
+
+import nox
+
+PACKAGES = ("faiss-cpu", "numpy", "scipy", "torch", "tqdm")
+ROWS = {
+    "oldest": ("3.11", "constraints-oldest.txt"),
+    "oldest torch": ("3.10", "constraints-oldest.txt"),
+    "newest": ("3.11", None),
+    "3.10": ("3.10", "constraints.txt"),
+    "3.12": ("3.12", "constraints.txt"),
+    "3.13": ("3.13", "constraints.txt"),
+}
+"""Python and constraints of each session."""
+TESTS = [f"tests/test_{name}.py" for name in (
+    "additive", "encoded", "frozen", "losses", "metrics", "quantizers", "query_encoders", "readers", "relevance",
+    "report", "shards", "storage", "students", "teacher", "trainer",
+)]  # fmt: skip
+"""Where the package meets faiss, numpy, scipy and torch."""
+VERSIONS = f"""
+import platform
+from importlib.metadata import version
+print(platform.python_version(), *map(version, {PACKAGES}))
+"""
+
+
+@nox.session
+@nox.parametrize("python,constraints", list(ROWS.values()), ids=list(ROWS))
+def tests(session: nox.Session, constraints: str | None) -> None:
+    """Install, test, and note versions and outcome."""
+    try:
+        session.install(*(["-c", constraints] if constraints else []), "-e", ".[test]")
+        versions = session.run("python", "-c", VERSIONS, silent=True)
+        outcome = Path(session.create_tmp()) / "outcome.xml"
+        command = ("python", "-m", "pytest", "-n", "auto", "-m", "not slow", f"--junitxml={outcome.resolve()}")
+        session.run(*command, *(session.posargs or TESTS), success_codes=[0, 1])
+        suite = ElementTree.parse(outcome).getroot()[0]
+    finally:
+        shutil.rmtree(session.virtualenv.location)
+    failed = int(suite.get("failures")) + int(suite.get("errors"))
+    passed = int(suite.get("tests")) - int(suite.get("skipped")) - failed
+    write_row(session.name[len("tests(") : -1], [*versions.split(), str(passed), str(failed)])
+    if failed:
+        session.error(f"{failed} of {passed + failed} tests failed")
+
+
+def write_row(name: str, row: list[str]) -> None:
+    """Put a row into ``results/versions.txt``, in place of the one that is there from before."""
+    file = Path("results/versions.txt")
+    file.parent.mkdir(exist_ok=True)
+    head = ["", "Python", *PACKAGES, "passed", "failed"]
+    old = [line.split("  ") for line in file.read_text().splitlines()[1:]] if file.exists() else []
+    rows = {cells[0]: [cell.strip() for cell in cells if cell] for cells in old} | {name: [name, *row]}
+    table = [head, *(rows[known] for known in ROWS if known in rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in table]
+    file.write_text("\n".join(lines) + "\n")
