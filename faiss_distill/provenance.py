@@ -34,7 +34,7 @@ SAME = 0.02
 """New codes nearer to the stored ones than this share of the mean distance between codes are taken for the same."""
 CONVINCING = 0.85
 """How near another reading must come, as a share of how near the vectors come as passed, if its error is less too."""
-PLAIN = 0.25
+PLAIN = 0.5
 """How near it must come where its error is not, as of codes that are no means of what they stand for."""
 SIGNIFICANT = 5.0
 """Standard errors over the rows that it must be nearer by."""
