@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -239,13 +239,17 @@ def lost(sample: Sample, reading: Reading, others: Sample | None = None) -> Bool
 def wrong_rows(sample: Sample, rng: np.random.Generator) -> str | None:
     """Which rows are others than those that were added, in words; None if none are."""
     for offset in OFFSETS:
-        found = _where(sample, lambda s, k=offset: s.moved == k, 0.5, rng)
+        found = _where(sample, partial(_moved_by, offset), 0.5, rng)
         if found is not None:
             return f"{found}: row i fits the code of row i {'-' if offset < 0 else '+'} {abs(offset)}; {CHECK}"
     found = _where(sample, lambda s: lost(s, s.plain, sample), MISPLACED, rng)
     if found is None:
         return None
     return f"{found}{': rows are in reverse order' if _reversed(sample) else ''}; {CHECK}"
+
+
+def _moved_by(offset: int, sample: Sample) -> Bool:
+    return np.asarray(sample.moved == offset)
 
 
 def _where(sample: Sample, flag: Callable[[Sample], Bool], least: float, rng: np.random.Generator) -> str | None:
