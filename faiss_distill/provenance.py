@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,7 @@ SAME = 0.02
 """New codes nearer to the stored ones than this share of the mean distance between codes are taken for the same."""
 CONVINCING = 0.85
 """How near another reading must come, as a share of how near the vectors come as passed, if its error is less too."""
-PLAIN = 0.25
+PLAIN = 0.5
 """How near it must come where its error is not, as of codes that are no means of what they stand for."""
 SIGNIFICANT = 5.0
 """Standard errors over the rows that it must be nearer by."""
@@ -236,20 +236,20 @@ def lost(sample: Sample, reading: Reading, others: Sample | None = None) -> Bool
     return np.asarray((rank > LOST) & (reading.distance > SAME * sample.scale))
 
 
-def _moved_by(offset: int) -> Callable[[Sample], Bool]:
-    return lambda sample: np.asarray(sample.moved == offset)
-
-
 def wrong_rows(sample: Sample, rng: np.random.Generator) -> str | None:
     """Which rows are others than those that were added, in words; None if none are."""
     for offset in OFFSETS:
-        found = _where(sample, _moved_by(offset), 0.5, rng)
+        found = _where(sample, partial(_moved_by, offset), 0.5, rng)
         if found is not None:
             return f"{found}: row i fits the code of row i {'-' if offset < 0 else '+'} {abs(offset)}; {CHECK}"
     found = _where(sample, lambda s: lost(s, s.plain, sample), MISPLACED, rng)
     if found is None:
         return None
     return f"{found}{': rows are in reverse order' if _reversed(sample) else ''}; {CHECK}"
+
+
+def _moved_by(offset: int, sample: Sample) -> Bool:
+    return np.asarray(sample.moved == offset)
 
 
 def _where(sample: Sample, flag: Callable[[Sample], Bool], least: float, rng: np.random.Generator) -> str | None:

@@ -98,7 +98,6 @@ def made(factory, x, metric, train=None):
         for part in (x, x) if factory == "replicas" else np.array_split(x, [len(x) // 3]):
             index = made("IVF16,PQ16x4", part, metric, x)
             (whole.addIndex if factory == "replicas" else whole.add_shard)(index)
-        whole.parts = whole  # alive as long as it
         return whole
     index = faiss.index_factory(x.shape[1], factory, METRICS[metric])
     index.train(x if train is None else train)
