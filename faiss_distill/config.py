@@ -127,7 +127,8 @@ class DistillConfig:
             25th half as much.
         self_weight: weight of the document itself, taken as a query.
         global_weight: weight of the covariance of all training queries.
-        validation_fraction: share of ``queries`` held out when no ``validation_queries`` are given.
+        validation_fraction: share of ``queries`` held out, and all that are near these, when there are no
+            ``validation_queries``.
         max_queries: a longer query log is sampled down to this many.
         fill_to: fewer training queries than this, or than the corpus if that is less, are filled up to it with
             documents that stand in for queries, unless ``candidates`` or ``loss`` need labels or a query encoder

@@ -17,6 +17,8 @@ COPIES = 0.01
 One text embedded twice comes out within 1e-6 in float32, 1e-3 in float16, 4e-3 in bfloat16. Different texts are far
 beyond: of 20,000 real queries no two are nearer than 0.25, and of 16,000 documents no two are nearer than 0.16.
 """
+ROUNDING = 1e-5
+"""The same, relative to the spread of the queries, however close the documents are."""
 KIN = 0.4
 """The same of kin, such as one question in other words: what is learned from one helps all of them, and fresh queries
 not at all. Of 4,400 real queries one in a hundred has kin, of 50,000 one in thirteen."""
@@ -70,7 +72,8 @@ class Likeness:
         Returns:
             Row of the first one, int64 ``(n,)``.
         """
-        x, radius = self._seen(vectors), COPIES * self.spread
+        x = self._seen(vectors)
+        radius = max(COPIES * self.spread, ROUNDING * spread_of(x))
         n, d = x.shape
         axes = np.linalg.qr(np.random.default_rng(0).standard_normal((d, min(d, AXES))))[0].astype(np.float32)
         projected = x @ axes

@@ -61,8 +61,8 @@ class DistillReport:
         n_train: queries trained on, each once, however often it was passed.
         n_stand_ins: of these, documents that stood in for queries.
         n_selection: queries that chose the best epoch.
-        n_validation: other queries, each once and none of them near another or one trained on, on which before and
-            after are measured.
+        n_validation: other queries, each once and none a copy of one trained on, on which before and after are
+            measured.
         before: the index as it was.
         after: the tuned index; if not kept, what it would have been.
         gain: mean difference of overlap@10 at the judged nprobe, after minus before.

@@ -176,6 +176,13 @@ def test_frozen_codes_keep_their_codewords(built, data, monkeypatch, factory):
     np.testing.assert_allclose(distances, exact, atol=0.02 * np.ptp(exact))
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_codes_need_no_local_queries(built, data, metric):
+    report = distill(built("IVF16,RQ4x4", metric), data.documents[:N], data.queries, **QUICK | {"local_queries": 0})
+    assert report.kept in (True, False)
+    assert report.after.own.overlap_at_10 > 0
+
+
 def test_the_same_seed_gives_the_same_index(built, data):
     tuned = []
     for _ in range(2):

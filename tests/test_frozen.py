@@ -117,7 +117,7 @@ def test_labels_outside_the_sample_do_not_count(built, data, always_kept):
         built(), data.documents[rows], data.queries, ids=rows, relevant=labels,
         **FROZEN | {"candidates": "gt + in_batch", "loss": "contrastive"},
     )  # fmt: skip
-    assert report.n_train == 1800
+    assert 1780 < report.n_train <= 1800  # without kin of those that judge
     assert 1560 < trained.n_train < 1680
 
 

@@ -303,7 +303,7 @@ def test_labels_of_a_few_queries_are_enough(built, data):
     assert 400 <= report.n_train <= 500
     arguments["candidates"] = "gt + in_batch + top40:2"
     report = distill(built(), data.documents[:N], data.queries, relevant=labels, **arguments)
-    assert report.n_train == 1800
+    assert 1780 < report.n_train <= 1800  # without kin of those that judge
 
 
 def test_mined_candidates_may_be_few_where_documents_stand_in(built, data):

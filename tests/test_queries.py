@@ -66,6 +66,10 @@ class TestFirst:
         assert Likeness(True, 1.0).first(x).tolist() == [0, 0, 2, 3, 3, 5]
         assert Likeness(False, 1.0).first(x).tolist() == [0, 1, 2, 3, 3, 5]
 
+    def test_equal_ones_are_copies_though_all_documents_are_the_same(self):
+        x = np.random.default_rng(0).standard_normal((300, 16)).astype(np.float32)
+        assert len(np.unique(Likeness(True, 0.0).first(np.repeat(x, 3, axis=0)))) == 300
+
     def test_the_same_input_is_the_same_query(self):
         x = np.eye(4, dtype=np.float32)
         assert Likeness(True, 1.0).first(x, inputs=["a", "b", "a", "c"]).tolist() == [0, 1, 0, 3]
