@@ -162,11 +162,11 @@ class Splitter:
         return self._filled(whole, validation), validation
 
     def _filled(self, train: Queries, validation: Queries) -> Queries:
-        """Training queries with documents added that are none of the validation queries, up to ``fill_to``."""
+        """Training queries with documents added that are none of the validation queries, if there are few."""
         config, n = self.config, len(train.vectors)
-        full = min(config.fill_to, self.corpus.n)
+        full = min(config.fill_to, self.corpus.n // 3)
         labelled = config.mixture.has("gt") or config.loss is Loss.CONTRASTIVE
-        if n >= full or labelled or self.query_encoder is not None:
+        if 4 * n >= full or labelled or self.query_encoder is not None:
             return train
         rows = self.rng.permutation(self.corpus.n)[: full - n]
         added = Queries(self._documents(rows), rows).distinct(self._likeness, but=validation)

@@ -294,7 +294,7 @@ def test_the_same_input_is_the_same_query_even_if_its_vectors_differ(built, data
         built(), data.documents[:N], queries, query_encoder=Words(), query_inputs=inputs, config=DistillConfig(**QUICK)
     )
     both = [*trainer._train.inputs, *trainer._validation.inputs]
-    assert len(both) == len(set(both)) == 300
+    assert 290 < len(both) == len(set(both)) <= 300  # without kin of those that judge
 
 
 def test_dropout_is_seeded_and_modes_are_kept(built, data):

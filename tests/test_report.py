@@ -19,9 +19,9 @@ def report(data, built):
 def test_the_table_lines_up_and_stars_the_judged_nprobe(report):
     lines = table(report.before, report.after).splitlines()
     assert len({len(line) for line in lines}) == 1
-    assert [line.split()[0] for line in lines] == ["nprobe", "1", "4*", "16"]
+    assert [line.split()[0] for line in lines] == ["nprobe", "1", "2", "4*", "16"]
     own = report.before.own, report.after.own
-    assert f"{own[0].overlap_at_10:.3f} → {own[1].overlap_at_10:.3f}" in lines[2]
+    assert f"{own[0].overlap_at_10:.3f} → {own[1].overlap_at_10:.3f}" in lines[3]
     assert "MRR" not in lines[0]
 
 
@@ -46,7 +46,7 @@ def test_json_is_the_report(report, tmp_path):
     loaded = json.loads(report.to_json(tmp_path / "r.json"))
     assert loaded == json.loads((tmp_path / "r.json").read_text())
     assert loaded["gain"] == report.gain
-    assert loaded["after"]["points"][1]["overlap_at_10"] == report.after.own.overlap_at_10
+    assert loaded["after"]["points"][2]["overlap_at_10"] == report.after.own.overlap_at_10
     assert DistillConfig(**loaded["config"]) == report.config
 
 

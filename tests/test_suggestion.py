@@ -101,9 +101,9 @@ def test_print_and_json():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((0, 8, 4), "n: expected a positive integer, got 0"),
-        ((True, 8, 4), "n: expected a positive integer, got True"),
-        ((100, 8.5, 4), "d: expected a positive integer, got 8.5"),
+        ((0, 8, 4), "n: expected an integer from 1 to .*, got 0"),
+        ((True, 8, 4), "n: expected an integer from 1 to .*, got True"),
+        ((100, 8.5, 4), "d: expected an integer from 1 to .*, got 8.5"),
         ((100, 8, 0.5), "bytes_per_vector: expected a number of at least 1, got 0.5"),
         ((100, 8, float("nan")), "bytes_per_vector: expected a number of at least 1, got nan"),
         ((100, 8, 4, 23), "metric: expected faiss.METRIC_L2 or faiss.METRIC_INNER_PRODUCT, got 23"),

@@ -262,7 +262,8 @@ class TestFewQueries:
         real = train.rows < 0
         assert real.tolist() == sorted(real, reverse=True)
         assert real.sum() == 100
-        assert 980 < len(train.vectors) <= 1000  # some documents occur twice
+        assert len(train.vectors) <= N // 3  # a third of the corpus is less than 1000
+        assert len(train.vectors) > N // 3 - 20  # some documents occur twice
         np.testing.assert_array_equal(train.vectors[~real], data.documents[train.rows[~real]])
         taught = trainer._teach(train, 40)
         assert (taught.top != train.rows[:, None]).all()
@@ -290,11 +291,9 @@ class TestFewQueries:
         assert len(rows) > 100
         assert (rows >= 1500).all()
 
-    @pytest.mark.parametrize(
-        "options", [{"fill_to": 0}, {"fill_to": 100}, {"candidates": "gt + in_batch"}, {"loss": "contrastive"}]
-    )
+    @pytest.mark.parametrize("options", [{"fill_to": 0}, {"candidates": "gt + in_batch"}, {"loss": "contrastive"}, {}])
     def test_not_where_they_have_no_place(self, built, data, options):
-        n = 150  # of which 100 train
+        n = 150 if options else 300  # the last: not few
         labels = {"relevant": np.arange(n) % N} if "gt" in options.get("candidates", "") else {}
         config = DistillConfig(**self.FILLED | options)
         trainer = DistillTrainer(built(), data.documents[:N], data.queries[:n], **labels, config=config)
