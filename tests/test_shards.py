@@ -78,8 +78,9 @@ def test_it_is_the_tuning_of_one_index(data, built, sharded, always_kept, factor
     expected, same = single.search(data.queries[:100], 10)
     if "fs" not in factory:  # which rounds by shard
         np.testing.assert_allclose(distances, expected, rtol=1e-4, atol=1e-5)
-        tied = factory == "PRQ2x2x4"  # many documents have the same short code
-        assert tied or (ids == same).mean() > 0.99
+        gaps = np.abs(np.diff(expected, axis=1)) > 1e-4  # documents with the same short code may swap
+        apart = np.pad(gaps, ((0, 0), (1, 0)), constant_values=True) & np.pad(gaps, ((0, 0), (0, 1)))
+        assert (ids == same)[apart].mean() > 0.99
     assert sum(part.ntotal for part in parts) == (2 * N if kind == "replicas" else N)
 
 
