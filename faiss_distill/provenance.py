@@ -42,6 +42,10 @@ LOST = 0.1
 """A row is lost if this share of other rows' codes fits it better than its own."""
 MISPLACED = 0.05
 """Share of lost rows above which embeddings are refused, wherever these rows are."""
+TUNED = (0.3, 1.2)
+"""Factors from codes to vectors that tuning may make: by inner product codes get longer than what they stand for."""
+AGAIN = 0.1
+"""How near a reading comes, as a share of how near the vectors come as passed, if it gets the stored codes again."""
 OFFSETS = (-1, 1, -2, 2)
 """Neighbouring rows whose codes are tried."""
 WRONG, CHECK = "fit other codes better than their own", "check the file, its order and ids="
@@ -199,7 +203,7 @@ def _unnormalised(sample: Sample, plain: Reading) -> Iterator[Reading]:
 
 
 def _rescaled(sample: Sample, plain: Reading) -> Iterator[Reading]:
-    """Divided by their common factor."""
+    """Divided by their common factor; by one that tuning may have made only if that gives the stored codes again."""
     factor = _slope(plain.vectors, sample.codes)
     if abs(factor) < 0.02:
         return
@@ -209,7 +213,9 @@ def _rescaled(sample: Sample, plain: Reading) -> Iterator[Reading]:
     else:
         how = f"{max(factor, 1 / factor):.1f} times too {'long' if factor > 1 else 'short'}"
         found = f"are about {how}; pass them at the scale at which they were added"
-    yield sample.read(plain.vectors / np.float32(factor), found)
+    reading = sample.read(plain.vectors / np.float32(factor), found)
+    if not TUNED[0] < factor < TUNED[1] or reading.distance.mean() < AGAIN * plain.distance.mean():
+        yield reading
 
 
 def lost(sample: Sample, reading: Reading, others: Sample | None = None) -> Bool:

@@ -181,6 +181,17 @@ class TestRightOnes:
         both = np.concatenate([unit[:1000], later])
         assert DistillTrainer(filled(both, metric=metric, train=unit[:1000]), both, queries)
 
+    def test_tuned_codes_longer_than_what_they_stand_for(self):
+        """As 4-bit codes get where documents stand in for queries: the slope of vectors on codes is near a half."""
+        data = load_debian_packages()
+        x = data.documents[:6000]
+        index = faiss.index_factory(384, "IVF64,PQ32x4fs", faiss.METRIC_INNER_PRODUCT)
+        index.train(x)
+        index.add(x)
+        index.nprobe = 8
+        distill(index, x, progress=False, epochs=2)
+        assert evaluate(index, x, data.queries[:100], progress=False).own.overlap_at_10 > 0.3
+
     def test_copies_and_near_copies(self, packages, filled):
         unit, _, queries = packages
         noise = np.random.default_rng(5).standard_normal((1000, 64)).astype(np.float32)
