@@ -46,7 +46,7 @@ VECTORS = ".npy, .fvecs or .fbin"
 EPILOG = """Output files are written beside their place and renamed into it: each is whole, or as it was. Exit status: 0
 done, whether or not the tuned index was kept; 2 an error, which is one line on standard error; 128 + n ended by signal
 n (SIGINT 130, SIGTERM 143, SIGHUP 129); 141 standard output was closed before all was printed. What a killed run leaves
-behind, .faiss-distill-*, the next one that writes to the folder removes."""
+behind, in folders .faiss-distill-X, the next one that writes there removes."""
 LABELS = "integer .npy (nq,) or (nq, r), or qrels of query rows and ids"
 
 
