@@ -6,20 +6,62 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from faiss_distill.public import *  # noqa: F403
-    from faiss_distill.public import __all__ as __all__
-else:
+    from faiss_distill.public import (
+        Built,
+        Description,
+        DistillConfig,
+        DistillError,
+        DistillReport,
+        DistillTrainer,
+        Evaluation,
+        InputError,
+        LinearAdapter,
+        MissingDependencyError,
+        OperatingPoints,
+        Suggestion,
+        UnsupportedIndexError,
+        build,
+        describe,
+        distill,
+        evaluate,
+        index_factory,
+        operating_points,
+        read_qrels,
+        suggest,
+    )
 
-    def __getattr__(name: str) -> Any:
-        """A public name, imported on first use: torch and faiss take seconds, and an interrupt may come meanwhile."""
-        if name.startswith("_") and name != "__all__":
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        public = importlib.import_module(f"{__name__}.public")
-        try:
-            return getattr(public, name) if name in (*public.__all__, "__all__") else globals()[name]
-        except KeyError:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+__all__ = [
+    "Built",
+    "Description",
+    "DistillConfig",
+    "DistillError",
+    "DistillReport",
+    "DistillTrainer",
+    "Evaluation",
+    "InputError",
+    "LinearAdapter",
+    "MissingDependencyError",
+    "OperatingPoints",
+    "Suggestion",
+    "UnsupportedIndexError",
+    "build",
+    "describe",
+    "distill",
+    "evaluate",
+    "index_factory",
+    "operating_points",
+    "read_qrels",
+    "suggest",
+]
 
-    def __dir__() -> list[str]:
-        """What there is, the public names included."""
-        return sorted({*globals(), *importlib.import_module(f"{__name__}.public").__all__})
+
+def __getattr__(name: str) -> Any:
+    """A public name, imported on first use: torch and faiss take seconds, and an interrupt may come meanwhile."""
+    if name not in __all__:  # modules of the package among them, which Python imports next
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.public"), name)
+
+
+def __dir__() -> list[str]:
+    """What there is, the public names included."""
+    return sorted({*globals(), *__all__})

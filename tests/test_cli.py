@@ -16,6 +16,7 @@ import pytest
 from conftest import core
 
 import faiss_distill
+from faiss_distill import public
 from faiss_distill.cli import main
 
 N = 2000
@@ -371,11 +372,17 @@ class TestProcess:
         assert run.stderr.splitlines()[-1] == "faiss_distill.__main__.Interrupted: 15"
 
 
+@pytest.mark.parametrize("module", ["trainer", "factory", "inputs", "queries", "api"])
+def test_any_module_can_be_the_first(module):
+    subprocess.run([sys.executable, "-c", f"import faiss_distill.{module}"], check=True)
+
+
 def test_every_public_name_can_be_had():
     """They are imported when they are asked for."""
     code = "import sys, faiss_distill; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
-    assert {"distill", "DistillReport", "suggest"} <= set(faiss_distill.__all__) <= set(dir(faiss_distill))
+    assert faiss_distill.__all__ == public.__all__
+    assert set(faiss_distill.__all__) <= set(dir(faiss_distill))
     for name in faiss_distill.__all__:
         assert getattr(faiss_distill, name) is not None
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
