@@ -626,20 +626,12 @@ def test_each_row_of_the_registry_is_of_its_example(built, family):
 
 
 @pytest.mark.skipif(FAISS < (1, 15), reason="it is older itself")
-@pytest.mark.parametrize(
-    ("older", "says"),
-    [
-        ("del faiss.IndexIVFRaBitQFastScan", "expected one of IndexIVFFlat, .* got IndexIVFRaBitQFastScan; build one"),
-        ("faiss.__version__ = '1.14.3'", "faiss 1.14.3 can't make its lists; faiss 1.15 can"),
-    ],
-    ids=["without the class", "that can't convert to it"],
-)
-def test_an_older_release_of_faiss(older, says):
-    """What it lacks is left out, not an error on import."""
-    code = f"""
+def test_an_older_release_of_faiss():
+    """What it can't do is refused with a reason."""
+    code = """
 import faiss
 index = faiss.index_factory(64, "IVF16,RaBitQfs")
-{older}
+faiss.__version__ = '1.14.3'
 from faiss_distill.adapters import FAMILIES, open_index
 assert type(index) not in FAMILIES and faiss.IndexIVFRaBitQ in FAMILIES
 try:
@@ -649,7 +641,7 @@ except TypeError as error:
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
-    assert re.search(says, result.stdout)
+    assert "faiss 1.14.3 can't make its lists; faiss 1.15 can" in result.stdout
 
 
 CONTAINERS = ["", "OPQ8,", "L2norm,", "PCAR32,"]

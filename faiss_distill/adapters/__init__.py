@@ -67,13 +67,10 @@ REFUSED: dict[type, str] = {
 }
 """Why not, of other classes that are asked for."""
 
-RABITQ_FASTSCAN: type | None = getattr(faiss, "IndexIVFRaBitQFastScan", None)
-"""What faiss has from 1.13 on, and converts from plain lists from 1.15 on."""
-if RABITQ_FASTSCAN is not None:
-    if tuple(map(int, faiss.__version__.split(".")[:2])) >= (1, 15):
-        FAMILIES[RABITQ_FASTSCAN] = Family(IVFRaBitQFastScanAdapter, "IVF4096,RaBitQfs")
-    else:
-        REFUSED[RABITQ_FASTSCAN] = f"faiss {faiss.__version__} can't make its lists; faiss 1.15 can"
+if tuple(map(int, faiss.__version__.split(".")[:2])) >= (1, 15):
+    FAMILIES[faiss.IndexIVFRaBitQFastScan] = Family(IVFRaBitQFastScanAdapter, "IVF4096,RaBitQfs")
+else:
+    REFUSED[faiss.IndexIVFRaBitQFastScan] = f"faiss {faiss.__version__} can't make its lists; faiss 1.15 can"
 
 __all__ = ["FAMILIES", "REFUSED", "Adapter", "Family", "open_index", "open_to_measure"]
 

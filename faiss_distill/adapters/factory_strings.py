@@ -113,7 +113,7 @@ def _codes(index: Any) -> str | None:
     if kind in (faiss.IndexPQ, faiss.IndexIVFPQ):
         plain = not index.do_polysemous_training
         return f"PQ{index.pq.M}{f'x{index.pq.nbits}' if index.pq.nbits != 8 else ''}{'np' if plain else ''}"
-    if kind.__name__ in ("IndexIVFRaBitQ", "IndexIVFRaBitQFastScan"):  # the latter from faiss 1.13 on
+    if kind.__name__ in ("IndexIVFRaBitQ", "IndexIVFRaBitQFastScan"):
         fast = "fs" if kind is not faiss.IndexIVFRaBitQ else ""
         return f"RaBitQ{fast}{rabitq_bits(index) if rabitq_bits(index) > 1 else ''}"
     if kind is faiss.IndexIVFScalarQuantizer:  # every one is SQ8 to faiss before 1.15
