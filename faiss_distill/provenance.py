@@ -32,8 +32,10 @@ SAMPLE = 1_000
 """Rows looked at, at once."""
 SAME = 0.02
 """New codes nearer to the stored ones than this share of the mean distance between codes are taken for the same."""
-CONVINCING = 0.85
-"""How near another reading must come, as a share of how near the vectors come as passed, if its error is less too."""
+CONVINCING = (0.85, 0.9)
+"""How near another reading must come to the stored codes, and its error be, as shares of these of the vectors as passed."""
+NORMALISED = (0.92, 1.0)
+"""The same for normalised vectors: these hardly ever come nearer to codes tuned for vectors of different lengths."""
 PLAIN = 0.5
 """How near it must come where its error is not, as of codes that are no means of what they stand for."""
 SIGNIFICANT = 5.0
@@ -41,7 +43,9 @@ SIGNIFICANT = 5.0
 LOST = 0.1
 """A row is lost if this share of other rows' codes fits it better than its own."""
 MISPLACED = 0.05
-"""Share of lost rows above which embeddings are refused, wherever these rows are."""
+"""Share of lost rows above which embeddings are refused, if they are everywhere."""
+EVERYWHERE = 0.2
+"""Share of the rows with other codes than the stored ones, in each quarter of the rows by distance from their mean."""
 TUNED = (0.3, 1.2)
 """Factors from codes to vectors that tuning may make: by inner product codes get longer than what they stand for."""
 AGAIN = 0.1
@@ -81,19 +85,22 @@ class Reading:
         vectors: what it takes them for, behind the index's transforms, float32 ``(k, d)``.
         distance: how far their new codes are from the stored ones, squared, ``(k,)``.
         error: how far they are from the stored codes, squared, as a share of their variance: one number.
+        convincing: what shares of ``distance`` and ``error`` of the vectors as passed it must stay below.
     """
 
     fault: str
     vectors: Float32
     distance: Float64
     error: float
+    convincing: tuple[float, float] = CONVINCING
 
     def convinces(self, plain: Reading) -> bool:
         """Whether this is much nearer to the truth than the vectors as passed."""
         ahead = plain.distance - self.distance
         nearness = self.distance.mean() / plain.distance.mean()
+        near, less = self.convincing
         return bool(
-            (nearness < PLAIN or (nearness < CONVINCING and self.error < 0.9 * plain.error))
+            (nearness < PLAIN or (nearness < near and self.error < less * plain.error))
             and ahead.mean() > SIGNIFICANT * ahead.std() / np.sqrt(len(ahead))
         )
 
@@ -125,7 +132,7 @@ class Sample:
         offsets, n = (0, *OFFSETS), len(self.corpus.rows)
         neighbours = [self.corpus.decode((self.positions + k) % n) for k in OFFSETS]
         errors = np.stack([squares(self.plain.vectors - codes) for codes in (self.codes, *neighbours)])
-        return np.where(self.plain.distance > SAME * self.scale, np.array(offsets)[errors.argmin(axis=0)], 0)
+        return np.where(self.changed, np.array(offsets)[errors.argmin(axis=0)], 0)
 
     @cached_property
     def scale(self) -> float:
@@ -136,11 +143,16 @@ class Sample:
         """What the codes of these vectors would stand for."""
         return self.corpus.encode_again(self.positions, vectors)
 
-    def read(self, vectors: Float32, fault: str = "") -> Reading:
+    @cached_property
+    def changed(self) -> Bool:
+        """Which vectors, as they were passed, do not get their stored codes again, ``(k,)``."""
+        return np.asarray(self.plain.distance > SAME * self.scale)
+
+    def read(self, vectors: Float32, fault: str = "", convincing: tuple[float, float] = CONVINCING) -> Reading:
         """The sample, taken as these vectors."""
         vectors = vectors.astype(np.float32, copy=False)
         error = squares(vectors - self.codes).mean() / squares(vectors - vectors.mean(axis=0)).mean()
-        return Reading(fault, vectors, squares(self.again(vectors) - self.codes), float(error))
+        return Reading(fault, vectors, squares(self.again(vectors) - self.codes), float(error), convincing)
 
 
 def fault(corpus: Corpus, rng: np.random.Generator) -> str | None:
@@ -178,6 +190,7 @@ def other_readings(sample: Sample) -> Iterator[Reading]:
         yield sample.read(
             sample.corpus.transform(sample.x / lengths),
             "are not normalised, while the index holds them at unit length; pass them normalised, as they were added",
+            NORMALISED,
         )
     if not uneven and abs(lengths.mean() - 1) < 1e-2:
         yield from _unnormalised(sample, plain)
@@ -219,9 +232,10 @@ def _rescaled(sample: Sample, plain: Reading) -> Iterator[Reading]:
 
 
 def lost(sample: Sample, reading: Reading, others: Sample | None = None) -> Bool:
-    """Which vectors fit the codes of many other rows better than their own, ``(k,)``.
+    """Which vectors fit the codes of many other rows better than their own, by distance and by direction, ``(k,)``.
 
-    Rows near the vector itself are no others: near copies may well have each other's codes.
+    Rows near the vector itself are no others: near copies may well have each other's codes. By distance alone, vectors
+    whose codes tuning made longer would fit any short code better.
 
     Args:
         sample: with the codes that are their own.
@@ -237,9 +251,12 @@ def lost(sample: Sample, reading: Reading, others: Sample | None = None) -> Bool
     shorter = min(1.0, float(np.sqrt(squares(v).mean() / squares(c).mean())))
     apart = _distances(v, t)
     others_of = apart > 0.1 * np.quantile(apart, 0.75, axis=1, keepdims=True)
-    better = _distances(v, shorter * c) < (squares(v - shorter * own) - 1e-6 * squares(v).mean())[:, None]
-    rank = (better & others_of).sum(axis=1) / np.maximum(others_of.sum(axis=1), 10)
-    return np.asarray((rank > LOST) & (reading.distance > SAME * sample.scale))
+    nearer = _distances(v, shorter * c) < (squares(v - shorter * own) - 1e-6 * squares(v).mean())[:, None]
+    own, c = (a / np.maximum(np.linalg.norm(a, axis=1, keepdims=True), 1e-30) for a in (own, c))
+    along = np.einsum("kd,kd->k", v, own) + 1e-6 * np.linalg.norm(v, axis=1)
+    n_others = np.maximum(others_of.sum(axis=1), 10)
+    ranks = [(better & others_of).sum(axis=1) / n_others for better in (nearer, v @ c.T > along[:, None])]
+    return np.asarray((np.minimum(*ranks) > LOST) & (reading.distance > SAME * sample.scale))
 
 
 def wrong_rows(sample: Sample, rng: np.random.Generator) -> str | None:
@@ -265,7 +282,20 @@ def _where(sample: Sample, flag: Callable[[Sample], Bool], least: float, rng: np
     if cut is not None:
         row = sample.corpus.rows[_edge(sample, flag, cut, rng)]
         return f"{WRONG} before row {row}" if cut.backwards else f"{WRONG} from row {row} on"
-    return f"{WRONG} in {flags.mean():.0%} of {len(flags)} rows looked at" if flags.mean() > least else None
+    if flags.mean() > least and _everywhere(sample, flags):
+        return f"{WRONG} in {flags.mean():.0%} of {len(flags)} rows looked at"
+    return None
+
+
+def _everywhere(sample: Sample, flags: Bool) -> bool:
+    """Whether flags are set at any distance from the mean.
+
+    Tuning for distances may give up vectors that no query is near to, those far out or those far in, but not all.
+    """
+    vectors = sample.plain.vectors
+    order = np.argsort(squares(vectors - vectors.mean(axis=0)))
+    quarters = np.array_split(order, 4 if len(order) >= 40 else 1)
+    return all(flags[quarter].sum() > EVERYWHERE * sample.changed[quarter].sum() for quarter in quarters)
 
 
 def _reversed(sample: Sample) -> bool:

@@ -219,6 +219,18 @@ class TestRightOnes:
             for given in (queries, None):  # documents that stand in pull codes furthest from their vectors
                 assert evaluate(tuned(x, given, "IVF16,PQ2np"), x, queries, progress=False)
 
+    @pytest.mark.parametrize(
+        ("factory", "metric"), [("IVF16,PQ1x8np", "ip"), ("IVF16,PQ1x4np", "l2"), ("PQ1x8np", "ip")]
+    )
+    def test_short_codes_tuned_for_vectors_of_uneven_lengths(self, packages, filled, factory, metric):
+        """Those of short vectors may get so long that any short code is nearer; their direction is still right."""
+        x = packages[1][:1000]
+        index = filled(x, factory, metric)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(DistillTrainer, "_judge", lambda *_: (True, "", 0.0, (0.0, 0.0)))
+            distill(index, x, **QUICK | ({} if "IVF" in factory else {"nprobe": None}))
+        assert evaluate(index, x, packages[2], progress=False)
+
     def test_stored_in_half_precision(self, packages, filled):
         unit, _, queries = packages
         for factory in ("IVF16,Flat", "IVF16,PQ16np", "IVF16,RaBitQ"):

@@ -51,8 +51,10 @@ def test_a_signal_at_every_line(figure, change, step):
         found += sized(lambda: outcomes("signal", change, 50), list)()
     else:
         found = outcomes("signal", change, sized(20, step), *sized(EVERY[:1], ()))
-    for each in found:
-        assert each["commit"] == (each.get("after", 0) > 0), each
+    for each in found:  # only where every point is tried is one behind the commit certainly among them
+        after = each.get("after", 0) > 0
+        assert each["commit"] >= after if change == "tuning" else each["commit"] == after, each
+    assert any(each.get("after", 0) for each in found)
     figure(PROMISE, f"a signal at each point, {change}, {len({each['case'] for each in found})} kinds", told(found))
 
 

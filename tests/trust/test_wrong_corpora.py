@@ -15,6 +15,9 @@ from faiss_distill.inputs import check_corpus
 from faiss_distill.readers import Vectors
 
 N = 1000
+LITTLE = 0.1
+"""Root mean square change, as a share of the vectors' distance from their mean, that codes hardly show: they are five
+times as far from what they stand for, and gains shrink, but rankings stay."""
 FAMILIES = [
     "IVF16,PQ16x4", "IVF16,PQ1x8np", "IVF16_HNSW16,PQ16x4fsr", "OPQ8,IVF16,PQ8x4np", "PQ8x4np", "PQ16x4fs",
     "RQ4x4", "LSQ4x4", "PRQ2x2x4", "PLSQ2x2x4", "IVF16,RQ4x4_Nqint8", "IVF16,LSQ4x4", "IVF16,PRQ2x2x4",
@@ -23,12 +26,20 @@ FAMILIES = [
 ]  # fmt: skip
 """One of each family, 1 to 64 bytes."""
 TUNED = ["IVF16,PQ16x4", "IVF16,PQ1x8np", "PQ8x4np", "IVF16,RQ4x4", "LSQ4x4"]
+BYTE = ("IVF16,PQ1x8np",)
+LIMITS = {"after normalising": TUNED, "before normalising": BYTE, "plus a constant": BYTE, "less its mean": BYTE}
+"""What docs/promises.rst does not promise of indexes that were tuned: wrongs, each with the factories of them."""
 
 
 def debian(d):
     x = load_debian_packages().documents[:N, :d].copy()
     faiss.normalize_L2(x)
     return x
+
+
+def uneven(d):
+    """Of lengths that have nothing to do with their directions."""
+    return debian(d) * np.random.default_rng(7).lognormal(0, 0.4, (N, 1)).astype(np.float32)
 
 
 def synthetic(d):
@@ -49,6 +60,7 @@ def glove_like(d):
 DATA = {
     "debian": (debian, 64),
     "debian 384": (debian, 384),
+    "uneven 384": (uneven, 384),
     "synthetic": (synthetic, 64),
     "glove-like": (glove_like, 64),
 }
@@ -61,7 +73,7 @@ def rolled(x, share):
 
 
 def wrongs(x):
-    """What can go wrong between adding and tuning, by name."""
+    """What can go wrong between adding and tuning, by name; None if it changes vectors by less than LITTLE."""
     rng = np.random.default_rng(1)
     lengths = np.linalg.norm(x, axis=1, keepdims=True)
     noise = rng.lognormal(0, 0.4, (len(x), 1)).astype(np.float32)
@@ -70,11 +82,11 @@ def wrongs(x):
     other = x @ np.linalg.qr(rng.normal(size=(x.shape[1],) * 2))[0].astype(np.float32)
     half = rng.random((len(x), 1)) < 0.5
     unit = lengths.std() < 1e-3
-    return {
-        "before normalising": x * noise if unit else None,
-        "after normalising": None if unit else x / lengths,
+    changed = {
+        "before normalising": x * noise if unit else x,
+        "after normalising": x / lengths,
         "three times too long": 3 * x,
-        "2.5 times too short": x / np.float32(2.5),
+        "3.5 times too short": x / np.float32(3.5),
         "the other way": -x,
         "plus a constant": x + constant.astype(np.float32),
         "less its mean": x - x.mean(axis=0),
@@ -89,6 +101,8 @@ def wrongs(x):
         "half by another model": np.where(half, x, other),
         "last 20 % by another model": np.concatenate([x[: -len(x) // 5], other[-len(x) // 5 :]]),
     }
+    spread = np.linalg.norm(x - x.mean(axis=0))
+    return {name: bad if np.linalg.norm(bad - x) > LITTLE * spread else None for name, bad in changed.items()}
 
 
 def made(factory, x, metric, train=None):
@@ -135,7 +149,7 @@ def test_wrong_ones_are_refused_and_right_ones_are_not(figure, data, state):
     factories = TUNED if state == "tuned" or d > 64 else FAMILIES
     pairs = [(factory, metric) for factory in factories for metric in METRICS]
     offset = sorted(DATA).index(data)
-    tried, missed, falsely = Counter(), [], []
+    tried, missed, falsely, beyond = Counter(), [], [], 0
     for factory, metric in pairs if sized(False, True) else pairs[offset :: 9 if state == "untuned" else 5]:
         index = made(factory, x, metric) if state == "untuned" else tuned(factory, x, metric)
         if refused(index, x):
@@ -145,10 +159,11 @@ def test_wrong_ones_are_refused_and_right_ones_are_not(figure, data, state):
                 tried[wrong] += 1
                 if not refused(index, np.ascontiguousarray(bad)):
                     missed.append(f"{wrong}, {factory} {metric}")
+                    beyond += state == "untuned" or factory not in LIMITS.get(wrong, ())
     indexes = max(tried.values())
     name = f"{data}, {state}: {len(tried)} wrongs x {indexes} indexes"
     which = f" ({'; '.join(missed)})" if missed else ""
     figure("never the wrong corpus", name, f"missed {len(missed)} of {tried.total()}{which}")
     figure("never the wrong corpus", f"{data}, {state}: right ones", f"falsely refused {len(falsely)} of {indexes}")
     assert falsely == []
-    assert len(missed) <= 0.05 * tried.total()
+    assert beyond <= 0.03 * tried.total()
