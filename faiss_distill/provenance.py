@@ -30,10 +30,12 @@ Bool = NDArray[np.bool_]
 
 SAMPLE = 1_000
 """Rows looked at, at once."""
+ROUNDED = 1e-3
+"""New codes as near to the stored ones as this share of the mean distance of two codes may differ by rounding alone."""
 SAME = 0.02
 """New codes nearer to the stored ones than this share of the mean distance between codes are taken for the same."""
 CONVINCING = (0.85, 0.9)
-"""How near another reading must come to the stored codes, and its error be, as shares of these of the vectors as passed."""
+"""What shares of the distance from the stored codes, and of the error, of the vectors as passed a reading may have."""
 NORMALISED = (0.92, 1.0)
 """The same for normalised vectors: these hardly ever come nearer to codes tuned for vectors of different lengths."""
 PLAIN = 0.5
@@ -93,6 +95,10 @@ class Reading:
     distance: Float64
     error: float
     convincing: tuple[float, float] = CONVINCING
+
+    def is_again(self, plain: Reading) -> bool:
+        """Whether this gets the stored codes again, which the vectors as passed do not."""
+        return bool(self.distance.mean() < AGAIN * plain.distance.mean())
 
     def convinces(self, plain: Reading) -> bool:
         """Whether this is much nearer to the truth than the vectors as passed."""
@@ -161,9 +167,10 @@ def fault(corpus: Corpus, rng: np.random.Generator) -> str | None:
     if sample.scale <= 1e-6 * squares(sample.codes).mean():
         return None  # all codes are the same: there is nothing to tell apart
     plain = sample.plain
-    if plain.distance.mean() > SAME * sample.scale:
+    if plain.distance.mean() > ROUNDED * sample.scale:
         best = min(other_readings(sample), key=lambda reading: float(reading.distance.mean()))
-        if best.convinces(plain) and lost(sample, best).mean() <= MISPLACED:
+        visible = plain.distance.mean() > SAME * sample.scale or best.is_again(plain)
+        if visible and best.convinces(plain) and lost(sample, best).mean() <= MISPLACED:
             return best.fault
     return wrong_rows(sample, rng)
 
@@ -227,7 +234,7 @@ def _rescaled(sample: Sample, plain: Reading) -> Iterator[Reading]:
         how = f"{max(factor, 1 / factor):.1f} times too {'long' if factor > 1 else 'short'}"
         found = f"are about {how}; pass them at the scale at which they were added"
     reading = sample.read(plain.vectors / np.float32(factor), found)
-    if not TUNED[0] < factor < TUNED[1] or reading.distance.mean() < AGAIN * plain.distance.mean():
+    if not TUNED[0] < factor < TUNED[1] or reading.is_again(plain):
         yield reading
 
 
