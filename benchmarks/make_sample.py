@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-import faiss_distill.datasets
+import faiss_distill.data.samples
 from faiss_distill.datasets import load_debian_packages
 
 DOCUMENTS = 16_000
@@ -28,7 +28,7 @@ def main() -> None:
     """Write ``debian_packages.npz``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, type=Path, help="folder of the full set")
-    parser.add_argument("--output", type=Path, default=Path(faiss_distill.datasets.__file__).parent)
+    parser.add_argument("--output", type=Path, default=Path(faiss_distill.data.samples.__file__).parent)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     full = load_debian_packages(args.data)

@@ -10,8 +10,8 @@ from latex2mathml.converter import convert
 
 import faiss_distill
 from faiss_distill import DistillConfig
-from faiss_distill.adapters import FAMILIES, REFUSED
 from faiss_distill.config import field_notes
+from faiss_distill.index.registry import FAMILIES, REFUSED
 
 project = "faiss_distill"
 author = "the faiss_distill authors"

@@ -9,21 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from faiss_distill import inputs, query_encoders
-from faiss_distill.adapters import Adapter, open_to_measure
-from faiss_distill.adapters.copies import copy_of
-from faiss_distill.adapters.parameters import takes_parameters
+from faiss_distill.building.factory import options_of
 from faiss_distill.checks import integer
 from faiss_distill.config import DistillConfig, as_config
+from faiss_distill.data import query_encoders
+from faiss_distill.data.relevance import open_relevant
 from faiss_distill.errors import InputError
-from faiss_distill.evaluation import NPROBES, Evaluation, QuerySet, measure
-from faiss_distill.exploration import OperatingPoints, explore, settings
-from faiss_distill.factory import options_of
-from faiss_distill.relevance import open_relevant
-from faiss_distill.report import DistillReport
+from faiss_distill.evaluation.measure import NPROBES, Evaluation, QuerySet, measure
+from faiss_distill.evaluation.operating_points import OperatingPoints, explore, settings
+from faiss_distill.index.copies import copy_of
+from faiss_distill.index.registry import Adapter, open_to_measure
+from faiss_distill.index.search_parameters import takes_parameters
+from faiss_distill.learning.teacher import Teacher
 from faiss_distill.state import IndexState, Int64
-from faiss_distill.teacher import Teacher
-from faiss_distill.trainer import DistillTrainer
+from faiss_distill.tuning import inputs
+from faiss_distill.tuning.report import DistillReport
+from faiss_distill.tuning.trainer import DistillTrainer
 
 BLOCK_ROWS = DistillConfig.block_rows
 

@@ -17,15 +17,15 @@ import faiss
 
 import faiss_distill
 from faiss_distill import DistillConfig, DistillTrainer, describe
-from faiss_distill.adapters import open_index
-from faiss_distill.adapters.parameters import ranges
 from faiss_distill.api import evaluate, operating_points
 from faiss_distill.config import Encoding, field_notes
-from faiss_distill.datasets import load_debian_packages
+from faiss_distill.data.formats.files import check_file
+from faiss_distill.data.formats.npy import open_npy
+from faiss_distill.data.samples import load_debian_packages
 from faiss_distill.errors import DistillError, InputError
-from faiss_distill.evaluation import table
-from faiss_distill.exploration import COSTS, QUALITIES
-from faiss_distill.files import (
+from faiss_distill.evaluation.measure import table
+from faiss_distill.evaluation.operating_points import COSTS, QUALITIES
+from faiss_distill.index.files import (
     check_apart,
     check_output,
     new_lists,
@@ -34,12 +34,12 @@ from faiss_distill.files import (
     replacing,
     write_index,
 )
-from faiss_distill.inputs import lists_file
-from faiss_distill.plotting import check_plot
-from faiss_distill.readers import check_file
-from faiss_distill.readers.npy import open_npy
-from faiss_distill.report import plot
-from faiss_distill.scratch import sweep
+from faiss_distill.index.registry import open_index
+from faiss_distill.index.scratch import sweep
+from faiss_distill.index.search_parameters import ranges
+from faiss_distill.render.plot import check_plot
+from faiss_distill.tuning.inputs import lists_file
+from faiss_distill.tuning.report import plot
 
 DEMO_FILES = ("tuned.faiss", "report.json", "test.json", "recall.png")
 VECTORS = ".npy, .fvecs or .fbin"

@@ -22,7 +22,7 @@ import torch
 
 from faiss_distill import DistillTrainer, LinearAdapter, distill, evaluate, operating_points
 from faiss_distill.datasets import load_debian_packages
-from faiss_distill.gate import Verdict
+from faiss_distill.tuning.gate import Verdict
 
 N, D = 1_500, 32
 OPTIONS = {"epochs": 2, "top_k": 30, "candidates": "in_batch + top30:8", "perplexity": 15.0, "progress": False,

@@ -15,15 +15,15 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from faiss_distill import InputError, UnsupportedIndexError
-from faiss_distill.adapters import FAMILIES, REFUSED, open_index
-from faiss_distill.adapters.codes import CodesAdapter
-from faiss_distill.adapters.packing import pack, unpack
-from faiss_distill.adapters.parameters import searching
-from faiss_distill.adapters.write_back import CodesWriteBack, IVFWriteBack
 from faiss_distill.config import DistillConfig, Learn
-from faiss_distill.evaluation import probing
+from faiss_distill.evaluation.measure import probing
+from faiss_distill.index.families.codes import CodesAdapter
+from faiss_distill.index.parts.packing import pack, unpack
+from faiss_distill.index.parts.write_back import CodesWriteBack, IVFWriteBack
+from faiss_distill.index.registry import FAMILIES, REFUSED, open_index
+from faiss_distill.index.search_parameters import searching
+from faiss_distill.learning.students import IVFPQStudent
 from faiss_distill.state import Metric
-from faiss_distill.students import IVFPQStudent
 
 FACTORIES = [
     "IVF16,PQ16x4",
@@ -632,7 +632,7 @@ def test_an_older_release_of_faiss():
 import faiss
 index = faiss.index_factory(64, "IVF16,RaBitQfs")
 faiss.__version__ = '1.14.3'
-from faiss_distill.adapters import FAMILIES, open_index
+from faiss_distill.index.registry import FAMILIES, open_index
 assert type(index) not in FAMILIES and faiss.IndexIVFRaBitQ in FAMILIES
 try:
     open_index(index)

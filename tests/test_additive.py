@@ -8,13 +8,14 @@ import pytest
 import torch
 from conftest import METRICS, QUICK, N, serialized
 
-from faiss_distill import DistillConfig, InputError, UnsupportedIndexError, additive_encoding, distill, evaluate
-from faiss_distill.adapters import open_index
-from faiss_distill.additive_encoding import AdditiveEncoder
-from faiss_distill.encoding import QueryAwareEncoder
+from faiss_distill import DistillConfig, InputError, UnsupportedIndexError, distill, evaluate
+from faiss_distill.index.registry import open_index
+from faiss_distill.learning.codes import additive
+from faiss_distill.learning.codes.additive import AdditiveEncoder
+from faiss_distill.learning.codes.product import QueryAwareEncoder
+from faiss_distill.learning.students import beam_codes, decode_additive
+from faiss_distill.learning.students.additive import nearest_additive_codes
 from faiss_distill.state import Metric, decode
-from faiss_distill.students import beam_codes, decode_additive
-from faiss_distill.students.additive import nearest_additive_codes
 
 SPLITS, STEPS, KSUB, DSUB = 2, 3, 4, 4
 D = SPLITS * DSUB
@@ -97,7 +98,7 @@ class TestEncoder:
 
     @pytest.mark.parametrize("table", [0, 2**28])
     def test_no_single_codeword_betters_the_cost(self, problem, monkeypatch, metric, table):
-        monkeypatch.setattr(additive_encoding, "TABLE", table)
+        monkeypatch.setattr(additive, "TABLE", table)
         x, queries, books, local = problem
         encoder = AdditiveEncoder(queries, books, metric, DistillConfig(local_queries=3, sweeps=50), offset=0.1)
         assert (encoder._squares is None) == (table == 0)

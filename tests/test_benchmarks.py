@@ -33,12 +33,12 @@ from benchmarks.suite.output import text
 from benchmarks.suite.results import Row, compare, mean_half_range, paired_p
 from benchmarks.suite.scann_peer import ScannSearcher, scann_rows
 from faiss_distill import DistillTrainer
-from faiss_distill.adapters import FAMILIES
 from faiss_distill.config import DistillConfig
-from faiss_distill.gate import Verdict
-from faiss_distill.readers import Vectors
+from faiss_distill.data.vectors import Vectors
+from faiss_distill.index.registry import FAMILIES
+from faiss_distill.learning.teacher import Teacher
 from faiss_distill.state import Metric
-from faiss_distill.teacher import Teacher
+from faiss_distill.tuning.gate import Verdict
 
 TRANSLATION = """\
 Package: one

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faiss_distill.candidates import Candidates, LocalQueries, members
+from faiss_distill.learning.candidates import Candidates, LocalQueries, members
 from faiss_distill.mixture import Mixture
 
 

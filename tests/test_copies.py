@@ -12,10 +12,10 @@ from test_cost import ALONE, CONTAINED, LISTED
 
 import faiss_distill
 from faiss_distill import DistillConfig, DistillTrainer, InputError, LinearAdapter, distill, evaluate
-from faiss_distill.adapters import open_index
-from faiss_distill.adapters.copies import copy_of
-from faiss_distill.adapters.ivf import IVFAdapter
-from faiss_distill.factory import options_of
+from faiss_distill.building.factory import options_of
+from faiss_distill.index.copies import copy_of
+from faiss_distill.index.families.ivf import IVFAdapter
+from faiss_distill.index.registry import open_index
 
 STORED = ["on disk", "mapped", "shards", "replicas", "id map over shards", "shards of mapped"]
 TUNED = [

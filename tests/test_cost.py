@@ -8,8 +8,8 @@ import pytest
 from conftest import METRICS, QUICK, N, core
 
 from faiss_distill import InputError, distill, evaluate, operating_points
-from faiss_distill.adapters import FAMILIES, open_index, open_to_measure
-from faiss_distill.adapters.parameters import searching
+from faiss_distill.index.registry import FAMILIES, open_index, open_to_measure
+from faiss_distill.index.search_parameters import searching
 
 LISTED = [
     "IVF32,PQ16x4", "IVF32,PQ16x4fs", "IVF32,PQ16x4fsr", "IVF32,Flat", "IVF32,SQ8", "IVF32,RaBitQ", "IVF32,RaBitQfs",

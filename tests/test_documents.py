@@ -8,11 +8,11 @@ from conftest import METRICS, QUICK, N
 
 from faiss_distill import DistillConfig, DistillTrainer
 from faiss_distill.config import Assignment, Encoding
-from faiss_distill.documents import Documents, between
-from faiss_distill.encoding import HALF
-from faiss_distill.routing import best_lists, probed_lists, probing
+from faiss_distill.learning.codes.product import HALF
+from faiss_distill.learning.documents import Documents, between
+from faiss_distill.learning.lists import best_lists, probed_lists, probing
+from faiss_distill.learning.students import IVFPQStudent, decode, nearest_codes
 from faiss_distill.state import Metric
-from faiss_distill.students import IVFPQStudent, decode, nearest_codes
 
 
 def score(metric, q, x):
@@ -123,7 +123,7 @@ def test_query_aware_lists_cost_no_more_codes_scanned(parts, metric):
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_codes_of_blocks_are_codes_of_the_whole(parts, metric, monkeypatch):
-    monkeypatch.setattr("faiss_distill.documents.SAMPLED_DOCUMENTS", 300)
+    monkeypatch.setattr("faiss_distill.learning.documents.SAMPLED_DOCUMENTS", 300)
     whole, student, _ = parts(metric)
     blocks, _, _ = parts(metric, block_rows=300)
     for one, other in zip(
@@ -190,8 +190,8 @@ def test_what_is_renewed(parts, options, moves, coded):
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_the_offset_is_what_the_nearest_documents_of_a_query_are_wrong_by(parts, metric, monkeypatch):
-    monkeypatch.setattr("faiss_distill.documents.SAMPLED_DOCUMENTS", 10**9)
-    monkeypatch.setattr("faiss_distill.documents.SAMPLED_QUERIES", 10**9)
+    monkeypatch.setattr("faiss_distill.learning.documents.SAMPLED_DOCUMENTS", 10**9)
+    monkeypatch.setattr("faiss_distill.learning.documents.SAMPLED_QUERIES", 10**9)
     documents, student, train = parts(metric)
     x = documents.corpus.take(np.arange(N))
     rebuilt = documents.adapter.extract().reconstruct(np.arange(N))

@@ -6,7 +6,7 @@ import pytest
 from conftest import METRICS, QUICK, N, core, serialized, tunable
 
 from faiss_distill import DistillTrainer, InputError, distill
-from faiss_distill.adapters import open_index
+from faiss_distill.index.registry import open_index
 
 FACTORIES = tunable([
     "IVF16,Flat",

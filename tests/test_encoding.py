@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faiss_distill import DistillConfig
-from faiss_distill.encoding import HALF, QueryAwareEncoder, score_error_codes
+from faiss_distill.learning.codes.product import HALF, QueryAwareEncoder, score_error_codes
+from faiss_distill.learning.students import decode, nearest_codes
 from faiss_distill.state import Metric
-from faiss_distill.students import decode, nearest_codes
 
 N, M, KSUB, DSUB, R = 6, 3, 4, 2, 3
 WIDE = 8

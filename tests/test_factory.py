@@ -10,9 +10,9 @@ from test_adapters import COARSE, CONTAINERS, ENCODED, FACTORIES, FINE, REFINED
 
 import faiss_distill
 from faiss_distill import DistillConfig, InputError, build, describe, distill, index_factory
-from faiss_distill.adapters.factory_strings import factory_string
+from faiss_distill.building.factory import parse
 from faiss_distill.config import Loss
-from faiss_distill.factory import parse
+from faiss_distill.index.factory_strings import factory_string
 
 MORE = tunable([
     "PQ8", "IVF16,PQ8", "IVF16,Flat", "IVF16_HNSW8,SQ4", "IVF16,SQfp16", "IVF16,RaBitQ4", "IVF16,RaBitQfs",
@@ -196,10 +196,12 @@ class TestBuild:
         assert serialized(index) == serialized(hand)
 
     def test_a_large_corpus_is_sampled_to_train_on(self, data, monkeypatch):
-        monkeypatch.setattr(faiss_distill.factory, "TRAINING_ROWS", 500)
+        monkeypatch.setattr(faiss_distill.building.factory, "TRAINING_ROWS", 500)
         seen = []
-        real = faiss_distill.factory._training_rows
-        monkeypatch.setattr(faiss_distill.factory, "_training_rows", lambda *a: seen.append(real(*a)) or seen[-1])
+        real = faiss_distill.building.factory._training_rows
+        monkeypatch.setattr(
+            faiss_distill.building.factory, "_training_rows", lambda *a: seen.append(real(*a)) or seen[-1]
+        )
         for lists, rows in ((1, 500), (16, 1024)):
             build(f"IVF{lists},Flat", data.documents[:N])
             assert len(seen[-1]) == rows

@@ -9,7 +9,7 @@ from conftest import FAISS
 SETUP = """
 import faiss, numpy as np
 from faiss_distill import UnsupportedIndexError
-from faiss_distill.adapters import open_index
+from faiss_distill.index.registry import open_index
 from faiss_distill.datasets import load_debian_packages
 faiss.omp_set_num_threads(2)
 x = np.ascontiguousarray(load_debian_packages().documents[:2000, :64])

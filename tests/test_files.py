@@ -9,8 +9,8 @@ import pytest
 from conftest import serialized
 
 from faiss_distill import InputError
-from faiss_distill.files import check_output, is_index, read_index, replacing, stored_name, write_index
-from faiss_distill.scratch import scratch, sweep
+from faiss_distill.index.files import check_output, is_index, read_index, replacing, stored_name, write_index
+from faiss_distill.index.scratch import scratch, sweep
 
 FAMILIES = ["Flat", "IVF16,PQ16x4", "OPQ8,IVF16,PQ8x4np", "IDMap2,IVF16,SQ8,RFlat", "HNSW8", "PQ8x4fs", "IVF16,RQ2x4"]
 

@@ -8,8 +8,8 @@ import pytest
 from conftest import METRICS, QUICK, N, core, serialized
 
 from faiss_distill import DistillConfig, DistillTrainer, InputError, distill, evaluate
-from faiss_distill.adapters import open_index
-from faiss_distill.adapters.write_back import IVFWriteBack
+from faiss_distill.index.parts.write_back import IVFWriteBack
+from faiss_distill.index.registry import open_index
 from faiss_distill.metrics import recall
 
 FROZEN = QUICK | {"encoding": "frozen", "epochs": 2}

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from faiss_distill import DistillConfig, InputError
-from faiss_distill.evaluation import Evaluation, OperatingPoint
-from faiss_distill.gate import judge, paired_gain
+from faiss_distill.evaluation.measure import Evaluation, OperatingPoint
+from faiss_distill.tuning.gate import judge, paired_gain
 
 
 def evaluation(overlaps, own=4, scanned=100.0, nlist=16):

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from faiss_distill import InputError, build, distill, evaluate
 from faiss_distill.cli import main
-from faiss_distill.ids import as_ids, from_integers
-from faiss_distill.relevance import open_relevant
+from faiss_distill.data.ids import as_ids, from_integers
+from faiss_distill.data.relevance import open_relevant
 
 N = 1000
 BORDERS = [0, 2**31, 2**53, 2**63, 2**64 - 40]

@@ -8,8 +8,8 @@ import torch
 from conftest import QUICK, serialized
 
 from faiss_distill import DistillTrainer, InputError, distill, evaluate
-from faiss_distill.likeness import Likeness
-from faiss_distill.queries import Queries
+from faiss_distill.data.likeness import Likeness
+from faiss_distill.data.queries import Queries
 
 N = 500
 

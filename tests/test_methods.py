@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from faiss_distill import LinearAdapter, distill
-from faiss_distill.adapters import open_index
 from faiss_distill.datasets import load_debian_packages
+from faiss_distill.index.registry import open_index
 
 N = 8000
 

@@ -11,12 +11,12 @@ from conftest import METRICS, QUICK, N, core, serialized
 from scipy.special import log_softmax, softmax
 
 from faiss_distill import DistillConfig, DistillTrainer, InputError, distill
-from faiss_distill.adapters import open_index
 from faiss_distill.config import Loss
-from faiss_distill.documents import Documents
+from faiss_distill.index.registry import open_index
+from faiss_distill.learning.documents import Documents
+from faiss_distill.learning.objective import Objective
+from faiss_distill.learning.students import IVFPQStudent
 from faiss_distill.losses import LOSSES
-from faiss_distill.objective import Objective
-from faiss_distill.students import IVFPQStudent
 
 
 @pytest.fixture
@@ -193,7 +193,9 @@ def test_hard_candidates_are_what_the_index_finds_and_it_stays_as_it_was(parts, 
 def test_a_failure_while_mining_leaves_the_index_bitwise(built, data, monkeypatch):
     index = built()
     before = serialized(index)
-    monkeypatch.setattr("faiss_distill.trainer.search", lambda *_: (_ for _ in ()).throw(MemoryError("injected")))
+    monkeypatch.setattr(
+        "faiss_distill.tuning.trainer.search", lambda *_: (_ for _ in ()).throw(MemoryError("injected"))
+    )
     with pytest.raises(MemoryError, match="injected"):
         distill(index, data.documents[:N], data.queries, **QUICK | {"candidates": "in_batch + hard40:5"})
     assert serialized(index) == before

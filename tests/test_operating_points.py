@@ -8,8 +8,8 @@ import pytest
 from conftest import core, serialized
 
 from faiss_distill import InputError, UnsupportedIndexError, evaluate, operating_points
-from faiss_distill.adapters.parameters import ranges
 from faiss_distill.cli import main
+from faiss_distill.index.search_parameters import ranges
 
 GRAPH = "IVF32_HNSW16,PQ16x4"
 REFINED = "IVF16,PQ16x4,RFlat"
@@ -85,7 +85,7 @@ def test_the_index_is_as_it_was(built, data, factory, monkeypatch):
     before = serialized(index)
     points_of(index, data)
     assert serialized(index) == before
-    monkeypatch.setattr("faiss_distill.exploration.measure_point", lambda *a: 1 / 0)
+    monkeypatch.setattr("faiss_distill.evaluation.operating_points.measure_point", lambda *a: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         points_of(index, data)
     assert serialized(index) == before

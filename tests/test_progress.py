@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tqdm import tqdm
 
+from faiss_distill.data.vectors import open_vectors
 from faiss_distill.progress import counted, progress_bar
-from faiss_distill.readers import open_vectors
 
 
 class Terminal(io.StringIO):

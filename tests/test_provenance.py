@@ -7,18 +7,11 @@ import numpy as np
 import pytest
 from conftest import METRICS, QUICK, core, serialized
 
-from faiss_distill import (
-    DistillTrainer,
-    InputError,
-    UnsupportedIndexError,
-    distill,
-    evaluate,
-    operating_points,
-    provenance,
-)
-from faiss_distill.adapters import open_index
+from faiss_distill import DistillTrainer, InputError, UnsupportedIndexError, distill, evaluate, operating_points
 from faiss_distill.cli import main
+from faiss_distill.data import provenance
 from faiss_distill.datasets import load_debian_packages
+from faiss_distill.index.registry import open_index
 
 N = 3000
 

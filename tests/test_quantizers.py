@@ -6,8 +6,8 @@ import pytest
 from conftest import METRICS, QUICK, N, core, serialized
 
 from faiss_distill import distill
-from faiss_distill.adapters import open_index
-from faiss_distill.adapters.quantizers import with_centroids
+from faiss_distill.index.parts.coarse_quantizers import with_centroids
+from faiss_distill.index.registry import open_index
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -7,8 +7,8 @@ import torch
 from conftest import QUICK, N, serialized
 
 from faiss_distill import DistillConfig, DistillTrainer, InputError, distill
-from faiss_distill.likeness import Likeness, spread_of
-from faiss_distill.queries import Queries
+from faiss_distill.data.likeness import Likeness, spread_of
+from faiss_distill.data.queries import Queries
 
 
 def noisy(x, noise, rng):

@@ -11,11 +11,11 @@ from conftest import METRICS, QUICK, N, core, serialized
 from torch import nn
 
 from faiss_distill import DistillConfig, DistillTrainer, InputError, LinearAdapter, distill, evaluate
-from faiss_distill.adapters import open_index
-from faiss_distill.objective import StudentQueries
-from faiss_distill.queries import Queries
-from faiss_distill.query_encoders import encode
-from faiss_distill.students import IVFPQStudent
+from faiss_distill.data.queries import Queries
+from faiss_distill.data.query_encoders import encode
+from faiss_distill.index.registry import open_index
+from faiss_distill.learning.objective import StudentQueries
+from faiss_distill.learning.students import IVFPQStudent
 
 
 class Table(nn.Module):
@@ -150,7 +150,7 @@ def test_the_weights_of_the_best_epoch_are_the_ones_returned(built, data, monkey
         seen.append(weights(student.query_encoder))
         return next(scores), 100.0
 
-    monkeypatch.setattr("faiss_distill.objective.Selection.__call__", select)
+    monkeypatch.setattr("faiss_distill.learning.objective.Selection.__call__", select)
     monkeypatch.setattr(DistillTrainer, "_judge", lambda *_: (True, "", 0.0, (0.0, 0.0)))
     encoder = LinearAdapter(64)
     distill(built(), data.documents[:N], data.queries, query_encoder=encoder, **QUICK | {"epochs": 3})

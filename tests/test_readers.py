@@ -5,7 +5,8 @@ import torch
 from faiss.contrib.vecs_io import fvecs_write
 
 from faiss_distill import InputError
-from faiss_distill.readers import FORMATS, open_vectors
+from faiss_distill.data.formats import FORMATS
+from faiss_distill.data.vectors import open_vectors
 
 X = np.random.default_rng(0).standard_normal((20, 7)).astype(np.float32)
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faiss_distill import InputError
-from faiss_distill.readers.qrels import read_qrels
-from faiss_distill.relevance import open_relevant
+from faiss_distill.data.qrels import read_qrels
+from faiss_distill.data.relevance import open_relevant
 
 LABELS = np.array([3, 5, 8, 13, 500])
 DOCUMENTS = [3, 5, 8, 13, 500]

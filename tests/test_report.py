@@ -7,8 +7,8 @@ import pytest
 from conftest import core
 
 from faiss_distill import DistillConfig, InputError, MissingDependencyError, distill, evaluate
-from faiss_distill.evaluation import Evaluation, OperatingPoint, table
-from faiss_distill.report import plot
+from faiss_distill.evaluation.measure import Evaluation, OperatingPoint, table
+from faiss_distill.tuning.report import plot
 
 
 @pytest.fixture(scope="module")

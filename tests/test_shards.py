@@ -7,8 +7,8 @@ from conftest import METRICS, QUICK, N, core, serialized
 from faiss.contrib.ivf_tools import replace_ivf_quantizer
 
 from faiss_distill import DistillTrainer, InputError, UnsupportedIndexError, distill, evaluate
-from faiss_distill.adapters import open_index
-from faiss_distill.transaction import Transaction
+from faiss_distill.index.parts.transaction import Transaction
+from faiss_distill.index.registry import open_index
 
 FACTORIES = ["IVF16,PQ16x4", "OPQ8,IVF16_HNSW16,PQ8x4np", "IVF16,SQ8", "PRQ2x2x4", "PCA32,IVF16,PQ16x4fsr"]
 

@@ -13,10 +13,10 @@ from conftest import METRICS, QUICK, N, core, serialized
 
 import faiss_distill
 from faiss_distill import DistillConfig, DistillTrainer, InputError, UnsupportedIndexError, distill
-from faiss_distill.adapters import open_index
-from faiss_distill.adapters.write_back import IVFWriteBack
 from faiss_distill.cli import main
-from faiss_distill.transaction import Transaction
+from faiss_distill.index.parts.transaction import Transaction
+from faiss_distill.index.parts.write_back import IVFWriteBack
+from faiss_distill.index.registry import open_index
 
 FACTORIES = ["IVF16,PQ16x4", "IDMap2,OPQ8,IVF16_HNSW16,PQ8x4np,RFlat", "IVF16,SQ8", "IVF16,PRQ2x2x4"]
 
@@ -177,8 +177,10 @@ def test_a_disk_that_is_too_small(built, data, on_disk, always_kept, monkeypatch
     trainer = DistillTrainer(
         index, data.documents[:N], data.queries, invlists_file=tmp_path / "l", config=DistillConfig(**QUICK)
     )
-    measured = faiss_distill.trainer.measure
-    monkeypatch.setattr(faiss_distill.trainer, "measure", lambda *a: (setattr(full, "free", 100), measured(*a))[1])
+    measured = faiss_distill.tuning.trainer.measure
+    monkeypatch.setattr(
+        faiss_distill.tuning.trainer, "measure", lambda *a: (setattr(full, "free", 100), measured(*a))[1]
+    )
     with pytest.raises(OSError, match="expected 32000 bytes free"):
         trainer.train()
     assert serialized(index) == before

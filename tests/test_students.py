@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 import torch
 
-from faiss_distill.adapters import open_index
-from faiss_distill.students import IVFPQStudent, decode, nearest_codes
+from faiss_distill.index.registry import open_index
+from faiss_distill.learning.students import IVFPQStudent, decode, nearest_codes
 
 
 @pytest.fixture(params=[("ip", True), ("ip", False), ("l2", True), ("l2", False)], ids=str)

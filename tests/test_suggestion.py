@@ -7,7 +7,7 @@ import pytest
 from conftest import METRICS
 
 from faiss_distill import InputError, build, describe, index_factory, suggest
-from faiss_distill.factory import parse
+from faiss_distill.building.factory import parse
 
 
 def shape(n, d, size, metric=faiss.METRIC_L2):
@@ -62,9 +62,9 @@ def test_memory_is_that_of_the_file(data, n, size):
 
 
 def test_memory_with_lists_and_a_graph(data, monkeypatch):
-    monkeypatch.setattr("faiss_distill.suggestion.LISTS_FROM", 1000)
+    monkeypatch.setattr("faiss_distill.building.suggest.LISTS_FROM", 1000)
     check_memory(data.documents, 16)
-    monkeypatch.setattr("faiss_distill.suggestion.GRAPH_FROM", 64)
+    monkeypatch.setattr("faiss_distill.building.suggest.GRAPH_FROM", 64)
     assert "_HNSW32" in check_memory(data.documents, 16)
 
 

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 from scipy.stats import entropy
 
-from faiss_distill.readers import open_vectors
+from faiss_distill.data.vectors import open_vectors
+from faiss_distill.learning.teacher import Teacher, calibrate_temperature
 from faiss_distill.state import Metric
-from faiss_distill.teacher import Teacher, calibrate_temperature
 
 RNG = np.random.default_rng(0)
 X = (RNG.standard_normal((700, 12)) * RNG.uniform(0.5, 2, (700, 1))).astype(np.float32)

@@ -8,15 +8,15 @@ import pytest
 import torch
 from conftest import METRICS, QUICK, N, core, serialized
 
-import faiss_distill.trainer
+import faiss_distill.tuning.trainer
 from faiss_distill import DistillConfig, DistillTrainer, InputError, distill, evaluate
-from faiss_distill.adapters import open_index
-from faiss_distill.adapters.write_back import IVFWriteBack
-from faiss_distill.documents import Documents
-from faiss_distill.encoding import QueryAwareEncoder
-from faiss_distill.evaluation import measure
-from faiss_distill.objective import Selection
-from faiss_distill.students import IVFPQStudent
+from faiss_distill.evaluation.measure import measure
+from faiss_distill.index.parts.write_back import IVFWriteBack
+from faiss_distill.index.registry import open_index
+from faiss_distill.learning.codes.product import QueryAwareEncoder
+from faiss_distill.learning.documents import Documents
+from faiss_distill.learning.objective import Selection
+from faiss_distill.learning.students import IVFPQStudent
 
 
 @pytest.fixture
@@ -410,8 +410,10 @@ def test_labels_are_reported(built, data):
 
 def test_given_validation_queries_are_the_ones_that_judge(built, data, monkeypatch):
     seen = []
-    real = faiss_distill.trainer.measure
-    monkeypatch.setattr(faiss_distill.trainer, "measure", lambda a, q, *r: seen.append(q.vectors) or real(a, q, *r))
+    real = faiss_distill.tuning.trainer.measure
+    monkeypatch.setattr(
+        faiss_distill.tuning.trainer, "measure", lambda a, q, *r: seen.append(q.vectors) or real(a, q, *r)
+    )
     held_out = data.queries[500:700]
     report = distill(built(), data.documents[:N], data.queries[:500], validation_queries=held_out, **QUICK)
     assert report.n_train == 500
@@ -448,7 +450,7 @@ class TestNeverWorse:
         assert serialized(index) == before
 
     def test_more_codes_scanned_is_not_a_gain(self, built, data, monkeypatch):
-        real = faiss_distill.trainer.measure
+        real = faiss_distill.tuning.trainer.measure
         calls = []
 
         def dearer(*args):
@@ -459,7 +461,7 @@ class TestNeverWorse:
             points = [dataclasses.replace(p, codes_scanned=1.2 * p.codes_scanned) for p in out.points]
             return dataclasses.replace(out, points=tuple(points))
 
-        monkeypatch.setattr(faiss_distill.trainer, "measure", dearer)
+        monkeypatch.setattr(faiss_distill.tuning.trainer, "measure", dearer)
         index = built()
         before = serialized(index)
         report = distill(index, data.documents[:N], data.queries, **QUICK)

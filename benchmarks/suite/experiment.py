@@ -23,11 +23,11 @@ from benchmarks.suite.measure import FaissSearcher, Measured, Searcher, TestQuer
 from benchmarks.suite.results import Row
 from faiss_distill import DistillTrainer, Evaluation, LinearAdapter
 from faiss_distill.config import DistillConfig, Loss
+from faiss_distill.data.vectors import Vectors
 from faiss_distill.datasets import RetrievalData, load_debian_packages
-from faiss_distill.gate import Verdict
-from faiss_distill.readers import Vectors
+from faiss_distill.learning.teacher import Teacher
 from faiss_distill.state import Float32, Int64
-from faiss_distill.teacher import Teacher
+from faiss_distill.tuning.gate import Verdict
 
 METRICS = {"ip": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
 QUICK_DOCUMENTS, QUICK_QUERIES = 4_000, (1_500, 300, 500)

@@ -6,7 +6,7 @@ from matplotlib.ticker import NullLocator
 from style import AFTER, BEFORE, panels
 from tunings import exact, state, tuned, untuned, vectors
 
-from faiss_distill.routing import best_lists, probed_lists
+from faiss_distill.learning.lists import best_lists, probed_lists
 
 documents, _, _, test = (torch.from_numpy(x) for x in vectors())
 top, before, after = exact(10), state(untuned()), state(tuned()[0])

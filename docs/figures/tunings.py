@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from faiss_distill import DistillTrainer
-from faiss_distill.adapters import open_index
 from faiss_distill.config import DistillConfig
 from faiss_distill.datasets import load_debian_packages
+from faiss_distill.index.registry import open_index
 
 N, D, NPROBE = 8000, 64, 4
 FACTORY = "IVF64,PQ8np"

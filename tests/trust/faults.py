@@ -23,9 +23,12 @@ import faiss
 import numpy as np
 import torch
 
-from faiss_distill import DistillConfig, DistillTrainer, interrupts, query_encoders, trainer, transaction
-from faiss_distill.adapters import FAMILIES, codebooks, open_index, quantizers, write_back
-from faiss_distill.query_encoders import LinearAdapter
+from faiss_distill import DistillConfig, DistillTrainer
+from faiss_distill.data import query_encoders
+from faiss_distill.data.query_encoders import LinearAdapter
+from faiss_distill.index.parts import interrupts, transaction
+from faiss_distill.index.registry import FAMILIES, codebooks, open_index, quantizers, write_back
+from faiss_distill.tuning import trainer
 
 D, N = 16, 400
 MODULES = (interrupts, transaction, write_back, quantizers, codebooks, query_encoders, trainer, contextlib, signal)

@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from faiss_distill import DistillConfig, build, distill, evaluate, operating_points, suggest
+from faiss_distill.building.factory import index_factory
 from faiss_distill.cli import main
+from faiss_distill.data.qrels import read_qrels
 from faiss_distill.errors import DistillError
-from faiss_distill.factory import index_factory
-from faiss_distill.readers.qrels import read_qrels
 
 N, NQ = 320, 90
 SECONDS, BYTES = 2.0, 64 * 2**20

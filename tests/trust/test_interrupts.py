@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import sized
 
-from faiss_distill.interrupts import Interrupts
+from faiss_distill.index.parts.interrupts import Interrupts
 
 EVERY = ["IndexIVFPQ", "IndexPQFastScan", "lists on disk"]
 """Those whose every line is tried in the short form, too."""

@@ -9,10 +9,10 @@ from conftest import METRICS, QUICK, core, sized
 from faiss.contrib.datasets import SyntheticDataset
 
 from faiss_distill import DistillTrainer, InputError, distill
-from faiss_distill.adapters import open_index
+from faiss_distill.data.vectors import Vectors
 from faiss_distill.datasets import load_debian_packages
-from faiss_distill.inputs import check_corpus
-from faiss_distill.readers import Vectors
+from faiss_distill.index.registry import open_index
+from faiss_distill.tuning.inputs import check_corpus
 
 N = 1000
 LITTLE = 0.1

@@ -1,0 +1,321 @@
+"""Factory strings with one more token, ``Distill``, and what they build.
+
+The rest of a string is faiss's own grammar and goes to ``faiss.index_factory`` as it is.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from dataclasses import fields
+from typing import Any, NamedTuple
+
+import faiss
+import numpy as np
+
+from faiss_distill.checks import integer
+from faiss_distill.config import DistillConfig, Loss, as_config
+from faiss_distill.data.ids import NOTHING, as_ids
+from faiss_distill.data.vectors import Vectors, open_vectors
+from faiss_distill.errors import InputError
+from faiss_distill.mixture import GRAMMAR, TERM
+from faiss_distill.state import Int64
+from faiss_distill.tuning.report import DistillReport
+from faiss_distill.tuning.trainer import DistillTrainer
+
+TOKEN = re.compile(r"(?:(?P<faiss>.*),)?(?P<token>Distill(?:\((?P<options>.*)\))?)")
+TRAINING_ROWS = 262_144
+"""Of a larger corpus, those that faiss trains on, at least."""
+PER_LIST = 64
+"""Training vectors for each list, if that is more: faiss's guidelines ask for 30 to 256."""
+GRAMMAR_OF_FAISS = (
+    "IDMap2; OPQ16, OPQ16_64, PCA64, PCAR64, RR64, L2norm, Pad128; IVF4096, IVF4096_HNSW32, IVF4096(SQ8), IMI2x8; "
+    "Flat, PQ16, PQ16x4fsr, SQ8, RQ8x8, LSQ8x8, PRQ4x2x8, RaBitQ; RFlat, Refine(SQ8)"
+)
+"""For people; what it is, faiss decides."""
+MAX_D = 2**20
+"""Dimensions, at most: far beyond any embedding, and short of what memory faiss's tables of it would take."""
+WORDS = {"True": True, "False": False, "None": None}
+
+
+class Built(NamedTuple):
+    """What :func:`build` gives.
+
+    Attributes:
+        index: the faiss index, trained, filled and tuned.
+        report: of the tuning; None without the token.
+    """
+
+    index: Any
+    report: DistillReport | None
+
+
+def parse(factory: str) -> tuple[str, DistillConfig | None]:
+    """Split a factory string into faiss's part and the options of its ``Distill`` token.
+
+    Args:
+        factory: such as ``"OPQ16,IVF4096,PQ16,Distill"`` or ``"...,Distill(kl, in_batch + top200:20, epochs=5)"``: a
+            loss, candidates, and single options of :class:`faiss_distill.DistillConfig`, in any order.
+
+    Returns:
+        The string for ``faiss.index_factory``, and the options; None without the token.
+
+    Raises:
+        InputError: a part of the token is not known. The message points at it and lists what is valid.
+
+    Examples:
+        >>> parse("OPQ16,IVF4096,PQ16,Distill(kl,epochs=5)")[0]
+        'OPQ16,IVF4096,PQ16'
+    """
+    if not isinstance(factory, str):
+        raise InputError(f"factory: expected a string, got {type(factory).__name__}")
+    match = TOKEN.fullmatch(factory.strip())
+    if match is None:
+        at = factory.find("Distill")
+        if at >= 0:
+            raise _wrong(factory, at, len(factory), "Distill or Distill(options) as the last token")
+        return factory, None
+    if not match["faiss"]:
+        raise _wrong(
+            factory, 0, len(factory), "a factory string of faiss before it, such as OPQ16,IVF4096,PQ16,Distill"
+        )
+    options: dict[str, Any] = {}
+    start = match.start("options")
+    for part in (match["options"] or "").split(",") if match["options"] else []:
+        text = part.strip()
+        begin = start + len(part) - len(part.lstrip())
+        start += len(part) + 1
+        name, value = _option(factory, begin, text)
+        if name in options:
+            raise _wrong(factory, begin, begin + len(text), f"{name} once")
+        options[name] = value
+    try:
+        return match["faiss"], DistillConfig(**options)
+    except InputError as error:
+        name = str(error).split(":")[0]
+        at = factory.find(f"{name}=", match.start("options"))
+        begin, end = (at, at + len(name)) if at >= 0 else match.span("token")
+        raise InputError(f"factory: {error}\n{_pointer(factory, begin, end)}") from error
+
+
+def _option(factory: str, begin: int, text: str) -> tuple[str, Any]:
+    """One of the comma-separated options: its field and value."""
+    known = [f.name for f in fields(DistillConfig)]
+    name, equals, value = (x.strip() for x in text.partition("="))
+    if equals:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"; did you mean {near[0]}?" if near else f": {', '.join(known)}"
+            raise _wrong(factory, begin, begin + len(name), f"an option of DistillConfig{hint}")
+        for kind in (int, float):
+            try:
+                return name, kind(value)
+            except ValueError:
+                continue
+        return name, WORDS.get(value, value)
+    losses = [loss.value for loss in Loss]
+    if text in losses:
+        return "loss", text
+    if text and all(term.strip() == "in_batch" or TERM.fullmatch(term.strip()) for term in text.split("+")):
+        return "candidates", text
+    near = difflib.get_close_matches(text, losses, 1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise _wrong(
+        factory, begin, begin + max(1, len(text)),
+        f"a loss ({', '.join(losses)}), candidates ({GRAMMAR}) or name=value{hint}",
+    )  # fmt: skip
+
+
+def _pointer(factory: str, begin: int, end: int) -> str:
+    return f"{factory}\n{' ' * begin}{'^' * (end - begin)}"
+
+
+def _wrong(factory: str, begin: int, end: int, expected: str) -> InputError:
+    return InputError(f"factory: expected {expected}, got {factory[begin:end]!r}\n{_pointer(factory, begin, end)}")
+
+
+def index_factory(d: int, factory: str, metric: int = faiss.METRIC_L2) -> Any:
+    """``faiss.index_factory`` for strings that may end in ``Distill``.
+
+    The options of the token stay with the index object: ``distill(index, embeddings)`` without a ``config`` takes them.
+    They are not written to a file.
+
+    Args:
+        d: dimension of the vectors.
+        factory: see :func:`faiss_distill.building.factory.parse`.
+        metric: ``faiss.METRIC_L2``, as is faiss's default, or ``faiss.METRIC_INNER_PRODUCT``.
+
+    Returns:
+        The faiss index, to be trained and filled as any.
+
+    Raises:
+        InputError: a token is wrong; the message points at it.
+
+    Examples:
+        >>> index = index_factory(64, "IVF256,PQ16x4,Distill(kl)")
+        >>> type(index).__name__
+        'IndexIVFPQ'
+    """
+    plain, config = parse(factory)
+    d, metric = integer("d", d, 1, MAX_D), _metric(metric)
+    try:
+        index: Any = faiss.index_factory(d, plain, metric)
+    except (RuntimeError, MemoryError) as error:
+        begin, end = _offending(d, plain, metric)
+        raise InputError(
+            f"factory: faiss can't build {plain!r}: {_reason(error)}; it knows, in this order, {GRAMMAR_OF_FAISS}\n"
+            f"{_pointer(factory, begin, end)}"
+        ) from error
+    if config is not None:
+        object.__setattr__(index, OPTIONS, config)  # faiss's own setattr refuses what C++ does not have
+    return index
+
+
+OPTIONS = "_distill_config"
+
+
+def _metric(metric: Any) -> int:
+    known = isinstance(metric, int | np.integer) and metric in (faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT)
+    if not known or isinstance(metric, bool):
+        raise InputError(f"metric: expected faiss.METRIC_L2 or faiss.METRIC_INNER_PRODUCT, got {metric!r}")
+    return int(metric)
+
+
+def _reason(error: BaseException) -> str:
+    """What faiss says, without where in its sources."""
+    said = str(error).splitlines() or [type(error).__name__]
+    return re.sub(r"^Error in .*? at \S+:\d+: (Error: )?", "", said[-1])
+
+
+def _offending(d: int, plain: str, metric: int) -> tuple[int, int]:
+    """Where the first token is that faiss does not take: the shortest prefix after which nothing can follow.
+
+    faiss says that it can't parse the whole. A token is taken if some index can be made that has it.
+    """
+    ends = [m.start() for m in re.finditer(r",(?![^(]*\))", plain)] + [len(plain)]
+    begin = 0
+    for end in ends:
+        tails = ("", ",Flat", ",IVF1,Flat")
+        if not any(_builds(d, plain[:end] + tail, metric) for tail in tails):
+            break
+        begin = min(end + 1, len(plain))
+    return (begin, end) if begin < end else (0, len(plain))
+
+
+def _builds(d: int, factory: str, metric: int) -> bool:
+    try:
+        faiss.index_factory(d, factory, metric)
+    except (RuntimeError, MemoryError):
+        return False
+    return True
+
+
+def build(
+    factory: str,
+    embeddings: Any,
+    queries: Any = None,
+    *,
+    metric: int = faiss.METRIC_L2,
+    ids: Any = None,
+    nprobe: int | None = None,
+    config: DistillConfig | None = None,
+    **options: Any,
+) -> Built:
+    """Train, fill and tune an index in one call.
+
+    Args:
+        factory: see :func:`faiss_distill.building.factory.parse`. Without the token the index is built, and not tuned.
+        embeddings: as for :func:`faiss_distill.distill`. faiss trains on all of them, or on a sample of a large corpus
+            (seeded by ``config.seed``); they are added in blocks.
+        queries: as for :func:`faiss_distill.distill`.
+        metric: ``faiss.METRIC_L2`` or ``faiss.METRIC_INNER_PRODUCT``.
+        ids: ids to store, integers ``(n,)``, for an IVF index or one in an ``IDMap`` or ``IDMap2``.
+        nprobe: to set on the index, and judge it by; faiss's own is 1.
+        config: options of the tuning, in place of those of the token.
+        **options: other arguments of :class:`DistillTrainer`, such as ``relevant`` and ``validation_queries``.
+
+    Returns:
+        The index and the report.
+
+    Raises:
+        InputError: something about the arguments is wrong.
+        UnsupportedIndexError: the index can't be tuned.
+    """
+    plain, own = parse(factory)
+    if config is not None and own is None:
+        raise InputError(f"config: expected it with a factory string that ends in Distill, got {factory!r}")
+    settled = as_config(own if config is None else config)
+    inspect.signature(DistillTrainer).bind(None, **options)  # an unknown one is a TypeError before all the work
+    corpus = open_vectors(embeddings, "embeddings")
+    if corpus.n == 0 or corpus.d == 0:
+        raise InputError(f"embeddings: expected at least one vector, got shape {(corpus.n, corpus.d)}")
+    stored = None if ids is None else _ids_to_store(ids, corpus.n)
+    index = index_factory(corpus.d, plain, metric)
+    if nprobe is not None:
+        _set_nprobe(index, plain, nprobe)
+    corpus.check_finite(settled.block_rows, settled.progress)
+    _fill(index, corpus, stored, settled)
+    if own is None:
+        return Built(index, None)
+    trainer = DistillTrainer(index, embeddings, queries, ids=stored, config=settled, **options)
+    return Built(index, trainer.train())
+
+
+def _ids_to_store(ids: Any, n: int) -> Int64:
+    stored = as_ids(ids, "ids")
+    if stored.shape != (n,):
+        raise InputError(f"ids: expected {n} integers, one a row, got shape {stored.shape}")
+    if (stored == NOTHING).any():
+        raise InputError("ids: expected others than -1, which faiss returns where it found nothing, got it")
+    return stored
+
+
+def _set_nprobe(index: Any, plain: str, nprobe: Any) -> None:
+    nprobe = integer("nprobe", nprobe, 1)
+    try:
+        faiss.ParameterSpace().set_index_parameter(index, "nprobe", nprobe)
+    except RuntimeError as error:
+        raise InputError(f"nprobe: expected None for {plain!r}, which has no lists, got {nprobe}") from error
+
+
+def _fill(index: Any, corpus: Vectors, stored: Int64 | None, config: DistillConfig) -> None:
+    """Train the index and add the corpus, under the ids to be ``stored`` or the rows' numbers."""
+    try:
+        index.train(_training_rows(index, corpus, config))
+    except RuntimeError as error:
+        raise InputError(
+            f"embeddings: expected enough to train {type(index).__name__} on, got {corpus.n}: {_reason(error)}"
+        ) from error
+    for start, block in corpus.blocks(config.block_rows):
+        if stored is None and not isinstance(index, faiss.IndexIDMap):
+            index.add(block)
+            continue
+        part = np.arange(start, start + len(block)) if stored is None else stored[start : start + len(block)]
+        try:
+            index.add_with_ids(block, part)
+        except RuntimeError as error:
+            raise InputError(
+                f"ids: expected None for an {type(index).__name__}, which keeps none, got some; put it into an IDMap"
+            ) from error
+
+
+def _training_rows(index: Any, corpus: Any, config: DistillConfig) -> Any:
+    try:
+        nlist = faiss.extract_index_ivf(index).nlist
+    except RuntimeError:  # it has none
+        nlist = 0
+    wanted = rows_to_train_on(corpus.n, nlist)
+    if corpus.n <= wanted:
+        return corpus.block(0, corpus.n)
+    return corpus.take(np.sort(np.random.default_rng(config.seed).permutation(corpus.n)[:wanted]))
+
+
+def rows_to_train_on(n: int, nlist: int) -> int:
+    """How many of ``n`` vectors faiss is given to train ``nlist`` lists, or none, and codes on."""
+    return min(n, max(TRAINING_ROWS, PER_LIST * nlist))
+
+
+def options_of(index: Any) -> DistillConfig | None:
+    """The options that :func:`index_factory` has left with an index, or None."""
+    return getattr(index, OPTIONS, None)

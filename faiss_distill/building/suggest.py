@@ -1,0 +1,226 @@
+"""A factory string for a corpus and a byte budget, after faiss's guidelines."""
+
+from __future__ import annotations
+
+import json
+import math
+import textwrap
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import faiss
+import numpy as np
+
+from faiss_distill.building.factory import MAX_D, rows_to_train_on
+from faiss_distill.checks import LARGEST, integer, number
+from faiss_distill.config import DistillConfig
+from faiss_distill.errors import InputError
+from faiss_distill.index.describe import METRIC_NAMES, parts
+
+POINTS = 39
+"""Training vectors a centroid, below which faiss warns."""
+MAX_N = 2**40
+"""Vectors, at most: faiss's guidelines end long before."""
+LISTS_FROM = 10_000
+"""Vectors from which lists are worth their quantizer."""
+GRAPH_FROM = 16_384
+"""Lists from which their quantizer is a graph."""
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """What :func:`suggest` gives. ``print`` it.
+
+    Attributes:
+        factory: for :func:`faiss_distill.build`; without its ``Distill``, if any, for ``faiss.index_factory``.
+        nprobe: lists to probe to begin with, or None without lists; see :func:`faiss_distill.operating_points`.
+        metric: ``"inner_product"`` or ``"l2"``.
+        reasons: why, token by token.
+        bytes_per_vector: bytes that each vector will take, by part.
+        shared_bytes: bytes that do not grow with the vectors, by part, about.
+        total_bytes: of the index.
+        training_bytes: of the vectors that faiss trains on, in memory beside the index while it is built.
+        build_seconds: that faiss will train and add for, on this machine, within a factor of about two.
+        tune_seconds: the same of the tuning, with 20,000 queries; 0 where nothing is to be tuned.
+    """
+
+    factory: str
+    nprobe: int | None
+    metric: str
+    reasons: tuple[str, ...]
+    bytes_per_vector: dict[str, float]
+    shared_bytes: dict[str, int]
+    total_bytes: int
+    training_bytes: int
+    build_seconds: float
+    tune_seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain Python numbers, strings, lists and dicts."""
+        return asdict(self)
+
+    def to_json(self) -> str:
+        """:meth:`to_dict` as JSON text."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    def __str__(self) -> str:
+        """The string, why, and what to expect."""
+        each = ", ".join(f"{k} {v:g}" for k, v in self.bytes_per_vector.items())
+        rows = {
+            "factory string": self.factory,
+            "metric": self.metric,
+            **({} if self.nprobe is None else {"nprobe": f"{self.nprobe} to begin with"}),
+            "bytes per vector": f"{sum(self.bytes_per_vector.values()):g}: {each}",
+            "index": f"{self.total_bytes / 1e6:,.1f} MB",
+            **({"while it is built": f"{self.training_bytes / 1e6:,.1f} MB more"} if self.training_bytes else {}),
+            "faiss train + add": f"about {_duration(self.build_seconds)}",
+            **({"tuning": f"about {_duration(self.tune_seconds)}"} if self.tune_seconds else {}),
+        }
+        lines = [f"{name.ljust(18)} {value}" for name, value in rows.items()]
+        why = [textwrap.fill(f"- {reason}", 88, subsequent_indent="  ") for reason in self.reasons]
+        return "\n".join([*lines, "", *why])
+
+
+def suggest(n: int, d: int, bytes_per_vector: float, metric: int = faiss.METRIC_L2) -> Suggestion:
+    """A factory string for a corpus and a byte budget, after faiss's guidelines to choose an index.
+
+    Args:
+        n: vectors.
+        d: their dimension.
+        bytes_per_vector: bytes that the code of one may take; an id in a list takes 8 more.
+        metric: ``faiss.METRIC_L2`` or ``faiss.METRIC_INNER_PRODUCT``.
+
+    Returns:
+        The string with its reasons, and what to expect. Times are estimated from how fast this machine multiplies
+        matrices, which is measured in a tenth of a second.
+
+    Raises:
+        InputError: an argument is out of its range.
+
+    Examples:
+        >>> suggest(60_000, 384, 16).factory
+        'OPQ16,IVF1024,PQ16np,Distill'
+    """
+    n, d = integer("n", n, 1, MAX_N), integer("d", d, 1, MAX_D)
+    bytes_per_vector = number("bytes_per_vector", bytes_per_vector, "a number of at least 1", 1, LARGEST)
+    if not isinstance(metric, int | np.integer) or metric not in METRIC_NAMES:
+        raise InputError(f"metric: expected faiss.METRIC_L2 or faiss.METRIC_INNER_PRODUCT, got {metric!r}")
+    nlist, coarse, reasons = _lists(n)
+    transform, codes, why = _codes(n, d, int(bytes_per_vector))
+    reasons += why
+    plain = ",".join(filter(None, [transform, coarse, codes]))
+    tuned = bool(transform or coarse)
+    index: Any = faiss.index_factory(d, plain, metric)
+    _, each, shared = parts(index)
+    rows = rows_to_train_on(n, nlist)
+    if nlist:
+        reasons.append("nprobe: about the square root of the lists; operating_points() finds that for a given recall")
+    rate = _flops_per_second()
+    return Suggestion(
+        factory=f"{plain},Distill" if tuned else plain,
+        nprobe=2 ** int(math.log2(math.sqrt(nlist))) if nlist else None,
+        metric=METRIC_NAMES[metric],
+        reasons=tuple(reasons),
+        bytes_per_vector=each,
+        shared_bytes=shared,
+        total_bytes=round(n * sum(each.values())) + sum(shared.values()),
+        training_bytes=0 if index.is_trained else 4 * d * rows,
+        build_seconds=_build_flops(n, d, rows, nlist, transform, codes) / rate,
+        tune_seconds=_tune_flops(n, d) / rate if tuned else 0.0,
+    )
+
+
+def _lists(n: int) -> tuple[int, str, list[str]]:
+    """How many lists, their token, and why."""
+    if n < LISTS_FROM:
+        return 0, "", [f"no lists: comparing all of {n:,} vectors takes a fraction of a millisecond"]
+    if n < 1_000_000:
+        wanted, rule = 2 ** math.ceil(math.log2(4 * math.sqrt(n))), "4 to 16 times the square root of n, below 1M"
+    else:
+        wanted = next(k for top, k in ((1e7, 65_536), (1e8, 262_144), (math.inf, 1_048_576)) if n < top)
+        rule = "65536 lists from 1M vectors, 262144 from 10M, 1048576 from 100M"
+    nlist = min(wanted, 2 ** int(math.log2(n / POINTS)))
+    fewer = f", but at most one for {POINTS} vectors, or faiss has too few to train on" if nlist < wanted else ""
+    token = f"IVF{nlist}"
+    why = f"{token}: faiss's guidelines take {rule}{fewer}"
+    if nlist < GRAPH_FROM:
+        return nlist, token, [why]
+    graph = f"{token}_HNSW32"
+    return nlist, graph, [why, f"HNSW32: of {nlist:,} centroids, a graph finds the nearest without comparing all"]
+
+
+def _codes(n: int, d: int, size: int) -> tuple[str, str, list[str]]:
+    """The tokens of transform and codes, and why."""
+    if n < POINTS * 16 or size >= 4 * d:
+        enough = (
+            "the budget holds the vectors as they are" if size >= 4 * d else f"{n:,} vectors are too few to train on"
+        )
+        return "", "Flat", [f"Flat: {enough}"]
+    for token, bits in (("SQfp16", 16), ("SQ8", 8)):
+        if 8 * size >= bits * d:
+            return "", token, [f"{token}: {bits} bits a dimension are nearly exact, and fit the budget"]
+    short = n < POINTS * 256
+    segments = min(2 * size, d) if short else min(size, d // 2)
+    out = d - d % segments
+    codes = f"PQ{segments}x4np" if short else f"PQ{segments}np"
+    reduced = "" if out == d else f", after dropping to {out} dimensions, which {segments} divides"
+    why = [
+        f"{codes}: {segments} segments of {4 if short else 8} bits"
+        + (f", as {n:,} vectors are too few for 256 codewords" if short else ""),
+        f"OPQ{segments}: a rotation that spreads the variance over the segments{reduced}; the guidelines would go down "
+        "to 4 dimensions a segment, which costs much recall in benchmarks.suggestions",
+        "np: without polysemous training, which plain searches don't use and tuning would undo",
+    ]
+    if not short and size >= 8:
+        why.append(f"for faster searches and a little less recall, PQ{2 * segments}x4fsr in place of {codes}")
+    return f"OPQ{segments}{'' if out == d else f'_{out}'}", codes, why
+
+
+def _flops_per_second() -> float:
+    """Of a product of matrices, the best of several."""
+    a, b = np.ones((1024, 384), dtype=np.float32), np.ones((384, 1024), dtype=np.float32)
+    best = math.inf
+    for _ in range(8):
+        start = time.perf_counter()
+        a @ b
+        best = min(best, time.perf_counter() - start)
+    return 2 * 1024 * 384 * 1024 / best
+
+
+def _build_flops(n: int, d: int, rows: int, nlist: int, transform: str, codes: str) -> float:
+    """What faiss's training and adding take, in products of matrices that take as long.
+
+    The constants are fitted to builds of the Debian embeddings, see ``benchmarks.estimates``.
+    """
+    coarse = 10 * min(rows, 256 * nlist) * nlist * 2 * d
+    added = n * 2 * d * (nlist if nlist < GRAPH_FROM else 1_000)
+    if not codes.startswith("PQ"):
+        return 2 * (coarse + added)
+    segments, words = int(codes[2:].split("x")[0].removesuffix("np")), 16 if "x4" in codes else 256
+    sample = min(rows, 256 * words)
+    distance = 2 * d / segments + OVERHEAD
+    product = 25 * sample * words * segments * distance
+    sample = min(rows, 65_536)  # of OPQ: 50 rounds, of k-means with 4 iterations, 40 in the first
+    rotation = 50 * (6 * sample * d * d + SVD * d**3) + 236 * sample * words * segments * distance
+    return 2 * (coarse + added) + product + n * words * segments * distance + (rotation if transform else 0)
+
+
+def _tune_flops(n: int, d: int) -> float:
+    """The same of the tuning with 20,000 queries: the teacher, three epochs, four passes of encoding."""
+    queries = min(DistillConfig.fill_to, n)
+    return 2.0 * n * queries * d + ENCODING * n * d + EPOCHS * queries * d
+
+
+OVERHEAD = 110.0
+"""A distance of a sub-quantizer takes as long as this many multiplications more."""
+SVD = 1300.0
+"""Of a matrix, by the cube of its side."""
+ENCODING, EPOCHS = 340_000.0, 340_000.0
+"""Of a document, and of a query, by dimension."""
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,1 @@
+"""What a user passes; it knows no index and no options."""

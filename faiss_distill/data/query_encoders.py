@@ -1,0 +1,158 @@
+r"""Query encoders that are trained with the index: Distill-VQ Eq. 5's :math:`\tilde v_q`.
+
+Any ``torch.nn.Module`` will do that maps a batch of query inputs to embeddings ``(nq, d)``. An array of inputs reaches
+it as a tensor with one row a query, a list (of texts, say) as a list. Here is one that needs no other library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from faiss_distill.errors import InputError
+from faiss_distill.state import Float32
+
+BATCH = 512
+"""Queries encoded at a time, outside training."""
+
+
+class LinearAdapter(nn.Module):
+    """A square linear map of query embeddings, the identity at first.
+
+    It costs one small matrix product a query and belongs to queries alone: documents are not mapped.
+
+    Args:
+        d: dimension of the embeddings.
+        bias: whether to learn a shift as well.
+
+    Examples:
+        >>> adapter = LinearAdapter(4)
+        >>> adapter(torch.eye(4)).equal(torch.eye(4))
+        True
+    """
+
+    def __init__(self, d: int, bias: bool = False) -> None:
+        """Start as the identity."""
+        super().__init__()
+        self.linear = nn.Linear(d, d, bias=bias)
+        nn.init.eye_(self.linear.weight)
+        if bias:
+            nn.init.zeros_(self.linear.bias)
+
+    def forward(self, queries: Tensor) -> Tensor:
+        """``queries (nq, d)`` to ``(nq, d)``."""
+        out: Tensor = self.linear(queries)
+        return out
+
+    @property
+    def matrix(self) -> Float32:
+        """``A`` of ``A q + b``, float32 ``(d, d)``."""
+        return self.linear.weight.detach().cpu().numpy().copy()
+
+    def to_faiss(self) -> Any:
+        """The same map as a trained ``faiss.LinearTransform``: ``index.search(transform.apply(queries), k)``.
+
+        Don't put it into an ``IndexPreTransform``: that would apply it to added vectors too.
+        """
+        import faiss
+
+        d = self.linear.in_features
+        transform = faiss.LinearTransform(d, d, self.linear.bias is not None)
+        faiss.copy_array_to_vector(self.matrix.ravel(), transform.A)
+        if self.linear.bias is not None:
+            faiss.copy_array_to_vector(self.linear.bias.detach().cpu().numpy().copy(), transform.b)
+        transform.is_trained = True
+        return transform
+
+
+def as_inputs(inputs: Any, name: str) -> NDArray[Any]:
+    """Query inputs as an array with one row or object a query, so that they can be indexed.
+
+    Raises:
+        InputError: none of them, or neither an array nor a list.
+    """
+    if isinstance(inputs, torch.Tensor):
+        inputs = inputs.detach().cpu()
+        inputs = (inputs.float() if inputs.is_floating_point() else inputs).numpy()
+    if isinstance(inputs, np.ndarray) and inputs.dtype.kind in "fiu":
+        out = np.ascontiguousarray(inputs)
+    elif isinstance(inputs, list | tuple | np.ndarray):
+        out = np.empty(len(inputs), dtype=object)
+        out[:] = list(inputs)
+    else:
+        raise InputError(f"{name}: expected an array or a list with one entry a query, got {type(inputs).__name__}")
+    if len(out) == 0:
+        raise InputError(f"{name}: expected one for each query, got none")
+    return out
+
+
+def apply(encoder: nn.Module, inputs: NDArray[Any], device: torch.device) -> Tensor:
+    """One batch of ``inputs`` through ``encoder``, on ``device``."""
+    if inputs.dtype == object:
+        out = encoder(inputs.tolist())
+    else:
+        kind = torch.float32 if inputs.dtype.kind == "f" else torch.int64
+        out = encoder(torch.from_numpy(inputs).to(device, kind))
+    return out.float() if isinstance(out, Tensor) else out
+
+
+@contextmanager
+def evaluating(encoder: nn.Module) -> Iterator[None]:
+    """In evaluation mode, and afterwards each of its modules in the mode that it was in."""
+    modes = {module: module.training for module in encoder.modules()}
+    encoder.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@torch.no_grad()
+def encode(encoder: nn.Module, inputs: NDArray[Any], device: torch.device) -> Tensor:
+    """All of ``inputs`` as embeddings ``(nq, d)`` on ``device``, in evaluation mode."""
+    with evaluating(encoder):
+        return torch.cat([apply(encoder, inputs[i : i + BATCH], device) for i in range(0, len(inputs), BATCH)])
+
+
+def home(encoder: Any) -> torch.device:
+    """The device that its parameters are on."""
+    parameters = encoder.parameters() if isinstance(encoder, nn.Module) else ()
+    return next((p.device for p in parameters), torch.device("cpu"))
+
+
+def check_encoder(encoder: Any, inputs: NDArray[Any], d: int, device: torch.device) -> None:
+    """Try the encoder on two queries.
+
+    Raises:
+        InputError: it is no module, fails, or returns the wrong shape, NaN, infinity, or no gradient.
+    """
+    if not isinstance(encoder, nn.Module):
+        raise InputError(f"query_encoder: expected a torch.nn.Module, got {type(encoder).__name__}")
+    few = inputs[:2]
+    try:
+        with evaluating(encoder), torch.enable_grad():
+            out = apply(encoder, few, device)
+    except Exception as error:
+        raise InputError(f"query_encoder: failed on the first {len(few)} query inputs: {error}") from error
+    shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+    if shape != (len(few), d):
+        raise InputError(f"query_encoder: expected embeddings of shape {(len(few), d)}, got {shape}")
+    if not torch.isfinite(out).all():
+        raise InputError("query_encoder: expected finite embeddings, got NaN or infinity")
+    parameters = [p for p in encoder.parameters() if p.requires_grad]
+    gradients: tuple[Tensor | None, ...] = ()
+    if out.requires_grad and parameters:
+        with torch.enable_grad():
+            gradients = torch.autograd.grad(out.square().sum(), parameters, allow_unused=True)
+    if not any(g is not None for g in gradients):
+        raise InputError(
+            "query_encoder: expected embeddings with a gradient to its parameters, got none; let some of them require "
+            "one, and don't detach or convert to numpy on the way"
+        )

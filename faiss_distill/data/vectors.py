@@ -1,0 +1,155 @@
+"""A float matrix that is read in blocks and need not fit in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+import torch
+
+from faiss_distill.data.formats import FORMATS
+from faiss_distill.data.formats.files import check_file
+from faiss_distill.errors import InputError
+from faiss_distill.progress import progress_bar
+from faiss_distill.state import Float32, Int64
+
+
+class Vectors:
+    """Rows of a matrix as float32, C-contiguous blocks, which are copies.
+
+    Args:
+        array: numpy array, memmap or torch tensor of a floating dtype, ``(n, d)``.
+        name: what to call it in errors.
+        rows: if given, row ``i`` of this object is row ``rows[i]`` of ``array``; int64 ``(n,)``.
+
+    Attributes:
+        n: number of rows.
+        d: number of columns.
+    """
+
+    def __init__(self, array: Any, name: str, rows: Int64 | None = None) -> None:
+        """Check shape and dtype, touching no data."""
+        if len(array.shape) != 2:
+            raise InputError(f"{name}: expected a matrix (n, d), got shape {tuple(array.shape)}")
+        is_float = array.is_floating_point() if isinstance(array, torch.Tensor) else array.dtype.kind == "f"
+        if not is_float:
+            raise InputError(
+                f"{name}: expected a floating dtype, got {array.dtype}; if these are embeddings, "
+                f"convert them, e.g. with .astype('float32')"
+            )
+        self._array, self._rows, self.name = array, rows, name
+        self.n: int = len(array) if rows is None else len(rows)
+        self.d: int = int(array.shape[1])
+
+    def select(self, rows: Int64) -> Vectors:
+        """The same matrix seen through ``rows``."""
+        return Vectors(self._array, self.name, rows if self._rows is None else self._rows[rows])
+
+    @property
+    def rows(self) -> Int64:
+        """The row of the matrix that each row of this object is, int64 ``(n,)``."""
+        return np.arange(self.n) if self._rows is None else self._rows
+
+    def block(self, start: int, stop: int) -> Float32:
+        """Rows ``start..stop``: float32 ``(stop - start, d)``."""
+        return self._read(slice(start, stop) if self._rows is None else self._rows[start:stop])
+
+    def take(self, rows: Int64) -> Float32:
+        """The given rows: float32 ``(len(rows), d)``."""
+        return self._read(rows if self._rows is None else self._rows[rows])
+
+    def blocks(self, size: int) -> Iterator[tuple[int, Float32]]:
+        """All rows, ``size`` at a time, each with the number of its first."""
+        for start in range(0, self.n, size):
+            yield start, self.block(start, min(start + size, self.n))
+
+    def check_finite(self, size: int, progress: bool = False) -> None:
+        """Read everything once.
+
+        Raises:
+            InputError: a row has NaN or infinite values, or does not fit float32.
+        """
+        bad: list[int] = []
+        with progress_bar(self.n, f"check {self.name}", "rows", progress) as bar:
+            for start, block in self.blocks(size):
+                bad += (np.flatnonzero(~np.isfinite(block).all(axis=1)) + start).tolist()
+                bar.update(len(block))
+        if bad:
+            bad = bad if self._rows is None else np.sort(self._rows[bad]).tolist()
+            shown = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
+            raise InputError(
+                f"{self.name}: expected finite float32 values, got NaN or infinity in {len(bad)} of {self.n} rows "
+                f"({shown}); repair or drop these rows"
+            )
+
+    def _read(self, rows: slice | Int64) -> Float32:
+        if isinstance(self._array, torch.Tensor):
+            index = rows if isinstance(rows, slice) else torch.from_numpy(rows).to(self._array.device)
+            part = self._array.detach()[index].to(torch.float32).numpy(force=True)
+        else:
+            part = self._array[rows]
+        with np.errstate(over="ignore"):  # infinities are for check_finite to report
+            return np.array(part, dtype=np.float32, order="C")
+
+
+def open_vectors(source: Any, name: str) -> Vectors:
+    """Make ``source`` readable in blocks of float32, without copying it.
+
+    Args:
+        source: a floating-point matrix ``(n, d)`` as a numpy array or memmap (any strides), a torch tensor, a
+            nested sequence of floats, or a path to a file of one of the :data:`FORMATS`, which is memory-mapped.
+            Other float dtypes are converted block by block; integers are refused, since they are far more often
+            ids or quantized codes than embeddings.
+        name: what to call it in errors.
+
+    Raises:
+        InputError: wrong dtype, dimensions or format; a file that does not exist or is truncated; a tensor without
+            values.
+    """
+    if isinstance(source, str | Path):
+        return Vectors(_open_file(Path(source), name), name)
+    if isinstance(source, list | tuple) and any(isinstance(item, str | Path) for item in source):
+        raise InputError(f"{name}: expected a matrix or the path of one file, got a {type(source).__name__} of paths")
+    if scipy.sparse.issparse(source):
+        raise InputError(f"{name}: expected a dense matrix of floats, got {type(source).__name__}; use its .toarray()")
+    if isinstance(source, np.ma.MaskedArray):
+        raise InputError(f"{name}: expected a matrix of floats, got a masked one; drop its masked rows, or fill them")
+    if isinstance(source, torch.Tensor):
+        _check_tensor(source, name)
+    elif not (isinstance(getattr(source, "dtype", None), np.dtype) and hasattr(source, "shape")):
+        source = _as_matrix(source, name)
+    return Vectors(source, name)
+
+
+def _open_file(path: Path, name: str) -> Any:
+    """What is in a file of one of the formats."""
+    if path.suffix not in FORMATS:
+        raise InputError(f"{name}: expected a file ending in {', '.join(FORMATS)}, got {str(path)!r}")
+    check_file(path, name)
+    try:
+        return FORMATS[path.suffix](path, name)
+    except OSError as error:
+        raise InputError(f"{name}: can't read {str(path)!r}: {error.strerror or error}") from error
+
+
+def _check_tensor(tensor: torch.Tensor, name: str) -> None:
+    """Refuse a tensor whose values are not all there, in rows."""
+    kind = "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
+    if kind != "strided":
+        raise InputError(f"{name}: expected a dense tensor, got a {kind} one; use its .to_dense(), or pad it")
+    if tensor.is_meta:
+        raise InputError(f"{name}: expected a tensor with values, got one on the meta device, which holds none")
+
+
+def _as_matrix(source: Any, name: str) -> Any:
+    """Nested sequences, and objects that numpy can read, as an array."""
+    try:
+        array = np.asarray(source)
+    except Exception as error:  # whatever the object's own conversion raises
+        raise InputError(f"{name}: expected a matrix of floats, got {type(source).__name__}: {error}") from error
+    if array.dtype == object:
+        raise InputError(f"{name}: expected a matrix of floats, got {type(source).__name__}")
+    return array

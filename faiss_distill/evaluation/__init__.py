@@ -1,0 +1,1 @@
+"""What a real faiss search finds, and what it costs."""

@@ -1,0 +1,239 @@
+"""What a real faiss search finds, and what it costs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from faiss_distill.index.registry import Adapter
+from faiss_distill.index.search_parameters import reranked, searching
+from faiss_distill.metrics import all_but, hits, recall, reciprocal_rank
+from faiss_distill.state import Float32, Int64
+
+NPROBES = (1, 4, 16, 64)
+
+
+@dataclass(frozen=True)
+class QuerySet:
+    """Queries with what an exact search finds for them.
+
+    Attributes:
+        vectors: as the outer index takes them, float32 ``(nq, d_in)``.
+        truth: ids of the exact Top-K, best first, int64 ``(nq, K)`` with ``K >= 10``.
+        exclude: an id that query ``i`` must not find (itself, where documents stand in), int64 ``(nq,)``, or None.
+        relevant: ids of the relevant documents, -1 as padding, int64 ``(nq, r)``, or None.
+    """
+
+    vectors: Float32
+    truth: Int64
+    exclude: Int64 | None = None
+    relevant: Int64 | None = None
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """One setting of a search: what is found and what it costs, averaged over queries.
+
+    Attributes:
+        nprobe: lists probed.
+        overlap_at_10: share of the exact top 10 in the first 10 returned.
+        nearest_in_10: share of queries whose exact nearest is in the first 10 returned.
+        recall_at_k: share of the exact top 10 in the first K returned, with K as in :class:`Evaluation`.
+        codes_scanned: codes compared, a query; of an index without lists all, or the vectors met in its graph.
+        latency_ms: wall-clock milliseconds a query, searched as one batch. Noisy on shared machines.
+        mrr_at_10: reciprocal rank of the first relevant document in the first 10, over the queries that have one; None
+            if none has.
+        label_recall_at_10: share of the relevant documents in the first 10, or None.
+        label_recall_at_k: share of the relevant documents in the first K, or None.
+        distances: ``codes_scanned``, and the distances computed in the graph of an HNSW coarse quantizer, and the
+            vectors that a refinement re-ranks in a search for 10.
+        parameters: those of the search in faiss's notation, such as ``"nprobe=4,quantizer_efSearch=32"``; empty if all
+            but nprobe were the index's own.
+    """
+
+    nprobe: int
+    overlap_at_10: float
+    nearest_in_10: float
+    recall_at_k: float
+    codes_scanned: float
+    latency_ms: float
+    mrr_at_10: float | None = None
+    label_recall_at_10: float | None = None
+    label_recall_at_k: float | None = None
+    distances: float = 0.0
+    parameters: str = ""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """An index at several nprobe.
+
+    Attributes:
+        k: depth of the searches.
+        own_nprobe: the nprobe it is judged at.
+        points: one operating point for each nprobe, ascending.
+        overlaps: overlap@10 of each query at each of ``points``, float32 ``(len(points), nq)``.
+        imbalance: faiss's imbalance factor of the lists: 1 if all are of one length.
+        bytes_per_vector: bytes of a code.
+        nlist: inverted lists; 1 without.
+    """
+
+    k: int
+    own_nprobe: int
+    points: tuple[OperatingPoint, ...]
+    overlaps: Float32
+    imbalance: float
+    bytes_per_vector: int
+    nlist: int
+
+    @property
+    def own(self) -> OperatingPoint:
+        """The operating point at ``own_nprobe``."""
+        return next(p for p in self.points if p.nprobe == self.own_nprobe)
+
+    @property
+    def overlap(self) -> Float32:
+        """overlap@10 of each query at ``own_nprobe``, float32 ``(nq,)``."""
+        return self.overlap_at(self.own_nprobe)
+
+    def overlap_at(self, nprobe: int) -> Float32:
+        """overlap@10 of each query at one of the nprobes measured, float32 ``(nq,)``."""
+        at = [p.nprobe for p in self.points].index(nprobe)
+        return np.asarray(self.overlaps[at], dtype=np.float32)
+
+    def at_the_cost_of(self, other: Evaluation) -> Evaluation:
+        """What is found here, with the codes scanned, latency and list imbalance of another at the same nprobes."""
+        points = tuple(
+            replace(p, codes_scanned=o.codes_scanned, latency_ms=o.latency_ms, distances=o.distances)
+            for p, o in zip(self.points, other.points, strict=True)
+        )
+        return replace(self, points=points, imbalance=other.imbalance)
+
+    def __str__(self) -> str:
+        """A text table; the nprobe it is judged at is starred."""
+        return table(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain Python numbers, lists and dicts, without the per-query arrays."""
+        out = asdict(self)
+        del out["overlaps"]
+        return out
+
+    def to_json(self) -> str:
+        """:meth:`to_dict` as JSON text."""
+        return json.dumps(self.to_dict(), indent=2)
+
+
+def columns_of(evaluated: OperatingPoint, k: int) -> list[tuple[str, str, str]]:
+    """What a table of such points shows: title, field and format of each column."""
+    columns: list[tuple[str, str, str]] = [
+        ("overlap@10", "overlap_at_10", ".3f"),
+        ("nearest in 10", "nearest_in_10", ".3f"),
+        (f"recall@{k}", "recall_at_k", ".3f"),
+        ("codes scanned", "codes_scanned", ".0f"),
+        ("ms/query", "latency_ms", ".3f"),
+    ]
+    if evaluated.mrr_at_10 is not None:
+        columns += [
+            ("MRR@10 (labels)", "mrr_at_10", ".3f"),
+            ("R@10 (labels)", "label_recall_at_10", ".3f"),
+            (f"R@{k} (labels)", "label_recall_at_k", ".3f"),
+        ]
+    return columns
+
+
+def lined_up(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as text, each column as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows)
+
+
+def table(before: Evaluation, after: Evaluation | None = None) -> str:
+    """One evaluation, or two of the same queries, as a text table; the nprobe they are judged at is starred."""
+    columns = columns_of(before.own, before.k)
+    listed = before.nlist > 1
+    rows = [[*(["nprobe"] if listed else []), *(title for title, _, _ in columns)]]
+    for old, new in zip(before.points, after.points if after else before.points, strict=True):
+        star = "*" if old.nprobe == before.own_nprobe else " "
+        points = [old, new] if after else [old]
+        cells = [" → ".join(f"{getattr(p, a):{f}}" for p in points) for _, a, f in columns]
+        rows.append([*([f"{old.nprobe}{star}"] if listed else []), *cells])
+    return lined_up(rows)
+
+
+def measure(adapter: Adapter, queries: QuerySet, own_nprobe: int, nprobes: Iterable[int] = NPROBES) -> Evaluation:
+    """Search the index at several nprobe and compare with the exact results.
+
+    Args:
+        adapter: the index; not changed, see :func:`~faiss_distill.index.search_parameters.searching`.
+        queries: with ``truth`` of depth K, which is also the depth of the searches.
+        own_nprobe: the nprobe to judge at; always measured.
+        nprobes: others to measure; those above ``nlist`` are left out; without lists nprobe is 1.
+    """
+    wanted = sorted({own_nprobe, *(p for p in nprobes if p <= adapter.nlist)})
+    measured = {nprobe: measure_point(adapter, queries, probing(adapter, nprobe)) for nprobe in wanted}
+    return Evaluation(
+        k=queries.truth.shape[1],
+        own_nprobe=own_nprobe,
+        points=tuple(point for point, _ in measured.values()),
+        overlaps=np.stack([overlap for _, overlap in measured.values()]),
+        imbalance=adapter.imbalance,
+        bytes_per_vector=adapter.code_size,
+        nlist=adapter.nlist,
+    )
+
+
+def probing(adapter: Adapter, nprobe: int) -> dict[str, float]:
+    """The parameters of a search at one nprobe: none where there is one list."""
+    return {"nprobe": nprobe} if adapter.nlist > 1 else {}
+
+
+def measure_point(
+    adapter: Adapter, queries: QuerySet, values: Mapping[str, float], parameters: str = ""
+) -> tuple[OperatingPoint, Float32]:
+    """Search the index at ``values`` of its parameters and its own others, which ``parameters`` is a note of.
+
+    Returns:
+        The operating point, and the overlap@10 of each query, float32 ``(nq,)``.
+    """
+    depth = queries.truth.shape[1]
+    start = time.perf_counter()
+    found = search(adapter, queries, depth, values)
+    seconds = time.perf_counter() - start
+    # A refinement re-ranks as many as are asked for, so its first 10 are those of a search for 10.
+    first = search(adapter, queries, 10, values) if adapter.refines else found[:, :10]
+    cost = adapter.cost(queries.vectors, values)
+    overlap = recall(first, queries.truth[:, :10])
+    labels = queries.relevant
+    found_of, first_of = found, first
+    if labels is not None:  # queries without a label say nothing
+        labelled = (labels != -1).any(axis=1)
+        labels, found_of, first_of = labels[labelled], found[labelled], first[labelled]
+        labels = labels if len(labels) else None
+    point = OperatingPoint(
+        nprobe=int(values.get("nprobe", adapter.nprobe)),
+        overlap_at_10=float(overlap.mean()),
+        nearest_in_10=float(hits(first, queries.truth[:, :1]).mean()),
+        recall_at_k=float(recall(found, queries.truth[:, :10]).mean()),
+        codes_scanned=cost.codes / len(found),
+        latency_ms=1000 * seconds / len(found),
+        mrr_at_10=None if labels is None else float(reciprocal_rank(first_of, labels).mean()),
+        label_recall_at_10=None if labels is None else float(recall(first_of, labels).mean()),
+        label_recall_at_k=None if labels is None else float(recall(found_of, labels).mean()),
+        distances=sum(cost) / len(found) + reranked(adapter.index, 10, values),
+        parameters=parameters,
+    )
+    return point, overlap
+
+
+def search(adapter: Adapter, queries: QuerySet, k: int, values: Mapping[str, float]) -> Int64:
+    """The first ``k`` ids ``(nq, k)`` of a search at ``values``, -1 as padding, without those that queries exclude."""
+    excluded = queries.exclude is not None
+    with searching(adapter.index, values) as params:
+        found = np.asarray(adapter.index.search(queries.vectors, k + excluded, params=params)[1])
+    return found if queries.exclude is None else found[all_but(found, queries.exclude)].reshape(-1, k)

@@ -1,0 +1,1 @@
+"""faiss objects in, arrays out, and back."""

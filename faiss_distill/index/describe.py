@@ -1,0 +1,196 @@
+"""What an index is made of: its factory string, its bytes by part, and whether it can be tuned."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import faiss
+import numpy as np
+
+from faiss_distill.errors import DistillError
+from faiss_distill.index.factory_strings import factory_string
+from faiss_distill.index.registry import open_index
+
+METRIC_NAMES = {faiss.METRIC_INNER_PRODUCT: "inner_product", faiss.METRIC_L2: "l2"}
+ID = 8
+"""Bytes of an id."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What :func:`describe` finds.
+
+    Attributes:
+        index: classes from the outside in.
+        factory: what ``faiss.index_factory`` would build the like from; None if nothing.
+        metric: ``"inner_product"``, ``"l2"``, or faiss's number of another.
+        d: dimension of the vectors that go in.
+        ntotal: vectors stored.
+        details: what the family has to say, such as ``nlist`` and the bits of its codes.
+        bytes_per_vector: bytes that each vector takes, by part.
+        shared_bytes: bytes that do not grow with the vectors, by part.
+        can_be_tuned: whether :func:`faiss_distill.distill` takes it.
+        what_changes: what tuning changes, or None.
+        why_not: why it can't be tuned, or None.
+    """
+
+    index: str
+    factory: str | None
+    metric: str
+    d: int
+    ntotal: int
+    details: dict[str, Any]
+    bytes_per_vector: dict[str, float]
+    shared_bytes: dict[str, int]
+    can_be_tuned: bool
+    what_changes: str | None
+    why_not: str | None
+
+    @property
+    def total_bytes(self) -> int:
+        """All of it."""
+        return round(self.ntotal * sum(self.bytes_per_vector.values())) + sum(self.shared_bytes.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain Python numbers, strings and dicts."""
+        return asdict(self) | {"total_bytes": self.total_bytes}
+
+    def to_json(self) -> str:
+        """:meth:`to_dict` as JSON text."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    def __str__(self) -> str:
+        """A text table."""
+        each = sum(self.bytes_per_vector.values())
+        rows: dict[str, Any] = {
+            "index": self.index,
+            "factory string": self.factory or "none builds the like",
+            "metric": self.metric,
+            "d": self.d,
+            "ntotal": self.ntotal,
+            **self.details,
+            "bytes per vector": f"{each:.4g}: " + ", ".join(f"{k} {v:.4g}" for k, v in self.bytes_per_vector.items()),
+            "shared bytes": ", ".join(f"{k} {v}" for k, v in self.shared_bytes.items()) or "none",
+            "total bytes": self.total_bytes,
+            "can be tuned": "yes" if self.can_be_tuned else "no",
+        }
+        rows |= {"what changes": self.what_changes} if self.can_be_tuned else {"why not": self.why_not}
+        width = max(map(len, rows))
+        yes_no = {True: "yes", False: "no"}
+        return "\n".join(f"{k.ljust(width)}  {yes_no[v] if isinstance(v, bool) else v}" for k, v in rows.items())
+
+
+def describe(index: Any) -> Description:
+    """What an index is made of, also one that can't be tuned; the index is not touched.
+
+    Args:
+        index: any float index of faiss.
+
+    Returns:
+        ``print`` it.
+
+    Raises:
+        InputError: ``index`` is no index.
+
+    Examples:
+        >>> import faiss
+        >>> describe(faiss.index_factory(64, "L2norm,IVF16,PQ8x4np,RFlat")).factory
+        'L2norm,IVF16,PQ8x4np,RFlat'
+    """
+    details: dict[str, Any] = {}
+    changes = why_not = None
+    try:
+        adapter = open_index(index)
+        state = adapter.extract()
+        ids = adapter.outer_ids(state.ids)
+    except DistillError as error:
+        if not isinstance(index, faiss.Index):
+            raise
+        why_not = str(error)
+    else:
+        details, changes = adapter.facts(), adapter.changes
+        if adapter.nlist > 1:
+            lengths = np.bincount(state.assignment, minlength=adapter.nlist)
+            details["list lengths"] = (
+                f"min {lengths.min()}, median {int(np.median(lengths))}, max {lengths.max()}, "
+                f"imbalance {adapter.imbalance:.2f}"
+            )
+        details["ids"] = f"{ids.min()}..{ids.max()}"
+    names, each, shared = parts(faiss.downcast_index(index))
+    return Description(
+        index=" > ".join(names),
+        factory=factory_string(index),
+        metric=METRIC_NAMES.get(index.metric_type, f"metric_type {index.metric_type}"),
+        d=index.d,
+        ntotal=index.ntotal,
+        details=details,
+        bytes_per_vector=each,
+        shared_bytes=shared,
+        can_be_tuned=why_not is None,
+        what_changes=changes,
+        why_not=why_not,
+    )
+
+
+def parts(index: Any) -> tuple[list[str], dict[str, float], dict[str, int]]:
+    """Classes from the outside in, bytes that each vector takes, and shared bytes."""
+    name = type(index).__name__
+    each: dict[str, float]
+    shared: dict[str, int]
+    if isinstance(index, faiss.IndexPreTransform):
+        chain: Any = index.chain
+        transforms = [faiss.downcast_VectorTransform(chain.at(i)) for i in range(chain.size())]
+        names, each, shared = parts(faiss.downcast_index(index.index))
+        matrices = sum(4 * (t.d_in * t.d_out + t.b.size()) for t in transforms if isinstance(t, faiss.LinearTransform))
+        own = f"{name}({', '.join(type(t).__name__ for t in transforms)})"
+        return [own, *names], each, ({"transforms": matrices} if matrices else {}) | shared
+    if isinstance(index, faiss.IndexIDMap):
+        names, each, shared = parts(faiss.downcast_index(index.index))
+        return [name, *names], each | {"id map": ID}, shared
+    if isinstance(index, faiss.IndexRefine):
+        names, each, shared = parts(faiss.downcast_index(index.base_index))
+        return [name, *names], each | {"refinement": index.refine_index.sa_code_size()}, shared
+    if isinstance(index, faiss.IndexShards | faiss.IndexReplicas):
+        whole: Any = index
+        names, each, shared = parts(faiss.downcast_index(whole.at(0)))
+        times = whole.count() if isinstance(index, faiss.IndexReplicas) else 1
+        each = {k: times * v for k, v in each.items()}
+        return [f"{name} of {whole.count()}", *names], each, {k: whole.count() * v for k, v in shared.items()}
+    if isinstance(index, faiss.IndexHNSW):
+        _, each, shared = parts(faiss.downcast_index(index.storage))
+        return [name], each | {"graph": _graph(index)}, shared
+    each = {}
+    shared = {}
+    if hasattr(index, "code_size"):
+        each["codes"] = index.code_size
+    if isinstance(index, faiss.IndexIVF):
+        each["ids"] = ID
+        quantizer = faiss.downcast_index(index.quantizer)
+        _, of_each, below = parts(quantizer)
+        shared["coarse quantizer"] = round(index.nlist * sum(of_each.values())) + sum(below.values())
+        if isinstance(quantizer, faiss.MultiIndexQuantizer):
+            shared["coarse quantizer"] = 4 * quantizer.pq.centroids.size()
+    shared |= {"codebooks": books} if (books := _codebooks(index)) else {}
+    return [name], each, shared
+
+
+def _graph(index: Any) -> float:
+    """Bytes of links that each vector takes."""
+    hnsw = index.hnsw
+    if index.ntotal == 0:  # 2M links on level 0, and M on each further one, where one in M goes on
+        on_level_0 = hnsw.nb_neighbors(0)
+        return float(4 * (on_level_0 + on_level_0 / 2 / (on_level_0 / 2 - 1)) + 8 + 4)
+    links = int(4 * hnsw.neighbors.size() + 8 * hnsw.offsets.size() + 4 * hnsw.levels.size())
+    return links / int(index.ntotal)
+
+
+def _codebooks(index: Any) -> int:
+    """Bytes of codewords."""
+    for name in ("pq", "rq", "lsq", "prq", "plsq"):
+        if hasattr(index, name):
+            quantizer = getattr(index, name)
+            copies = 2 if hasattr(quantizer, "nsplits") else 1  # the product forms encode by others than they decode
+            return copies * 4 * int((quantizer.centroids if name == "pq" else quantizer.codebooks).size())
+    return 0

@@ -1,0 +1,1 @@
+"""One index family a file, FastScan forms beside their plain form."""

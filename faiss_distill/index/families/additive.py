@@ -1,0 +1,42 @@
+"""Additive quantizers, with inverted lists and without: residual, local search, and products of these.
+
+Which codewords stand for a vector is a search of its own, so codes are found in
+:mod:`faiss_distill.learning.codes.additive` and :mod:`faiss_distill.learning.students.additive`; faiss is only given
+them to store.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from faiss_distill.index.families.codes import CodesAdapter
+from faiss_distill.index.families.ivf import IVFAdapter
+from faiss_distill.index.parts.codebooks import AdditiveCodebooks, Codebooks
+
+NAMES = ("rq", "lsq", "prq", "plsq")
+
+
+def quantizer_of(core: Any) -> Any:
+    """The additive quantizer that is part of an index, of its real class; None if it has none."""
+    return next((getattr(core, name) for name in NAMES if hasattr(core, name)), None)
+
+
+def _open(core: Any) -> Codebooks:
+    return AdditiveCodebooks(quantizer_of(core), core.metric_type)
+
+
+class AdditiveAdapter(CodesAdapter):
+    """One index of additive codes alone."""
+
+    def _open_codebooks(self) -> Codebooks:
+        return _open(self.core)
+
+
+class IVFAdditiveAdapter(IVFAdapter):
+    """One index of additive codes in inverted lists."""
+
+    changes = "coarse centroids, codebooks, codes, lists of vectors"
+
+    def _check(self) -> None:
+        super()._check()
+        self.codebooks = _open(self.core)

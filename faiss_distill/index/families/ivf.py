@@ -1,0 +1,215 @@
+"""What all indexes with inverted lists have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from faiss.contrib.inspect_tools import get_invlist
+
+from faiss_distill.config import DistillConfig, Learn
+from faiss_distill.errors import InputError, UnsupportedIndexError
+from faiss_distill.index.adapter import METRICS, Adapter
+from faiss_distill.index.cost import Cost, graph_distances
+from faiss_distill.index.parts import coarse_quantizers
+from faiss_distill.index.parts.sizes import check_size
+from faiss_distill.index.parts.transaction import Transaction
+from faiss_distill.index.parts.write_back import IVFWriteBack, fill_lists, lists_of, room_for_lists
+from faiss_distill.index.search_parameters import of_quantizer, search_parameters
+from faiss_distill.state import Float32, IndexState, Int64, Packed
+
+
+class IVFAdapter(Adapter):
+    """One index with inverted lists."""
+
+    _file: Path | None = None
+
+    def _check(self) -> None:
+        ivf = self.core
+        if ivf.quantizer.metric_type not in METRICS:
+            raise UnsupportedIndexError(
+                f"index: expected a coarse quantizer of METRIC_INNER_PRODUCT or METRIC_L2, got metric_type "
+                f"{ivf.quantizer.metric_type}"
+            )
+        if ivf.nprobe < 1:
+            raise InputError(f"index: expected an nprobe of at least 1, got {ivf.nprobe}; set index.nprobe")
+        invlists: Any = faiss.downcast_InvertedLists(ivf.invlists)
+        if not self._readable(invlists):
+            raise UnsupportedIndexError(
+                f"index: expected inverted lists in memory, on disk or mapped by IO_FLAG_MMAP, got "
+                f"{type(invlists).__name__} of another kind; read the index without IO_FLAG_MMAP_IFC, or merge its "
+                f"lists into memory"
+            )
+        check_size("inverted lists", invlists.nlist, ivf.nlist)
+        self._check_lists(invlists)
+        if invlists.compute_ntotal() != ivf.ntotal:
+            raise InputError(
+                f"index: expected ntotal={ivf.ntotal} vectors in its lists, got {invlists.compute_ntotal()}; some were "
+                f"added with NaN or with no list: rebuild the index without them"
+            )
+        self._quantizer = faiss.downcast_index(ivf.quantizer)
+        coarse_quantizers.check_quantizer(self._quantizer, ivf.nlist, ivf.d)
+        self._movable = coarse_quantizers.movable(self._quantizer)
+        if not self._movable:
+            self.changes = self.changes.replace("coarse centroids, ", "")
+
+    def _check_lists(self, invlists: Any) -> None:
+        """Refuse lists whose codes are not as long as the index says, or as many as their ids."""
+        check_size("bytes a code in its lists", invlists.code_size, self.core.code_size)
+        if type(invlists) is not faiss.OnDiskInvertedLists:
+            for number in range(invlists.nlist):
+                wanted = invlists.list_size(number) * invlists.code_size
+                check_size(f"bytes of codes in list {number}", invlists.codes.at(number).size(), wanted)
+
+    def _readable(self, invlists: Any) -> bool:
+        """Whether the lists are of a kind that can be read, and let go of."""
+        if type(invlists) is faiss.OnDiskInvertedLists:
+            return True
+        in_memory = type(invlists) is faiss.ArrayInvertedLists  # an IO_FLAG_MMAP_IFC file maps them
+        return in_memory and all(invlists.codes.at(i).is_owned for i in range(invlists.nlist))
+
+    @property
+    def lists_file(self) -> Path | None:
+        """The file that the inverted lists are in, if they are not in memory nor mapped to be read only."""
+        lists: Any = faiss.downcast_InvertedLists(self.core.invlists)
+        on_disk = type(lists) is faiss.OnDiskInvertedLists and not lists.read_only
+        return Path(lists.filename) if on_disk else None
+
+    def put_lists_in(self, file: Path) -> None:
+        """Have the next change put new lists into ``file``, which does not exist yet, when it is committed.
+
+        Raises:
+            InputError: there is too little room for them.
+        """
+        try:
+            room_for_lists(file, self.core)
+        except OSError as error:
+            raise InputError(f"invlists_file: {error}") from error
+        self._file = file
+
+    def _read_list(self, number: int) -> tuple[Int64, Packed]:
+        """Ids ``(n,)`` and bit-packed codes, uint8 ``(n, code_size)``, of one inverted list."""
+        ids, codes = get_invlist(self.core.invlists, number)
+        return ids, codes
+
+    def _read_lists(self) -> tuple[Int64, Packed, Int64]:
+        """Ids ``(n,)``, ascending, and their bit-packed codes ``(n, code_size)`` and lists ``(n,)``."""
+        ivf = self.core
+        ids = np.empty(ivf.ntotal, dtype=np.int64)
+        packed = np.empty((ivf.ntotal, ivf.code_size), dtype=np.uint8)
+        assignment = np.empty(ivf.ntotal, dtype=np.int64)
+        start = 0
+        for number in range(ivf.nlist):
+            list_ids, list_codes = self._read_list(number)
+            stop = start + len(list_ids)
+            ids[start:stop], packed[start:stop], assignment[start:stop] = list_ids, list_codes, number
+            start = stop
+        order = np.argsort(ids, kind="stable")
+        return ids[order], packed[order], assignment[order]
+
+    def extract(self) -> IndexState:
+        """Copy the index's parameters, lists and codes into plain arrays."""
+        ids, packed, assignment = self._read_lists()
+        return IndexState(
+            metric=self.metric,
+            coarse_metric=METRICS[self._quantizer.metric_type],
+            by_residual=bool(self.core.by_residual),
+            centroids=self._quantizer.reconstruct_n(0, self.nlist),
+            codebooks=None if self.codebooks is None else self.codebooks.read(),
+            assignment=assignment,
+            codes=packed if self.codebooks is None else self.codebooks.unpack(packed),
+            ids=ids,
+        )
+
+    def _hold(self, assignment: Int64, ids: Int64, packed: Packed) -> Any:
+        """An index off to the side that owns inverted lists with these codes."""
+        holder = lists_of(self.nlist, packed.shape[1])
+        fill_lists(holder.invlists, assignment, ids, packed)
+        return holder
+
+    @property
+    def nlist(self) -> int:
+        """Inverted lists."""
+        return int(self.core.nlist)
+
+    @property
+    def nprobe(self) -> int:
+        """Lists probed by a search, at most ``nlist``."""
+        return int(min(self.core.nprobe, self.nlist))
+
+    def cost(self, queries: Float32, values: Mapping[str, float]) -> Cost:
+        """The codes in the lists that the coarse quantizer has a search probe, and what finding these takes."""
+        inside, coarse = self.transform(queries), of_quantizer(values)
+        nprobe = int(values.get("nprobe", self.nprobe))
+        lists = self._quantizer.search(inside, nprobe, params=search_parameters(self._quantizer, coarse))[1]
+        sizes = [self.core.invlists.list_size(number) for number in range(self.nlist)]
+        scanned = np.array([*sizes, 0])[lists].sum(axis=1)  # the last is that of -1, which is no list
+        if self.core.max_codes:
+            scanned = scanned.clip(max=self.core.max_codes)
+        return Cost(float(scanned.sum()), graph_distances(self._quantizer, inside, coarse))
+
+    @property
+    def imbalance(self) -> float:
+        """faiss's imbalance factor of the lists: 1 if all are of one length, else how much more a search scans."""
+        return float(self.core.invlists.imbalance_factor())
+
+    def quantizer_with(self, centroids: Float32) -> tuple[Any, Float32]:
+        """A coarse quantizer like the index's own that holds ``centroids (nlist, d)``, and what it keeps of them.
+
+        None where these are fixed.
+
+        Raises:
+            InputError: they are fixed, and are to be others.
+        """
+        if not self._movable:
+            own = self._quantizer.reconstruct_n(0, self.nlist)
+            if not np.array_equal(centroids, own):
+                raise InputError(f"centroids: expected those of the {type(self._quantizer).__name__}, got others")
+            return None, own
+        quantizer = coarse_quantizers.with_centroids(self._quantizer, centroids)
+        return quantizer, quantizer.reconstruct_n(0, self.nlist)
+
+    def _transaction(self, state: IndexState, quantizer: Any, words: Any, lists: bool) -> Transaction:
+        packed = state.codes
+        if self.codebooks is not None and lists:
+            packed = self.codebooks.pack(words, state.codes)
+        holder = self._hold(state.assignment, state.ids, packed.astype(np.uint8, copy=False)) if lists else None
+        return Transaction([IVFWriteBack(self.core, self.codebooks, words, quantizer, holder, self._file)])
+
+    def restrict(self, state: IndexState) -> Transaction:
+        """A transaction under which the index holds only these of its vectors, for as long as it is not undone."""
+        return self._transaction(state, None, None if self.codebooks is None else self.codebooks.copy(), True)
+
+    @property
+    def trained(self) -> dict[str, Any]:
+        """By name, all that training has made and adding relies on."""
+        quantizer = faiss.serialize_index(self._quantizer).tobytes()
+        return {**super().trained, "coarse quantizer": quantizer, "by_residual": bool(self.core.by_residual)}
+
+    def effective(self, config: DistillConfig) -> DistillConfig:
+        """The options, with codebooks learned alone where centroids are fixed.
+
+        Raises:
+            InputError: fixed centroids are to be learned alone.
+        """
+        if self._movable:
+            return config
+        if config.learn is Learn.IVF:
+            raise InputError(
+                f"learn: expected 'pq': the centroids of an {type(self._quantizer).__name__} can't move; got 'ivf'"
+            )
+        return replace(config, learn=Learn.PQ)
+
+    def facts(self) -> dict[str, Any]:
+        """What ``faiss-distill inspect`` shows of this family."""
+        return {
+            "coarse quantizer": type(self._quantizer).__name__,
+            "nlist": self.nlist,
+            "nprobe": self.core.nprobe,
+            **super().facts(),
+            "by_residual": bool(self.core.by_residual),
+        }

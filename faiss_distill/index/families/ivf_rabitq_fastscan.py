@@ -1,0 +1,15 @@
+"""``IndexIVFRaBitQFastScan``: ``IndexIVFRaBitQ`` with its codes in blocks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from faiss_distill.index.families.block_lists import BlockListsAdapter
+from faiss_distill.index.families.ivf_encoded import IVFRaBitQAdapter
+
+
+class IVFRaBitQFastScanAdapter(BlockListsAdapter, IVFRaBitQAdapter):
+    """One ``IndexIVFRaBitQFastScan``; the codes are the same, and the plain form reads and makes them."""
+
+    def _plain(self) -> Any:
+        return self._like(self.core.quantizer)

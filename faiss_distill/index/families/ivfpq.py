@@ -1,0 +1,28 @@
+"""``IndexIVFPQ``: arrays out, arrays in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from faiss_distill.errors import UnsupportedIndexError
+from faiss_distill.index.families.ivf import IVFAdapter
+from faiss_distill.index.parts.codebooks import ProductCodebooks
+
+
+class IVFPQAdapter(IVFAdapter):
+    """One ``IndexIVFPQ``, or one of its kin in a subclass."""
+
+    changes = "coarse centroids, PQ codebooks, codes, lists of vectors"
+
+    def _check(self) -> None:
+        super()._check()
+        self._check_family(self.core)
+        self.codebooks = ProductCodebooks(self.core.pq)
+
+    def _check_family(self, ivf: Any) -> None:
+        """Refuse what only this family of indexes can have."""
+        if ivf.polysemous_ht != 0:
+            raise UnsupportedIndexError(
+                f"index: expected polysemous_ht 0, got {ivf.polysemous_ht}; learned codebooks lose the codes' "
+                f"bit order that polysemous filtering needs: set polysemous_ht = 0 to tune it"
+            )

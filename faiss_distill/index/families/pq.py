@@ -1,0 +1,26 @@
+"""``IndexPQ``: arrays out, arrays in."""
+
+from __future__ import annotations
+
+import faiss
+
+from faiss_distill.errors import UnsupportedIndexError
+from faiss_distill.index.families.codes import CodesAdapter
+from faiss_distill.index.parts.codebooks import Codebooks, ProductCodebooks
+
+
+class PQAdapter(CodesAdapter):
+    """One ``IndexPQ``, or its kin in a subclass."""
+
+    changes = "PQ codebooks, codes"
+
+    def _check(self) -> None:
+        if self.core.search_type != faiss.IndexPQ.ST_PQ:  # type: ignore[attr-defined]
+            raise UnsupportedIndexError(
+                f"index: expected search_type ST_PQ, got {self.core.search_type}: other searches compare codes bit by "
+                f"bit, and learned codebooks lose that order; set search_type = faiss.IndexPQ.ST_PQ to tune it"
+            )
+        super()._check()
+
+    def _open_codebooks(self) -> Codebooks:
+        return ProductCodebooks(self.core.pq)

@@ -1,0 +1,1 @@
+"""What index families are made of."""

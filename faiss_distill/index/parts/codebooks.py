@@ -1,0 +1,251 @@
+"""Codebooks inside of faiss's quantizers: read them, make a quantizer with others, and overwrite one in place."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any
+
+import faiss
+import numpy as np
+from faiss.contrib.inspect_tools import get_pq_centroids
+
+from faiss_distill.errors import UnsupportedIndexError
+from faiss_distill.index.parts.packing import pack, unpack
+from faiss_distill.index.parts.sizes import check_size
+from faiss_distill.state import Codes, Float32, Packed, decode
+
+ROWS = 65_536
+"""Codes handled at a time where their vectors are needed."""
+PRODUCT = {faiss.ProductResidualQuantizer, faiss.ProductLocalSearchQuantizer}
+
+
+class Codebooks(ABC):
+    """The codebooks of a quantizer that is part of an index.
+
+    Args:
+        live: the quantizer, which is changed by :meth:`overwrite` alone.
+
+    Attributes:
+        shape: of the codewords, as in :class:`faiss_distill.state.IndexState`.
+        n_codes: codeword numbers of a vector.
+        ksub: codewords that one of them chooses from.
+        stores_norms: whether what is stored of a vector follows from the codewords, too.
+    """
+
+    shape: tuple[int, ...]
+    n_codes: int
+    ksub: int
+    stores_norms = False
+
+    def __init__(self, live: Any) -> None:
+        """Read the shapes."""
+        self._live = live
+
+    @abstractmethod
+    def read(self) -> Float32:
+        """A copy of the codewords."""
+
+    @abstractmethod
+    def holding(self, codewords: Float32, codes: Codes) -> Any:
+        """A quantizer like the live one with other codewords, for vectors with these codes ``(n, n_codes)``."""
+
+    @abstractmethod
+    def copy(self) -> Any:
+        """A quantizer like the live one, for :meth:`overwrite`."""
+
+    @abstractmethod
+    def pack(self, quantizer: Any, codes: Codes) -> Packed:
+        """What an index with ``quantizer``, from :meth:`holding`, stores of ``codes``: uint8 ``(n, code_size)``."""
+
+    @abstractmethod
+    def unpack(self, packed: Packed) -> Codes:
+        """Codeword numbers ``(n, n_codes)``."""
+
+    def encode(self, vectors: Float32) -> Codes:
+        """Codeword numbers ``(n, n_codes)`` that faiss finds for ``vectors (n, d)``."""
+        return self.unpack(self._live.compute_codes(np.ascontiguousarray(vectors)))
+
+    @abstractmethod
+    def overwrite(self, source: Any) -> None:
+        """Give the live quantizer the contents of ``source``, keeping the object, with all that derives from them."""
+
+    @property
+    def trained(self) -> tuple[Any, ...]:
+        """What else of it faiss has trained."""
+        return ()
+
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """What ``faiss-distill inspect`` shows."""
+
+
+class ProductCodebooks(Codebooks):
+    """A ``ProductQuantizer``'s: ``(M, ksub, dsub)``."""
+
+    def __init__(self, live: Any) -> None:
+        """Read the shapes."""
+        super().__init__(live)
+        self.shape, self.n_codes, self.ksub = (live.M, live.ksub, live.dsub), live.M, live.ksub
+        check_size("numbers in its codebooks", live.centroids.size(), live.d * live.ksub)
+
+    def read(self) -> Float32:
+        """A copy of the codewords."""
+        return np.array(get_pq_centroids(self._live)).reshape(self.shape)
+
+    def holding(self, codewords: Float32, codes: Codes) -> Any:
+        """A quantizer with other codewords."""
+        pq = faiss.ProductQuantizer(self._live.d, self._live.M, self._live.nbits)
+        faiss.copy_array_to_vector(np.ascontiguousarray(codewords).ravel(), pq.centroids)
+        return pq
+
+    def copy(self) -> Any:
+        """A quantizer with the same codewords."""
+        return self.holding(self.read(), np.empty(0, dtype=np.uint8))
+
+    def pack(self, quantizer: Any, codes: Codes) -> Packed:
+        """Bit-packed codes."""
+        packed: Packed = pack(codes, self._live.nbits)
+        return packed
+
+    def unpack(self, packed: Packed) -> Codes:
+        """Codeword numbers ``(n, M)``."""
+        return unpack(packed, self.n_codes, self._live.nbits)
+
+    def overwrite(self, source: Any) -> None:
+        """The codewords, and the tables that faiss may have made of them."""
+        pq = self._live
+        faiss.copy_array_to_vector(faiss.vector_to_array(source.centroids), pq.centroids)
+        if pq.transposed_centroids.size():
+            pq.sync_transposed_centroids()
+        if pq.sdc_table.size():
+            pq.compute_sdc_table()
+
+    def facts(self) -> dict[str, Any]:
+        """Sub-quantizers, bits of each and its dimensions."""
+        return {"PQ": f"M={self._live.M} nbits={self._live.nbits} dsub={self._live.dsub}"}
+
+
+class AdditiveCodebooks(Codebooks):
+    """An ``AdditiveQuantizer``'s: ``(nsplits, M, ksub, dsub)``, with one split but for the product forms.
+
+    Raises:
+        UnsupportedIndexError: codebooks of several sizes, or a search that this package does not know.
+    """
+
+    def __init__(self, live: Any, metric_type: int) -> None:
+        """Read the shapes."""
+        super().__init__(live)
+        bits = faiss.vector_to_array(live.nbits)
+        if (bits != bits[0]).any():
+            raise UnsupportedIndexError(
+                f"index: expected additive codebooks of one size, got {bits.tolist()} bits; rebuild it with one"
+            )
+        kinds = type(live)
+        decompresses = live.search_type == kinds.ST_decompress
+        without_norms = live.search_type == kinds.ST_LUT_nonorm
+        norms = (kinds.ST_norm_float, kinds.ST_norm_qint8, kinds.ST_norm_qint4, kinds.ST_norm_cqint8)
+        self.stores_norms = live.search_type in (*norms, kinds.ST_norm_cqint4)
+        self._n_norms = {kinds.ST_norm_cqint8: 256, kinds.ST_norm_cqint4: 16}.get(live.search_type, 1)
+        if not (decompresses or without_norms or self.stores_norms):
+            raise UnsupportedIndexError(
+                f"index: expected an additive quantizer that stores no norms or numbers for them, got search_type "
+                f"{live.search_type}; rebuild it with e.g. _Nqint8 in its factory string"
+            )
+        if without_norms and metric_type == faiss.METRIC_L2:
+            raise UnsupportedIndexError(
+                "index: expected an L2 search that knows norms, got search_type ST_LUT_nonorm, which ranks by inner "
+                "product: build the index for that, or without _Nnone in its factory string"
+            )
+        splits = live.nsplits if type(live) in PRODUCT else 1
+        self._bits, self.n_codes, self.ksub = int(bits[0]), live.M, 2 ** int(bits[0])
+        self.shape = splits, live.M // splits, self.ksub, live.d // splits
+        check_size("numbers in its codebooks", live.codebooks.size(), math.prod(self.shape))
+
+    def read(self) -> Float32:
+        """A copy of the codewords."""
+        return faiss.vector_to_array(self._live.codebooks).reshape(self.shape)
+
+    def _like(self, codewords: Float32) -> Any:
+        live, (splits, steps, _, _) = self._live, self.shape
+        split = (splits,) if type(live) in PRODUCT else ()
+        quantizer = type(live)(live.d, *split, steps, self._bits, live.search_type)
+        faiss.copy_array_to_vector(np.ascontiguousarray(codewords).ravel(), quantizer.codebooks)
+        return quantizer
+
+    def holding(self, codewords: Float32, codes: Codes) -> Any:
+        """A quantizer with other codewords, which stores the norms of these vectors as well as it can.
+
+        Of few vectors it stores them as the live one does.
+        """
+        quantizer = self._like(codewords)
+        _copy_norms(self._live, quantizer)
+        norms = _norms(codewords, codes) if self.stores_norms else np.empty(0, dtype=np.float32)
+        if len(np.unique(norms)) > self._n_norms:  # with fewer, faiss's k-means refuses or aborts the process
+            quantizer.qnorm.reset()
+            quantizer.train_norm(len(norms), faiss.swig_ptr(norms))
+        quantizer.is_trained = True
+        return quantizer
+
+    def copy(self) -> Any:
+        """A quantizer with the same codewords and norms."""
+        quantizer = self._like(self.read())
+        _copy_norms(self._live, quantizer)
+        return quantizer
+
+    def pack(self, quantizer: Any, codes: Codes) -> Packed:
+        """Bit-packed codes, with norms if they are stored."""
+        packed = np.empty((len(codes), quantizer.code_size), dtype=np.uint8)
+        codewords = faiss.vector_to_array(quantizer.codebooks).reshape(self.shape)
+        for start in range(0, len(codes), ROWS):
+            part = np.ascontiguousarray(codes[start : start + ROWS], dtype=np.int32)
+            norms, out = _norms(codewords, part), packed[start : start + ROWS]
+            quantizer.pack_codes(len(part), faiss.swig_ptr(part), faiss.swig_ptr(out), -1, faiss.swig_ptr(norms))
+        return packed
+
+    def unpack(self, packed: Packed) -> Codes:
+        """Codeword numbers ``(n, nsplits * M)``."""
+        return unpack(packed, self.n_codes, self._bits)
+
+    def overwrite(self, source: Any) -> None:
+        """The codewords, twice in the product forms, with tables and norms."""
+        live, words = self._live, faiss.vector_to_array(source.codebooks)
+        faiss.copy_array_to_vector(words, live.codebooks)
+        parts = [live]
+        if type(live) in PRODUCT:  # these decode by the codebooks above, and encode by those below
+            cast: Any = faiss.downcast_AdditiveQuantizer  # type: ignore[attr-defined]
+            parts = [cast(live.subquantizer(i)) for i in range(live.nsplits)]
+            for part, own in zip(parts, words.reshape(len(parts), -1), strict=True):
+                faiss.copy_array_to_vector(np.ascontiguousarray(own), part.codebooks)
+        for part in parts:
+            if part.codebook_cross_products.size():
+                part.compute_codebook_tables()
+        _copy_norms(source, live)
+
+    @property
+    def trained(self) -> tuple[Any, ...]:
+        """How norms are stored."""
+        live = self._live
+        values = faiss.vector_to_array(live.qnorm.codes).tobytes() if live.qnorm.ntotal else b""
+        return live.search_type, live.norm_min, live.norm_max, values
+
+    def facts(self) -> dict[str, Any]:
+        """Codebooks, and bits of each."""
+        splits, steps, _, _ = self.shape
+        of = f"{splits} x {steps}" if splits > 1 else str(steps)
+        return {type(self._live).__name__: f"{of} codebooks of {self._bits} bits"}
+
+
+def _norms(codewords: Float32, codes: Any) -> Float32:
+    """Squared norms of what ``codes (n, n_codes)`` decode to: float32 ``(n,)``."""
+    out = np.empty(len(codes), dtype=np.float32)
+    for start in range(0, len(codes), ROWS):
+        decoded = decode(codewords, codes[start : start + ROWS])
+        out[start : start + ROWS] = np.einsum("nd,nd->n", decoded, decoded)
+    return out
+
+
+def _copy_norms(source: Any, target: Any) -> None:
+    target.norm_min, target.norm_max = source.norm_min, source.norm_max
+    target.qnorm.codes, target.qnorm.ntotal = source.qnorm.codes, source.qnorm.ntotal
+    target.qnorm.update_permutation()

@@ -1,0 +1,129 @@
+"""faiss indexes as plain arrays and back. One index family a file; faiss's objects stay in here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import faiss
+
+from faiss_distill.errors import InputError, UnsupportedIndexError
+from faiss_distill.index.adapter import Adapter
+from faiss_distill.index.families.additive import AdditiveAdapter, IVFAdditiveAdapter
+from faiss_distill.index.families.fixed import FixedAdapter
+from faiss_distill.index.families.ivf_encoded import IVFFlatAdapter, IVFRaBitQAdapter, IVFScalarQuantizerAdapter
+from faiss_distill.index.families.ivf_rabitq_fastscan import IVFRaBitQFastScanAdapter
+from faiss_distill.index.families.ivfpq import IVFPQAdapter
+from faiss_distill.index.families.ivfpq_fastscan import IVFPQFastScanAdapter
+from faiss_distill.index.families.pq import PQAdapter
+from faiss_distill.index.families.pq_fastscan import PQFastScanAdapter
+from faiss_distill.index.families.shards import ReplicasAdapter, ShardsAdapter
+from faiss_distill.index.parts.containers import unwrap
+
+
+@dataclass(frozen=True)
+class Family:
+    """A row of the registry.
+
+    Attributes:
+        adapter: what opens an index of the family.
+        example: a factory string of it; None where it is made of indexes of others.
+    """
+
+    adapter: type[Adapter]
+    example: str | None
+
+
+FAMILIES: dict[type, Family] = {
+    faiss.IndexIVFPQ: Family(IVFPQAdapter, "OPQ16,IVF4096,PQ16"),
+    faiss.IndexIVFPQFastScan: Family(IVFPQFastScanAdapter, "IVF4096,PQ32x4fsr"),
+    faiss.IndexPQ: Family(PQAdapter, "OPQ16,PQ16"),
+    faiss.IndexPQFastScan: Family(PQFastScanAdapter, "PQ32x4fs"),
+    faiss.IndexIVFResidualQuantizer: Family(IVFAdditiveAdapter, "IVF4096,RQ16x8"),
+    faiss.IndexIVFLocalSearchQuantizer: Family(IVFAdditiveAdapter, "IVF4096,LSQ16x8"),
+    faiss.IndexIVFProductResidualQuantizer: Family(IVFAdditiveAdapter, "IVF4096,PRQ4x4x8"),
+    faiss.IndexIVFProductLocalSearchQuantizer: Family(IVFAdditiveAdapter, "IVF4096,PLSQ4x4x8"),
+    faiss.IndexResidualQuantizer: Family(AdditiveAdapter, "RQ16x8"),
+    faiss.IndexLocalSearchQuantizer: Family(AdditiveAdapter, "LSQ16x8"),
+    faiss.IndexProductResidualQuantizer: Family(AdditiveAdapter, "PRQ4x4x8"),
+    faiss.IndexProductLocalSearchQuantizer: Family(AdditiveAdapter, "PLSQ4x4x8"),
+    faiss.IndexIVFFlat: Family(IVFFlatAdapter, "IVF4096,Flat"),
+    faiss.IndexIVFScalarQuantizer: Family(IVFScalarQuantizerAdapter, "IVF4096,SQ8"),
+    faiss.IndexIVFRaBitQ: Family(IVFRaBitQAdapter, "IVF4096,RaBitQ"),
+    faiss.IndexShards: Family(ShardsAdapter, None),
+    faiss.IndexReplicas: Family(ReplicasAdapter, None),
+}
+"""The families that can be tuned: one row each, of which the documentation's table and every message are made."""
+
+REFUSED: dict[type, str] = {
+    faiss.IndexFlat: "it is exact already",
+    faiss.IndexFlatIP: "it is exact already",
+    faiss.IndexFlatL2: "it is exact already",
+    faiss.IndexHNSWFlat: "it compares exact vectors, and only its graph decides what it finds; set a larger efSearch",
+    faiss.IndexHNSWPQ: "its graph was built from its codes and would go stale; use lists with an HNSW coarse "
+    "quantizer, such as IVF4096_HNSW32,PQ16",
+    faiss.IndexIVFPQR: "its second codes refine the first ones; spend the bytes on longer codes, or refine with RFlat",
+    faiss.IndexShardsIVF: "its shards share a coarse quantizer; make an IndexShards of indexes with their own",
+}
+"""Why not, of other classes that are asked for."""
+
+if tuple(map(int, faiss.__version__.split(".")[:2])) >= (1, 15):
+    FAMILIES[faiss.IndexIVFRaBitQFastScan] = Family(IVFRaBitQFastScanAdapter, "IVF4096,RaBitQfs")
+else:
+    REFUSED[faiss.IndexIVFRaBitQFastScan] = f"faiss {faiss.__version__} can't make its lists; faiss 1.15 can"
+
+__all__ = ["FAMILIES", "REFUSED", "Adapter", "Family", "open_index", "open_to_measure"]
+
+
+def open_index(index: Any) -> Adapter:
+    """The adapter of an index, with everything checked that tuning relies on; the index is not touched.
+
+    Raises:
+        UnsupportedIndexError: the index's class, or a part of it, can't be tuned.
+        InputError: the index is untrained, empty or inconsistent, or ``index`` is not one at all.
+    """
+    if isinstance(index, faiss.IndexBinary):
+        raise UnsupportedIndexError(
+            f"index: an {type(index).__name__} can't be tuned: it compares bits, not embeddings"
+        )
+    if not isinstance(index, faiss.Index):
+        raise InputError(
+            f"index: expected a faiss.Index, got {type(index).__name__}; "
+            f"read a file with faiss.read_index, and take the faiss index out of a wrapper"
+        )
+    if type(index).__name__.startswith("Gpu"):
+        raise UnsupportedIndexError(
+            f"index: an {type(index).__name__} can't be tuned on its device: tune its copy, index = "
+            f"faiss.index_gpu_to_cpu(index), and bring that back with faiss.index_cpu_to_gpu"
+        )
+    wrapped = unwrap(index)
+    family = FAMILIES.get(type(wrapped.core))
+    if family is None:
+        why = REFUSED.get(type(wrapped.core))
+        if why is not None:
+            raise UnsupportedIndexError(f"index: an {type(wrapped.core).__name__} can't be tuned: {why}")
+        known = ", ".join(sorted(c.__name__ for c in FAMILIES))
+        raise UnsupportedIndexError(
+            f"index: expected one of {known} (inside any of IndexPreTransform, IndexIDMap, IndexIDMap2, "
+            f"IndexRefine, IndexRefineFlat), got {type(wrapped.core).__name__}; build one with e.g. "
+            f"faiss.index_factory(d, 'OPQ16,IVF1024,PQ16', metric)"
+        )
+    return family.adapter(wrapped)
+
+
+def open_to_measure(index: Any) -> Adapter:
+    """As :func:`open_index`, but any index without inverted lists will do.
+
+    Raises:
+        UnsupportedIndexError: the index has lists and can't be tuned, or is of bits, or on a GPU.
+        InputError: the index is untrained, empty or inconsistent, or ``index`` is not one at all.
+    """
+    try:
+        return open_index(index)
+    except UnsupportedIndexError:
+        if not isinstance(index, faiss.Index) or type(index).__name__.startswith("Gpu"):
+            raise
+        wrapped = unwrap(index)
+        if type(wrapped.core) in FAMILIES or isinstance(wrapped.core, faiss.IndexIVF | faiss.IndexShardsIVF):
+            raise
+        return FixedAdapter(wrapped)

@@ -1,0 +1,1 @@
+"""What is learned, in torch: no index object and no file."""

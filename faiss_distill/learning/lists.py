@@ -1,0 +1,56 @@
+"""Which inverted lists a query looks into, and which one a document is best put in."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from faiss_distill.learning.students import similarity
+from faiss_distill.state import Metric
+
+
+def probed_lists(queries: Tensor, centroids: Tensor, nprobe: int, metric: Metric) -> Tensor:
+    """The lists that an exact coarse quantizer probes: bool ``(nq, nlist)``, ``nprobe`` true in each row.
+
+    Args:
+        queries: ``(nq, d)``.
+        centroids: ``(nlist, d)``.
+        nprobe: lists a query, capped at ``nlist``.
+        metric: that of the coarse quantizer.
+    """
+    scores = similarity(queries, centroids, metric)
+    best = scores.topk(min(nprobe, len(centroids)), dim=1).indices
+    return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, best, True)
+
+
+def probing(queries: Tensor, centroids: Tensor, nprobe: int, metric: Metric) -> tuple[Tensor, float]:
+    """How often each list is probed.
+
+    A document in a list that every query probes is scanned by all of them: the sum over documents of the share that
+    their list has is the number of codes scanned a query.
+
+    Args:
+        queries: ``(nq, d)``.
+        centroids: ``(nlist, d)``.
+        nprobe: lists a query.
+        metric: that of the coarse quantizer.
+
+    Returns:
+        The share of queries that probe each list, ``(nlist,)``, and the standard deviation of a query's best
+        ``2 * nprobe`` coarse scores: of those that decide which lists it probes.
+    """
+    queries, centroids = queries.detach(), centroids.detach()
+    probes, spread = torch.zeros(len(centroids), device=centroids.device), 0.0
+    rows = max(1, 2**24 // len(centroids))  # scores within 64 MiB
+    for start in range(0, len(queries), rows):
+        part = queries[start : start + rows]
+        best = similarity(part, centroids, metric).topk(min(2 * nprobe, len(centroids)), dim=1)
+        probes += torch.bincount(best.indices[:, :nprobe].flatten(), minlength=len(centroids))
+        spread += float(best.values.std(dim=1, correction=0).sum())
+    return probes / len(queries), spread / len(queries)
+
+
+def best_lists(vectors: Tensor, centroids: Tensor, metric: Metric, price: Tensor | None = None) -> Tensor:
+    """The list whose centroid scores best, less its ``price (nlist,)``: ``vectors (n, d)`` to int64 ``(n,)``."""
+    scores = similarity(vectors, centroids, metric)
+    return (scores if price is None else scores - price).argmax(dim=1)

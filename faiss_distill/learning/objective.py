@@ -1,0 +1,164 @@
+"""What a student is trained to do, and how well it does (Distill-VQ Eq. 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from faiss_distill.config import DistillConfig, Learn, Loss
+from faiss_distill.learning.candidates import Candidates, members
+from faiss_distill.learning.documents import Documents, StudentQueries, Taught
+from faiss_distill.learning.lists import probed_lists
+from faiss_distill.learning.students import Student
+from faiss_distill.learning.teacher import Teacher
+from faiss_distill.losses import LOSSES, PAIRWISE, contrastive, reconstruction
+from faiss_distill.state import Int64
+
+OF_THE_BEST = PAIRWISE | {"listmle"}
+"""Losses that see only the candidates that the teacher likes best: the cost of pairs grows with their square, and
+ListMLE would spend itself on the order of those that nobody looks at."""
+MAX_OF_THE_BEST = 128
+"""How many these are, at most."""
+
+
+class Selection:
+    """Overlap@10 of a student on the selection queries, as a search of the union of their Top-K would have it.
+
+    Lists are probed exactly, and documents have the codes that they have in training. No faiss index is built.
+
+    Args:
+        documents: the corpus.
+        taught: the selection queries.
+        nprobe: lists probed.
+
+    Attributes:
+        spread: root mean square of these documents about their mean.
+    """
+
+    def __init__(self, documents: Documents, taught: Taught, nprobe: int) -> None:
+        """Gather the documents."""
+        device, own = documents.device, taught.queries.rows
+        self._documents, self._pool = documents, np.unique(taught.top)
+        _, self._vectors, _ = documents.take(self._pool)
+        self._queries = StudentQueries(taught.queries, documents.adapter, device)
+        self._truth = torch.from_numpy(np.searchsorted(self._pool, taught.top[:, :10])).to(device)
+        self._own = None if own is None else torch.from_numpy(self._pool == own[:, None]).to(device)
+        self._nprobe = nprobe
+        self.spread = spread(self._vectors)
+
+    @torch.no_grad()
+    def __call__(self, student: Student) -> tuple[float, float]:
+        """Mean overlap@10, between 0 and 1, and codes that a query scans of the whole corpus."""
+        queries, lists = self._queries.all(student), self._documents.lists(self._pool)
+        codes = self._documents.codes_of(student, self._pool, self._vectors, lists)
+        scores = student.full_scores(queries, lists, codes)
+        opened = probed_lists(queries, student.centroids, self._nprobe, student.coarse_metric)
+        probed = opened[:, lists]
+        hidden = ~probed if self._own is None else ~probed | self._own
+        best = scores.masked_fill(hidden, -torch.inf).topk(10, dim=1)
+        found = best.indices.masked_fill(best.values.isneginf(), -1)
+        overlap = (found[:, :, None] == self._truth[:, None, :]).any(dim=2).float().mean()
+        lengths = torch.from_numpy(np.bincount(self._documents.assignment, minlength=opened.shape[1]))
+        return float(overlap), float((opened.cpu() * lengths).sum(dim=1).float().mean())
+
+
+class Objective:
+    """The loss of a batch, of the full and of the coarse scores (Distill-VQ Eq. 5-12), or of a peer's objective.
+
+    Args:
+        documents: the corpus.
+        taught: the training queries.
+        teacher: their reference.
+        temperature: divides all scores.
+        config: ``loss``, ``candidates``, ``learn`` and ``balance``.
+        mine: what the index finds for the training queries under a student's parameters, corpus rows, best first, -1
+            as padding, int64 ``(nq, K)``; called for mixtures with hard candidates only.
+    """
+
+    def __init__(
+        self,
+        documents: Documents,
+        taught: Taught,
+        teacher: Teacher,
+        temperature: float,
+        config: DistillConfig,
+        mine: Callable[[Student], Int64],
+    ) -> None:
+        """Make tensors of the queries."""
+        own = taught.queries.rows
+        self._documents, self._teacher, self._temperature, self._config = documents, teacher, temperature, config
+        self._mixture, self._mine = config.mixture, mine
+        self._candidates = Candidates(self._mixture, taught.top, taught.relevant, documents.corpus.n)
+        labelled = self._mixture.has("gt") and taught.relevant is not None
+        self._relevant = torch.from_numpy(taught.relevant) if labelled else None
+        self._exact = torch.from_numpy(taught.queries.vectors)
+        self._queries = StudentQueries(taught.queries, documents.adapter, documents.device)
+        self._own = None if own is None else torch.from_numpy(own)
+
+    def refresh(self, student: Student) -> None:
+        """Before an epoch: mine hard candidates, if the mixture has them."""
+        if self._mixture.has("hard"):
+            self._candidates.hard = torch.from_numpy(self._mine(student))
+
+    def __call__(self, student: Student, batch: Tensor, generator: torch.Generator) -> Tensor:
+        """Scalar loss of the queries ``batch``, int64 ``(nq,)``."""
+        candidates, scored = self._candidates(batch, generator)
+        if len(candidates) == 0:  # the index found nothing for any of them: no gradient
+            return 0.0 * torch.stack([p.sum() for p in student.parameters() if p.requires_grad]).sum()
+        rows = candidates.numpy()
+        exact, vectors, lists = self._documents.take(rows)
+        learn, terms = self._config.learn, []
+        if self._config.loss is Loss.RECONSTRUCTION:
+            if learn is not Learn.IVF:
+                codes = self._documents.codes_of(student, rows, vectors, lists)
+                terms.append(reconstruction(vectors, student.reconstruct(lists, codes)))
+            if learn is not Learn.PQ:
+                terms.append(reconstruction(vectors, F.embedding(lists, student.centroids)))
+        else:
+            queries = self._queries(student, batch)
+            compare = self._comparison(batch, candidates, exact, scored)
+            if learn is not Learn.IVF:
+                # Codes follow the codebooks; gradients flow through the chosen codewords.
+                codes = self._documents.codes_of(student, rows, vectors, lists)
+                terms.append(compare(student.full_scores(queries, lists, codes)))
+            if learn is not Learn.PQ:
+                terms.append(compare(student.coarse_scores(queries, lists)))
+        if self._config.balance and len(terms) == 2:
+            full, coarse = terms
+            return full + coarse * (full / coarse.clamp(min=1e-30)).detach()
+        return torch.stack(terms).sum()
+
+    def _comparison(
+        self, batch: Tensor, candidates: Tensor, exact: Tensor, scored: Tensor | None
+    ) -> Callable[[Tensor], Tensor]:
+        """The loss of student scores ``(nq, k)``, not yet divided by the temperature."""
+        device, temperature, loss = self._documents.device, self._temperature, self._config.loss
+        targets = self._teacher.scores(self._exact[batch].to(device), exact) / temperature
+        mask = scored
+        if self._own is not None:
+            other = candidates != self._own[batch, None]
+            mask = other if mask is None else mask & other
+        mask = None if mask is None else mask.to(device)
+        if loss is Loss.CONTRASTIVE:
+            if self._relevant is not None:
+                positives = members(candidates, self._relevant[batch]).to(device)
+            else:
+                best = (targets if mask is None else targets.masked_fill(~mask, -torch.inf)).argmax(dim=1, keepdim=True)
+                positives = torch.zeros_like(targets, dtype=torch.bool).scatter_(1, best, True)
+            return lambda scores: contrastive(scores / temperature, positives, mask)
+        similar = LOSSES[loss.value]
+        if loss.value in OF_THE_BEST and targets.shape[1] > MAX_OF_THE_BEST:
+            liked = targets if mask is None else targets.masked_fill(~mask, -torch.inf)
+            kept = liked.topk(MAX_OF_THE_BEST, dim=1).indices
+            targets, mask = targets.gather(1, kept), None if mask is None else mask.gather(1, kept)
+            return lambda scores: similar(scores.gather(1, kept) / temperature, targets, mask)
+        return lambda scores: similar(scores / temperature, targets, mask)
+
+
+def spread(vectors: Tensor) -> float:
+    """Root mean square of ``vectors (..., n, d)`` about their mean over ``n``."""
+    return float((vectors - vectors.mean(dim=-2, keepdim=True)).square().mean().sqrt())

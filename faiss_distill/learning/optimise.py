@@ -1,0 +1,115 @@
+"""Centroids and codebooks by gradient descent on the ranking loss (Distill-VQ Eq. 6)."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from faiss_distill.config import DistillConfig, Learn
+from faiss_distill.errors import InputError
+from faiss_distill.learning.documents import Documents
+from faiss_distill.learning.objective import Objective, Selection, spread
+from faiss_distill.learning.students import Student, student_of
+from faiss_distill.progress import progress_bar
+from faiss_distill.state import IndexState
+
+
+def optimise(
+    state: IndexState,
+    query_encoder: nn.Module | None,
+    documents: Documents,
+    objective: Objective,
+    selection: Selection,
+    n_queries: int,
+    config: DistillConfig,
+    start_counts: bool = True,
+) -> tuple[Student, list[dict[str, float | None]], int]:
+    """Train centroids, codebooks and the query encoder; keep what does best on the selection queries.
+
+    Args:
+        state: where to start.
+        query_encoder: trained in place, or None.
+        documents: the corpus, which ends up with the lists and codes that belong to the best student.
+        objective: the loss of a batch.
+        selection: scores a student; what scans too many codes can't be best.
+        n_queries: training queries of the objective.
+        config: epochs, batch size, learning rates, patience, seed.
+        start_counts: whether the best student may be the one at the start.
+
+    Returns:
+        The best student, for each epoch its loss and selection score, and which epoch was best.
+
+    Raises:
+        InputError: the loss is no longer finite.
+    """
+    student = student_of(state, query_encoder).to(documents.device)
+    generator = torch.Generator().manual_seed(config.seed)
+    batch = config.batch_size or min(256, n_queries)
+    steps = config.epochs * (n_queries // batch)
+    groups = []
+    for parameter, rate, learned in (
+        (student.centroids, config.centroid_rate, config.learn is not Learn.PQ),
+        (student.codebooks, config.codebook_rate, config.learn is not Learn.IVF),
+    ):
+        if parameter is None:
+            continue
+        # Steps relative to the spread of the parameters, or of the documents if that is less (faiss's centroids for
+        # inner product have unit norm whatever the documents' norm), so that neither scale nor offset needs tuning.
+        relative = config.learning_rate * max(min(spread(parameter.detach()), selection.spread), 1e-12)
+        parameter.requires_grad_(learned)
+        if learned:
+            groups.append({"params": [parameter], "lr": rate or relative})
+    if query_encoder is not None:
+        groups.append({"params": list(query_encoder.parameters()), "lr": config.query_encoder_rate})
+    optimizer = torch.optim.Adam(groups)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_cosine(steps))
+    _, scanned = selection(student)
+    limit = scanned * (1 + config.max_scan_increase)
+    documents.renew(student)
+    best = copy.deepcopy(student.state_dict()), documents.assignment, documents.codes
+    (best_score, scanned), best_epoch = selection(student), 0
+    history: list[dict[str, float | None]] = [
+        {"epoch": 0, "loss": None, "overlap_at_10": best_score, "codes_scanned": scanned}
+    ]
+    with progress_bar(steps, "distil", "steps", config.progress) as bar:
+        for epoch in range(1, config.epochs + 1):
+            objective.refresh(student)
+            total = 0.0
+            order = torch.randperm(n_queries, generator=generator)
+            for i in range(0, n_queries - batch + 1, batch):
+                value = objective(student, order[i : i + batch], generator)
+                optimizer.zero_grad()
+                value.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                scheduler.step()
+                total += value.item()
+                bar.update()
+            loss = total / (n_queries // batch)
+            if not math.isfinite(loss):
+                raise InputError(
+                    f"learning_rate: expected a rate, temperature and weights at which the loss stays finite, got "
+                    f"{loss} in epoch {epoch}; lower learning_rate, centroid_rate or codebook_rate"
+                )
+            documents.renew(student)
+            score, scanned = selection(student)
+            history.append({"epoch": epoch, "loss": loss, "overlap_at_10": score, "codes_scanned": scanned})
+            bar.set_postfix({"selection overlap@10": f"{score:.4f}"})
+            if (score > best_score and scanned <= limit) or (epoch == 1 and not start_counts):
+                best = copy.deepcopy(student.state_dict()), documents.assignment, documents.codes
+                best_score, best_epoch = score, epoch
+            elif epoch - best_epoch >= config.patience:
+                break
+    optimizer.zero_grad()
+    parameters, documents.assignment, documents.codes = best
+    student.load_state_dict(parameters)
+    return student, history, best_epoch
+
+
+def warm_cosine(steps: int) -> Callable[[int], float]:
+    """Learning rate factor of a step: linear warm-up over 5 % of ``steps``, then cosine decay to 0."""
+    warm = max(1, steps // 20)
+    return lambda step: min((step + 1) / warm, 0.5 * (1 + math.cos(math.pi * min(step / max(steps, 1), 1))))

@@ -1,0 +1,130 @@
+"""Exact scores from the embeddings themselves (Distill-VQ Eq. 4), streamed in blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+import torch
+from faiss.contrib.exhaustive_search import knn_ground_truth
+from torch import Tensor
+from torch.nn import functional as F
+
+from faiss_distill.data.vectors import Vectors
+from faiss_distill.learning.students import similarity
+from faiss_distill.metrics import all_but
+from faiss_distill.progress import progress_bar
+from faiss_distill.state import Float32, Int64, Metric
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The exact reference scores of an index.
+
+    Attributes:
+        metric: the index's metric.
+        normalize: compare unit vectors, as an index whose transforms normalise (``L2norm``) does.
+        block_rows: corpus rows in memory at a time.
+        device: with CUDA the search runs in torch, otherwise in faiss.
+        progress: show a progress bar.
+    """
+
+    metric: Metric
+    normalize: bool = False
+    block_rows: int = 16_384
+    device: str = "cpu"
+    progress: bool = False
+
+    def scores(self, queries: Tensor, vectors: Tensor) -> Tensor:
+        """Exact scores of ``queries (nq, d)`` on ``vectors (k, d)``: ``(nq, k)``, higher is better."""
+        if self.normalize:
+            queries, vectors = F.normalize(queries), F.normalize(vectors)
+        return similarity(queries, vectors, self.metric)
+
+    def top_k(self, corpus: Vectors, queries: Float32, k: int, exclude: Int64 | None = None) -> tuple[Int64, Float32]:
+        """The exact Top-K of every query.
+
+        Args:
+            corpus: the embeddings, ``n >= k`` of them (``n > k`` with ``exclude``).
+            queries: float32 ``(nq, d)``.
+            k: neighbours a query.
+            exclude: a row of the corpus that query ``i`` must not find, int64 ``(nq,)``: itself, where documents
+                stand in for queries.
+
+        Returns:
+            Rows of the corpus, int64 ``(nq, k)``, best first, and their scores, float32 ``(nq, k)``.
+        """
+        if self.normalize:
+            queries = F.normalize(torch.from_numpy(queries)).numpy()
+        depth = k if exclude is None else k + 1
+        search = self._search_torch if torch.device(self.device).type == "cuda" else self._search_faiss
+        ids, scores = search(corpus, queries, depth)
+        if exclude is not None:
+            kept = all_but(ids, exclude)
+            ids, scores = ids[kept].reshape(-1, k), scores[kept].reshape(-1, k)
+        return ids, scores
+
+    def _blocks(self, corpus: Vectors) -> Iterator[Float32]:
+        with progress_bar(corpus.n, "teacher", "docs", self.progress) as bar:
+            for _, block in corpus.blocks(self.block_rows):
+                yield F.normalize(torch.from_numpy(block)).numpy() if self.normalize else block
+                bar.update(len(block))
+
+    def _search_faiss(self, corpus: Vectors, queries: Float32, k: int) -> tuple[Int64, Float32]:
+        ip = self.metric is Metric.INNER_PRODUCT
+        metric_type = faiss.METRIC_INNER_PRODUCT if ip else faiss.METRIC_L2
+        found = knn_ground_truth(queries, self._blocks(corpus), k, metric_type, ngpu=0)
+        return found[1], found[0] if ip else -found[0]
+
+    def _search_torch(self, corpus: Vectors, queries: Float32, k: int, batch: int = 4096) -> tuple[Int64, Float32]:
+        q = torch.from_numpy(queries).to(self.device)
+        scores = torch.full((len(q), k), -torch.inf, device=q.device)
+        ids = torch.full((len(q), k), -1, dtype=torch.int64, device=q.device)
+        start = 0
+        for block in self._blocks(corpus):
+            x = torch.from_numpy(block).to(q.device)
+            for i in range(0, len(q), batch):
+                part = slice(i, i + batch)
+                best = similarity(q[part], x, self.metric).topk(min(k, len(x)), dim=1)
+                merged = torch.cat([scores[part], best.values], dim=1)
+                merged_ids = torch.cat([ids[part], best.indices + start], dim=1)
+                scores[part], keep = merged.topk(k, dim=1)
+                ids[part] = merged_ids.gather(1, keep)
+            start += len(x)
+        return ids.cpu().numpy(), scores.cpu().numpy()
+
+
+def calibrate_temperature(scores: Float32, perplexity: float) -> float:
+    """The temperature at which the softmax over each row has this perplexity, on average (geometric mean).
+
+    A flat distribution teaches nothing and a one-hot one only the first rank; perplexity says which lies between,
+    whatever the scale of the embeddings.
+
+    Args:
+        scores: the teacher's Top-K, float32 ``(nq, K)``.
+        perplexity: between 1 and ``K``.
+
+    Returns:
+        The temperature, positive. If all scores are the same, 1.
+
+    Examples:
+        >>> scores = np.array([[3.0, 2.0, 1.0, 0.0]], dtype=np.float32)
+        >>> p = np.exp(scores / calibrate_temperature(scores, 3.0))
+        >>> p /= p.sum()
+        >>> round(float(np.exp(-(p * np.log(p)).sum())), 2)
+        3.0
+    """
+    logits = torch.from_numpy(scores).double()
+    logits = logits - logits.max(dim=1, keepdim=True).values
+    spread = float(-logits.mean())
+    if spread == 0:
+        return 1.0
+    low, high = np.log(spread) - 15, np.log(spread) + 15
+    for _ in range(60):  # monotone in the temperature, but flat where many scores tie: bisection needs no bracket
+        middle = (low + high) / 2
+        p = torch.log_softmax(logits / np.exp(middle), dim=1)
+        entropy = float(-(p.exp() * p).sum(dim=1).mean())
+        low, high = (low, middle) if entropy > np.log(perplexity) else (middle, high)
+    return float(np.exp((low + high) / 2))

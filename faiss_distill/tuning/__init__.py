@@ -1,0 +1,1 @@
+"""The order of the stages: what was passed, taught, learned, judged and kept."""

@@ -1,0 +1,86 @@
+"""The gate: whether the tuned index is better than the one before, and why, by queries that it was not trained on."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from faiss_distill.config import DistillConfig, Encoding
+from faiss_distill.evaluation.measure import Evaluation
+from faiss_distill.state import Float32
+
+
+class Verdict(NamedTuple):
+    """What the gate says.
+
+    Attributes:
+        kept: whether the tuned index is better.
+        reason: why, in a sentence.
+        gain: mean difference of overlap@10 at the judged nprobe, after minus before.
+        interval: its paired bootstrap interval.
+    """
+
+    kept: bool
+    reason: str
+    gain: float
+    interval: tuple[float, float]
+
+
+def judge(before: Evaluation, after: Evaluation, config: DistillConfig, learns_queries: bool = False) -> Verdict:
+    """Compare two evaluations of the same queries, each of which weighs once.
+
+    Args:
+        before: the index as it was.
+        after: the tuned index.
+        config: for ``confidence``, ``seed``, ``max_scan_increase`` and ``judge_half_nprobe``.
+        learns_queries: whether a query encoder was trained along.
+    """
+    own, new = before.own, after.own
+    gain, interval = paired_gain(before.overlap, after.overlap, config)
+    where = f"overlap@10 at nprobe {own.nprobe}" if before.nlist > 1 else "overlap@10"
+    measured = f"{told(gain, interval)} on {len(before.overlap)} held-out queries"
+    if not interval[0] > 0:
+        fell = "fell" if interval[1] < 0 else "did not rise for certain"
+        return Verdict(False, f"{where} {fell}: {measured}{_advice(config, learns_queries)}", gain, interval)
+    if new.codes_scanned > own.codes_scanned * (1 + config.max_scan_increase):
+        reason = (
+            f"{where} rose by {measured}, but codes scanned rose too, from {own.codes_scanned:.0f} to "
+            f"{new.codes_scanned:.0f} a query; raise max_scan_increase={config.max_scan_increase} to accept that"
+        )
+        return Verdict(False, reason, gain, interval)
+    half = own.nprobe // 2
+    if config.judge_half_nprobe and half:
+        loss, bounds = paired_gain(before.overlap_at(half), after.overlap_at(half), config)
+        if bounds[1] < 0:
+            reason = (
+                f"{where} rose by {measured}, but at nprobe {half} it fell: {told(loss, bounds)}; "
+                f"judge_half_nprobe=False accepts that"
+            )
+            return Verdict(False, reason, gain, interval)
+    return Verdict(True, f"{where} rose by {measured}", gain, interval)
+
+
+def paired_gain(before: Float32, after: Float32, config: DistillConfig) -> tuple[float, tuple[float, float]]:
+    """Mean of the differences of the same queries, and its percentile bootstrap interval at ``config.confidence``."""
+    difference = after - before
+    test = stats.bootstrap(
+        (difference,), np.mean, n_resamples=2000, batch=100, confidence_level=config.confidence,
+        method="percentile", rng=np.random.default_rng(config.seed),
+    )  # fmt: skip
+    low, high = (float(x) for x in test.confidence_interval)
+    return float(difference.mean()), (low, high)
+
+
+def told(gain: float, interval: tuple[float, float]) -> str:
+    """A gain with its interval, as text."""
+    return f"{gain:+.3f} [{interval[0]:+.3f}, {interval[1]:+.3f}]"
+
+
+def _advice(config: DistillConfig, learns_queries: bool) -> str:
+    if learns_queries:
+        return "; a query encoder should start from embeddings near those of queries"
+    if config.encoding is Encoding.QUERY_AWARE:
+        return "; more queries help, and with few of them assignment='fixed' or encoding='nearest' may do better"
+    return ""

@@ -1,0 +1,158 @@
+"""The queries that a user passes, told apart and split into those that train and those that judge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from faiss_distill.config import DistillConfig, Loss
+from faiss_distill.data import query_encoders
+from faiss_distill.data.likeness import Likeness
+from faiss_distill.data.provenance import SAMPLE
+from faiss_distill.data.queries import Given, Queries
+from faiss_distill.data.relevance import open_relevant
+from faiss_distill.data.vectors import Vectors
+from faiss_distill.errors import InputError
+from faiss_distill.index.registry import Adapter
+from faiss_distill.state import Float32, Int64, Metric
+from faiss_distill.tuning.inputs import open_queries
+
+MIN_QUERIES = 60
+"""Fewer can't be split into a training and a validation set that decide anything."""
+MIN_VALIDATION, MAX_VALIDATION = 200, 5_000
+"""Held-out queries, when the split is ours (and at most a third of all): fewer decide little, more only cost time."""
+STAND_INS = 40_000
+"""Documents that stand in for queries, validation included, at most."""
+
+
+@dataclass(frozen=True)
+class Splitter:
+    """Makes training and validation queries of what a user passes.
+
+    Attributes:
+        adapter: the index.
+        corpus: its embeddings, in the order of ``labels``.
+        labels: the ids that it holds, int64 ``(n,)``.
+        config: for ``validation_fraction``, ``max_queries``, ``fill_to`` and ``block_rows``.
+        rng: source of randomness.
+        query_encoder: the module that queries are to be encoded with, or None.
+        device: where it runs.
+    """
+
+    adapter: Adapter
+    corpus: Vectors
+    labels: Int64
+    config: DistillConfig
+    rng: np.random.Generator
+    query_encoder: Any
+    device: torch.device
+
+    def split(self, given: Given, held_out: Given) -> tuple[Queries, Queries]:
+        """Training and validation queries.
+
+        Raises:
+            InputError: one of them is wrong, or lacks what it belongs to, or there are too few queries.
+        """
+        some, others = (g.queries is not None or g.inputs is not None for g in (given, held_out))
+        for name, present, belongs in (
+            ("relevant", given.relevant is not None, some),
+            ("validation_queries", others, some),
+            ("validation_relevant", held_out.relevant is not None, others),
+            ("query_encoder", self.query_encoder is not None, some),
+        ):
+            if present and not belongs:
+                raise InputError(f"{name}: expected together with the queries it belongs to, got it without them")
+        for name, value in (("query_inputs", given.inputs), ("validation_query_inputs", held_out.inputs)):
+            if value is not None and self.query_encoder is None:
+                raise InputError(f"{name}: expected together with query_encoder=, got it without one")
+        if others and (given.inputs is None) != (held_out.inputs is None):
+            missing = "query_inputs" if given.inputs is None else "validation_query_inputs"
+            raise InputError(f"{missing}: expected inputs for queries and validation_queries alike, got none")
+        if not some:
+            rows = self.rng.permutation(self.corpus.n)[: min(STAND_INS, self.config.max_queries)]
+            return self._divide(Queries(self._documents(rows), rows).distinct(self._likeness), "embeddings")
+        whole = self._load(given, "").distinct(self._likeness)
+        if not others:
+            train, validation = self._divide(whole, "queries")
+            return self._filled(train, validation), validation
+        validation = self._load(held_out, "validation_").distinct(self._likeness, but=whole)
+        if len(validation.vectors) < MIN_QUERIES // 3:
+            raise InputError(
+                f"validation_queries: expected at least {MIN_QUERIES // 3} distinct ones that are not in queries, "
+                f"got {len(validation.vectors)}; pass more, "
+                f"or leave them out to have some held out of queries"
+            )
+        return self._filled(whole, validation), validation
+
+    def _filled(self, train: Queries, validation: Queries) -> Queries:
+        """Training queries with documents added that are none of the validation queries, if there are few."""
+        config, n = self.config, len(train.vectors)
+        full = min(config.fill_to, self.corpus.n // 3)
+        labelled = config.mixture.has("gt") or config.loss is Loss.CONTRASTIVE
+        if 4 * n >= full or labelled or self.query_encoder is not None:
+            return train
+        rows = self.rng.permutation(self.corpus.n)[: full - n]
+        added = Queries(self._documents(rows), rows).distinct(self._likeness, but=validation)
+        assert added.rows is not None
+        return Queries(
+            np.concatenate([train.vectors, added.vectors]),
+            np.concatenate([np.full(n, -1, dtype=np.int64), added.rows]),
+        )
+
+    @cached_property
+    def _likeness(self) -> Likeness:
+        """When queries are the same: those that rank documents alike, measured by some of these."""
+        some = np.unique(np.linspace(0, self.corpus.n - 1, SAMPLE, dtype=np.int64))
+        directions = self.adapter.normalizes or self.adapter.metric is Metric.INNER_PRODUCT
+        return Likeness.among(self.corpus.take(some), directions)
+
+    def _documents(self, rows: Int64) -> Float32:
+        order = np.argsort(rows)
+        out = np.empty((len(rows), self.corpus.d), dtype=np.float32)
+        out[order] = self.corpus.take(rows[order])  # ascending: kind to a memory-mapped file
+        return out
+
+    def _load(self, given: Given, prefix: str) -> Queries:
+        encoder, entries, vectors = self.query_encoder, None, None
+        if given.queries is not None:
+            vectors = open_queries(self.adapter, given.queries, f"{prefix}queries", self.config.block_rows)
+        if given.inputs is not None:
+            entries = query_encoders.as_inputs(given.inputs, f"{prefix}query_inputs")
+        counts = [x.n if isinstance(x, Vectors) else len(x) for x in (vectors, entries) if x is not None]
+        if counts[-1] != counts[0]:
+            raise InputError(f"{prefix}query_inputs: expected one for each of {counts[0]} queries, got {counts[1]}")
+        known = None
+        if given.relevant is not None:
+            known = open_relevant(given.relevant, counts[0], self.labels, f"{prefix}relevant")
+        rows = np.sort(self.rng.permutation(counts[0])[: self.config.max_queries])
+        known = None if known is None else known[rows]
+        taken = None if vectors is None else vectors.take(rows)
+        entries = taken if entries is None else entries[rows]
+        if encoder is None:
+            entries = None
+        elif entries is not None:
+            query_encoders.check_encoder(encoder, entries, self.adapter.index.d, self.device)
+            if taken is None:  # what the encoder makes of them before it learns
+                taken = query_encoders.encode(encoder, entries, self.device).cpu().numpy()
+        assert taken is not None  # there were queries, or inputs with an encoder
+        return Queries(taken, None, known, entries)
+
+    def _divide(self, whole: Queries, name: str) -> tuple[Queries, Queries]:
+        n = len(whole.vectors)
+        if n < MIN_QUERIES:
+            raise InputError(
+                f"{name}: expected at least {MIN_QUERIES} distinct ones to train on some and judge by others, got {n}; "
+                f"pass more queries, or none to have documents stand in for them"
+            )
+        held_out = min(max(round(self.config.validation_fraction * n), MIN_VALIDATION), n // 3, MAX_VALIDATION)
+        judges, others = self._likeness.hold_out(whole.vectors, self.rng.permutation(n), held_out)
+        if len(judges) < MIN_QUERIES // 3:
+            raise InputError(
+                f"{name}: expected at least {MIN_QUERIES // 3} to judge by that are unlike all others, got "
+                f"{len(judges)}; pass more that are not the same in other words, or validation_queries"
+            )
+        return whole.take(others), whole.take(judges)

@@ -1,0 +1,392 @@
+"""The tuning run: split, teacher, optimise, encode, validate, commit."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from faiss_distill.config import Assignment, DistillConfig, Encoding, as_config
+from faiss_distill.data import query_encoders
+from faiss_distill.data.queries import Given, Queries
+from faiss_distill.errors import InputError
+from faiss_distill.evaluation.measure import NPROBES, Evaluation, QuerySet, measure, probing, search
+from faiss_distill.index.copies import copy_of
+from faiss_distill.index.parts.transaction import Transaction
+from faiss_distill.index.registry import open_index
+from faiss_distill.learning.documents import Documents, Taught
+from faiss_distill.learning.objective import Objective, Selection
+from faiss_distill.learning.optimise import optimise
+from faiss_distill.learning.students import Student, student_of
+from faiss_distill.learning.teacher import Teacher, calibrate_temperature
+from faiss_distill.state import IndexState, Int64
+from faiss_distill.tuning import inputs
+from faiss_distill.tuning.gate import Verdict, judge
+from faiss_distill.tuning.report import DistillReport
+from faiss_distill.tuning.split import Splitter
+from faiss_distill.tuning.weights import Weights
+
+logger = logging.getLogger(__name__)
+
+MAX_SELECTION = 500
+"""Of the held-out queries, those that choose the best epoch, at most; a quarter if there are fewer than 2,000."""
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """What training made, before the index has it.
+
+    Attributes:
+        state: of all vectors of the index.
+        sample: of those whose embeddings were passed.
+        change: puts ``state`` into the index.
+        queries: those that judge, from the query encoder as it was trained.
+        before: what they found.
+        train: the queries trained on, with what the teacher found.
+        n_selection: queries that chose the best epoch.
+        temperature: what scores were divided by.
+        history: of the epochs.
+        best_epoch: the one that was taken.
+    """
+
+    state: IndexState
+    sample: IndexState
+    change: Transaction
+    queries: QuerySet
+    before: Evaluation
+    train: Taught
+    n_selection: int
+    temperature: float
+    history: tuple[dict[str, float | None], ...]
+    best_epoch: int
+
+
+class DistillTrainer:
+    """Fine-tunes one index. Everything is checked on construction; only :meth:`train` changes the index.
+
+    Memory beyond the index: the queries with their Top-K, five copies of codes and lists while it trains, the new
+    inverted lists beside the old ones, and of the corpus the larger of ``config.block_rows`` rows and the Top-K of 500
+    queries (``500 * config.top_k`` rows at most). Documents that stand in for queries count as queries. Additive codes
+    need a table of all training queries and codewords, 1 GiB at most.
+
+    Args:
+        index: see :func:`faiss_distill.distill`, as for all arguments.
+        embeddings: the vectors behind the index, ``(n, d)``; a sample of them if codes are frozen; None if the index
+            holds them.
+        queries: training queries ``(nq, d)``, or None.
+        ids: id of each embedding, or None if row ``i`` belongs to id ``i``.
+        relevant: relevant ids of ``queries``.
+        validation_queries: queries that choose and judge; held out of ``queries`` if None.
+        validation_relevant: relevant ids of ``validation_queries``.
+        query_encoder: a module that is trained along, in place.
+        query_inputs: what it takes, one for each of ``queries``.
+        validation_query_inputs: one for each of ``validation_queries``.
+        invlists_file: where new inverted lists go.
+        inplace: whether :meth:`train` changes the index and the encoder themselves, or copies that it makes.
+        config: the options.
+
+    Attributes:
+        config: the options, with those settled that the index leaves no choice in.
+        query_encoder: as passed; with ``inplace=False`` a copy, which training makes anew.
+        start_counts: whether the centroids and codebooks at the start may turn out best. Benchmarks set it to False to
+            see what a method does.
+
+    Raises:
+        UnsupportedIndexError: the index can't be tuned.
+        InputError: something else about the arguments is wrong.
+    """
+
+    def __init__(
+        self,
+        index: Any,
+        embeddings: Any = None,
+        queries: Any = None,
+        *,
+        ids: Any = None,
+        relevant: Any = None,
+        validation_queries: Any = None,
+        validation_relevant: Any = None,
+        query_encoder: Any = None,
+        query_inputs: Any = None,
+        validation_query_inputs: Any = None,
+        invlists_file: str | Path | None = None,
+        inplace: bool = True,
+        config: DistillConfig | None = None,
+    ) -> None:
+        """Check everything, load the queries and split them."""
+        self.config = config = as_config(config)
+        self.start_counts = True
+        self.seconds: dict[str, float] = {}
+        rng = np.random.default_rng(config.seed)
+        self._device = _device(config.device)
+        with self._phase("check"):
+            self._adapter = adapter = open_index(index)
+            self._index, self._inplace = index, inplace
+            self.config = config = adapter.effective(config)
+            self._invlists_file = invlists_file
+            frozen = config.encoding is Encoding.FROZEN
+            self._lists_file = inputs.lists_file(adapter, invlists_file, frozen)
+            self._state = adapter.extract()
+            self._labels = adapter.outer_ids(self._state.ids)
+            self._corpus, rows = inputs.open_corpus(adapter, embeddings, self._labels, ids, partial=frozen)
+            # What can be taught: all stored vectors, or those whose embeddings are there.
+            self._sample = self._state if len(rows) == self._state.n else self._state.take(rows)
+            self._sample_labels = self._labels[rows]
+            deepest = max(config.depth, config.mixture.depth("hard"), config.mixture.depth("random"))
+            if deepest >= self._sample.n:
+                raise InputError(
+                    f"{'top_k' if deepest == config.top_k else 'candidates'}: expected less than the "
+                    f"{self._sample.n} vectors {'passed' if frozen else 'stored'}, got {deepest}"
+                )
+            if config.nprobe is not None and config.nprobe > adapter.nlist:
+                lists = f"nlist={adapter.nlist}" if adapter.nlist > 1 else "1, as there is one list"
+                raise InputError(f"nprobe: expected at most {lists}, got {config.nprobe}")
+            if config.nprobe is None and adapter.nprobe == 1 < adapter.nlist:
+                logger.warning("judged at nprobe 1, which a fresh index has; set the one that you search with")
+            self.query_source = "documents" if queries is None and query_inputs is None else "queries"
+            if isinstance(query_encoder, nn.Module):
+                query_encoder = query_encoder if inplace else copy.deepcopy(query_encoder)
+                query_encoder.to(self._device)
+            self.query_encoder = self._encoder = query_encoder
+            self._corpus.check_finite(config.block_rows, config.progress)
+            splitter = Splitter(adapter, self._corpus, self._labels, config, rng, query_encoder, self._device)
+            self._train, self._validation = splitter.split(
+                Given(queries, relevant, query_inputs),
+                Given(validation_queries, validation_relevant, validation_query_inputs),
+            )
+            self._check_training_queries()
+            inputs.check_corpus(adapter, self._sample, self._corpus, rng)
+            inputs.check_scores(adapter, self._corpus, self._train.vectors, rng, tunes=True)
+        self._teacher = Teacher(adapter.metric, adapter.normalizes, config.block_rows, config.device, config.progress)
+        self._nprobe = config.nprobe or adapter.nprobe
+
+    def train(self) -> DistillReport:
+        """Tune the index, or a copy, and the query encoder with it, if that makes search better.
+
+        An exception leaves both as they were. So does what a signal handler raises, save in the last moment: raised
+        when both are committed already, it leaves both tuned.
+
+        Returns:
+            What was found before and after, whether the result was kept, and why.
+
+        Raises:
+            InputError: the index was changed since the trainer was made.
+        """
+        if not self._inplace:
+            self._adapter = open_index(copy_of(self._index))
+            self.query_encoder = copy.deepcopy(self._encoder)
+        self._check_unchanged()
+        frozen = self.config.encoding is Encoding.FROZEN
+        self._lists_file = inputs.lists_file(self._adapter, self._invlists_file, frozen)
+        with Transaction([] if self.query_encoder is None else [Weights(self.query_encoder)]) as change:
+            report = self._write_back(change.interruptibly(self._learn), change)
+        if report.kept and self._lists_file is not None and self._lists_file.exists():
+            logger.info("the inverted lists are in %s: write the index, which refers to it", self._lists_file)
+        logger.info("%s: %s", "kept" if report.kept else "not kept", report.reason)
+        return report
+
+    def _learn(self) -> _Learned:
+        """Everything up to the change of the index."""
+        config, adapter = self.config, self._adapter
+        with self._phase("teacher"):
+            train, held_out = self._teach(self._train, config.depth), self._teach(self._validation, config.top_k)
+        # No query both chooses the epoch and judges the result.
+        n_selection = min(len(held_out.top) // 4, MAX_SELECTION)
+        judges = held_out.take(slice(n_selection, None))
+        with self._phase("evaluate"):
+            # A query encoder may have learned before: what it makes of the queries counts too.
+            asked = [self._query_set(judges, encoder) for encoder in dict.fromkeys((None, self.query_encoder))]
+            found = [self._measure(queries, self._sample) for queries in asked]
+            before = max(found, key=lambda evaluation: evaluation.own.overlap_at_10)
+        temperature = config.temperature or calibrate_temperature(
+            train.scores[:1000, : config.top_k], config.perplexity
+        )
+        with self._phase("optimise"):
+            documents = Documents(self._corpus, adapter, self._sample, train, self._nprobe, config, self._device)
+            objective = Objective(
+                documents, train, self._teacher, temperature, config, lambda s: self._mine(s, documents, train)
+            )
+            selection = Selection(documents, held_out.take(slice(0, n_selection)), self._nprobe)
+            # Dropout in a query encoder draws on torch's own generator.
+            devices = [self._device] if self._device.type == "cuda" else []
+            with torch.enable_grad(), torch.random.fork_rng(devices):
+                torch.manual_seed(config.seed)
+                student, history, best_epoch = optimise(
+                    self._sample, self.query_encoder, documents, objective, selection, len(train.top), config,
+                    self.start_counts,
+                )  # fmt: skip
+        with self._phase("encode"):
+            quantizer, sample = self._written(student, documents)
+        with self._phase("commit"):
+            state = sample
+            if sample.n < self._state.n:
+                state = replace(self._state, centroids=sample.centroids, codebooks=sample.codebooks)
+            change = adapter.write(state, quantizer, lists=config.encoding is not Encoding.FROZEN)
+        return _Learned(
+            state, sample, change, self._query_set(judges, student.query_encoder), before, train, n_selection,
+            temperature, tuple(history), best_epoch,
+        )  # fmt: skip
+
+    def _write_back(self, learned: _Learned, change: Transaction) -> DistillReport:
+        """Put what was learned into the index, as part of ``change``, and commit that if search is better."""
+        with self._phase("commit"):
+            change.join(learned.change)
+        with self._phase("evaluate"):
+            after = change.interruptibly(lambda: self._measure(learned.queries, learned.sample))
+        report = change.interruptibly(lambda: self._report(learned, after))
+        if report.kept:
+            change.commit()
+            if self._inplace:
+                self._state, self._sample = learned.state, learned.sample
+        return report
+
+    def _report(self, learned: _Learned, after: Evaluation) -> DistillReport:
+        """The outcome, if the index stays as it is; judged here."""
+        kept, reason, gain, interval = self._judge(learned.before, after)
+        if kept and not learned.best_epoch and self.config.encoding is not Encoding.FROZEN:
+            new = "codes are" if self.config.lists is Assignment.FIXED else "lists and codes are"
+            reason += f"; training did not help: only the {new} new"
+        train = learned.train
+        return DistillReport(
+            kept=kept,
+            reason=reason,
+            index=self._adapter.index if kept else self._index,
+            description=self._adapter.description,
+            metric=self._adapter.metric.value,
+            n=self._state.n,
+            n_embeddings=self._sample.n,
+            query_source=self.query_source,
+            n_train=len(train.top),
+            n_stand_ins=0 if train.queries.rows is None else int((train.queries.rows >= 0).sum()),
+            n_selection=learned.n_selection,
+            n_validation=len(learned.queries.truth),
+            before=learned.before,
+            after=after,
+            gain=gain,
+            interval=interval,
+            temperature=learned.temperature,
+            history=learned.history,
+            best_epoch=learned.best_epoch,
+            query_encoder=self.query_encoder if kept else None,
+            seconds={**self.seconds, "total": sum(self.seconds.values())},
+            config=self.config,
+        )
+
+    def _measure(self, queries: QuerySet, sample: IndexState) -> Evaluation:
+        """What the index finds now, among those of its vectors that are in ``sample``."""
+        nprobes = {*NPROBES, max(1, self._nprobe // 2)}
+        whole = measure(self._adapter, queries, self._nprobe, nprobes)
+        if sample.n == self._state.n:
+            return whole
+        with self._adapter.restrict(sample) as part:
+            among = part.interruptibly(lambda: measure(self._adapter, queries, self._nprobe, nprobes))
+        return among.at_the_cost_of(whole)
+
+    def _check_training_queries(self) -> None:
+        """Refuse candidates or a batch size that don't go with the training queries."""
+        mixture, train = self.config.mixture, self._train
+        if mixture.has("gt"):
+            if train.relevant is None:
+                raise InputError(
+                    f"candidates: expected sources that need no labels, got 'gt' in {self.config.candidates!r}; "
+                    f"pass relevant="
+                )
+            if all(source.kind == "gt" for source in mixture.sources):
+                known = (inputs.positions(self._sample_labels, train.relevant) >= 0).sum(axis=1)
+                known = known >= (1 if mixture.in_batch else 2)  # one alone can't be ranked
+                self._train = train = train.take(np.flatnonzero(known))
+                if not known.all():
+                    logger.warning("%d training queries with too few labelled documents are left out", (~known).sum())
+            if len(train.vectors) == 0:
+                raise InputError(
+                    "relevant: expected some that are among the embeddings and belong to training queries, got none; "
+                    "add a source that needs no labels to candidates"
+                )
+        if self.config.batch_size is not None and self.config.batch_size > len(train.vectors):
+            raise InputError(
+                f"batch_size: expected at most the {len(train.vectors)} training queries, got "
+                f"{self.config.batch_size}; leave it out for as many as there are"
+            )
+
+    def _check_unchanged(self) -> None:
+        """Refuse an index that is not the one that was checked: its lists would be overwritten with stale ones."""
+        now = self._adapter.extract()
+        same = [np.array_equal(getattr(now, name), value) for name, value in vars(self._state).items()]
+        if not all(same):
+            raise InputError("index: expected it as it was when the trainer was made, got another; make a new one")
+
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def _teach(self, queries: Queries, depth: int) -> Taught:
+        top, scores = self._teacher.top_k(self._corpus, queries.vectors, depth, queries.rows)
+        relevant = None if queries.relevant is None else inputs.positions(self._sample_labels, queries.relevant)
+        return Taught(queries, top, scores, relevant)
+
+    def _query_set(self, taught: Taught, encoder: nn.Module | None) -> QuerySet:
+        """As the outer index takes them: the queries, or what the encoder makes of them."""
+        queries = taught.queries
+        vectors = queries.vectors
+        if encoder is not None and queries.inputs is not None:
+            vectors = query_encoders.encode(encoder, queries.inputs, self._device).cpu().numpy()
+        relevant = None
+        if taught.relevant is not None and queries.relevant is not None:
+            relevant = np.where(taught.relevant >= 0, queries.relevant, -1)
+        return QuerySet(
+            vectors=vectors,
+            truth=self._sample_labels[taught.top],
+            exclude=None if queries.rows is None else np.where(queries.rows < 0, -1, self._sample_labels[queries.rows]),
+            relevant=relevant,
+        )
+
+    def _mine(self, student: Student, documents: Documents, train: Taught) -> Int64:
+        """What the index would find for the training queries under the student's parameters."""
+        quantizer, state = self._written(student, documents)
+        queries = self._query_set(train, student.query_encoder)
+        depth, values = self.config.mixture.depth("hard"), probing(self._adapter, self._nprobe)
+        with self._adapter.write(state, quantizer) as change:
+            found = change.interruptibly(lambda: search(self._adapter, queries, depth, values))
+        return inputs.positions(self._sample_labels, found)
+
+    def _written(self, student: Student, documents: Documents) -> tuple[Any, IndexState]:
+        """The student's parameters with codes of the whole corpus, and a quantizer that holds the centroids."""
+        quantizer, kept = self._adapter.quantizer_with(student.centroids.detach().cpu().numpy())  # fp16 rounds
+        if student.codebooks is None:  # faiss makes the codes, if centroids change them at all
+            state = replace(self._sample, centroids=kept, assignment=documents.assignment)
+            encode = self._adapter.encoder(quantizer)
+            return quantizer, state if encode is None else replace(
+                state, codes=documents.stored(encode, state.codes.shape[1])
+            )
+        state = replace(self._sample, centroids=kept, codebooks=student.codebooks.detach().cpu().numpy())
+        codes = documents.codes
+        if codes is None:  # the nearest ones, under what the quantizer kept
+            stored = student_of(state, student.query_encoder).to(self._device)
+            codes = documents.choose(stored, Assignment.FIXED, Encoding.NEAREST)[1]
+        return quantizer, replace(state, assignment=documents.assignment, codes=codes)
+
+    def _judge(self, before: Evaluation, after: Evaluation) -> Verdict:
+        return judge(before, after, self.config, learns_queries=self.query_encoder is not None)
+
+
+def _device(name: str) -> torch.device:
+    """A device that torch can compute on."""
+    try:
+        (torch.ones(1, device=name) + 1).item()
+    except Exception as error:  # each backend has its own way to be missing
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"device: expected one that torch can use, got {name!r}: {reason}") from error
+    return torch.device(name)
