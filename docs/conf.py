@@ -94,7 +94,7 @@ class SupportTable(Directive):
         for kind, family in FAMILIES.items():
             example = f"``{family.example}``" if family.example else "of any of the others"
             lines += [f"   * - ``{kind.__name__}``", f"     - {example}"]
-            lines += [f"     - {family.adapter.changes}"]
+            lines += [f"     - {family.adapter.traits.changes}"]
         lines += ["", "Not these, which say so:", ""]
         lines += [f"- ``{kind.__name__}``: {why}" for kind, why in REFUSED.items()]
         node = nodes.container()

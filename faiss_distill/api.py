@@ -254,7 +254,7 @@ def operating_points(
 def _open_apart(index: Any, sample: bool = False) -> Adapter:
     """An index opened to measure it; a copy where measuring would set or restrict it for a while."""
     adapter = open_to_measure(index)
-    if takes_parameters(index) and not (sample and adapter.takes_a_sample):
+    if takes_parameters(index) and not (sample and adapter.traits.takes_a_sample):
         return adapter
     return open_to_measure(copy_of(index))
 

@@ -40,6 +40,7 @@ from faiss_distill.index.search_parameters import ranges
 from faiss_distill.render.plot import check_plot
 from faiss_distill.tuning.inputs import lists_file
 from faiss_distill.tuning.report import plot
+from faiss_distill.tuning.settle import settle
 
 DEMO_FILES = ("tuned.faiss", "report.json", "test.json", "recall.png")
 VECTORS = ".npy, .fvecs or .fbin"
@@ -211,7 +212,7 @@ def _tune(args: argparse.Namespace) -> None:
     outputs = _outputs(args)
     index = open_with_outputs(args.index, given, outputs, args.invlists_file, args.force)
     adapter = open_index(index)
-    frozen = adapter.effective(config).encoding is Encoding.FROZEN
+    frozen = settle(config, adapter.traits, type(adapter.cores[0]).__name__).encoding is Encoding.FROZEN
     placed = lists_file(adapter, args.invlists_file, frozen)
     check_apart(outputs, placed)
     with new_lists(placed) as lists:

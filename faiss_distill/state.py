@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,19 @@ class Metric(enum.Enum):
 
     INNER_PRODUCT = "inner_product"
     L2 = "l2"
+
+
+class Transforms(Protocol):
+    """What an index does to vectors before it compares them: linear maps and normalization, one after the other."""
+
+    def __call__(self, x: Float32) -> Float32:
+        """``x (n, d_in)`` behind the transforms: float32 ``(n, d)``."""
+        ...
+
+    @property
+    def steps(self) -> tuple[tuple[Float32, Float32] | None, ...]:
+        """The same as arrays: ``x -> x @ A + b`` for ``(A, b)``, and ``x / ||x||`` for None."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from faiss_distill.index.registry import FAMILIES, REFUSED, open_index
 from faiss_distill.index.search_parameters import searching
 from faiss_distill.learning.students import IVFPQStudent
 from faiss_distill.state import Metric
+from faiss_distill.tuning.settle import settle
 
 FACTORIES = [
     "IVF16,PQ16x4",
@@ -104,7 +105,7 @@ def assert_search_is_the_oracles(adapter, state, queries, nprobe=4, k=10):
         index = faiss.downcast_index(index.index if isinstance(index, faiss.IndexIDMap) else index.base_index)
     with searching(index, probing(adapter, nprobe)) as params:
         distances, ids = index.search(queries, k, params=params)
-    inside = adapter.transform(queries)
+    inside = adapter.transforms(queries)
     flat = np.zeros((len(inside), 1), dtype=np.int64)
     lists = flat if adapter.nlist == 1 else adapter.core.quantizer.search(inside, nprobe)[1]
     scores = oracle(state, inside, lists)
@@ -519,13 +520,13 @@ class TestRefusals:
         adapter = open_index(index)
         old = adapter.extract()
         if state == "same":
-            assert adapter.effective(DistillConfig()).learn is Learn.PQ
+            assert settle(DistillConfig(), adapter.traits, "").learn is Learn.PQ
         elif state == "moved":
             with pytest.raises(InputError, match="centroids: expected those of the MultiIndexQuantizer, got others"):
                 adapter.quantizer_with(old.centroids + 1)
         else:
             with pytest.raises(InputError, match="learn: expected 'pq': the centroids of an MultiIndexQuantizer"):
-                adapter.effective(DistillConfig(learn="ivf"))
+                settle(DistillConfig(learn="ivf"), adapter.traits, "")
         assert serialized(index) == before
 
     def test_a_quantizer_with_which_faiss_aborts(self, data):
@@ -622,7 +623,7 @@ def test_each_row_of_the_registry_is_of_its_example(built, family):
     index = built(factory)
     adapter = open_index(index)
     assert (type(adapter.core), type(adapter)) == (family, FAMILIES[family].adapter)
-    assert adapter.changes
+    assert adapter.traits.changes
 
 
 @pytest.mark.skipif(FAISS < (1, 15), reason="it is older itself")

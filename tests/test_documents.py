@@ -8,6 +8,7 @@ from conftest import METRICS, QUICK, N
 
 from faiss_distill import DistillConfig, DistillTrainer
 from faiss_distill.config import Assignment, Encoding
+from faiss_distill.index.registry import open_index
 from faiss_distill.learning.codes.product import HALF
 from faiss_distill.learning.documents import Documents, between
 from faiss_distill.learning.lists import best_lists, probed_lists, probing
@@ -26,7 +27,7 @@ def parts(built, data):
         trainer = DistillTrainer(built(metric=metric), data.documents[:N], data.queries[:600], config=config)
         train = trainer._teach(trainer._train, config.depth)
         device = torch.device("cpu")
-        documents = Documents(trainer._corpus, trainer._adapter, trainer._sample, train, 4, config, device)
+        documents = Documents(trainer._corpus, trainer._adapter.transforms, trainer._sample, train, 4, config, device)
         return documents, IVFPQStudent(trainer._sample), train
 
     return parts
@@ -99,7 +100,7 @@ def test_query_aware_lists_hold_the_neighbours_where_queries_look(parts, metric)
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_query_aware_lists_cost_no_more_codes_scanned(parts, metric):
+def test_query_aware_lists_cost_no_more_codes_scanned(parts, built, metric):
     def scanned(documents, student, lists):
         shares, _ = probing(documents._queries.all(student), student.centroids, 4, student.metric)
         return float(shares[torch.from_numpy(lists)].sum().detach())
@@ -107,8 +108,7 @@ def test_query_aware_lists_cost_no_more_codes_scanned(parts, metric):
     documents, student, train = parts(metric)
     before = scanned(documents, student, documents.assignment)
     # The definition: what a search of the training queries scans.
-    index = documents.adapter
-    cost = index.cost(train.queries.vectors, {"nprobe": 4})
+    cost = open_index(built(metric=metric)).cost(train.queries.vectors, {"nprobe": 4})
     assert before == pytest.approx(cost.codes / len(train.queries.vectors), rel=1e-3)
     lists, _ = documents.choose(student, Assignment.QUERY_AWARE, None)
     assert scanned(documents, student, lists) <= before * 1.0001
@@ -189,12 +189,12 @@ def test_what_is_renewed(parts, options, moves, coded):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_the_offset_is_what_the_nearest_documents_of_a_query_are_wrong_by(parts, metric, monkeypatch):
+def test_the_offset_is_what_the_nearest_documents_of_a_query_are_wrong_by(parts, built, metric, monkeypatch):
     monkeypatch.setattr("faiss_distill.learning.documents.SAMPLED_DOCUMENTS", 10**9)
     monkeypatch.setattr("faiss_distill.learning.documents.SAMPLED_QUERIES", 10**9)
     documents, student, train = parts(metric)
     x = documents.corpus.take(np.arange(N))
-    rebuilt = documents.adapter.extract().reconstruct(np.arange(N))
+    rebuilt = open_index(built(metric=metric)).extract().reconstruct(np.arange(N))
     wrong = []
     for q in train.queries.vectors:
         exact, approximate = ((q @ v.T) if metric == "ip" else -np.square(q - v).sum(1) for v in (x, rebuilt))
@@ -224,7 +224,7 @@ def test_lists_are_those_of_the_coarse_quantizer_s_own_metric(data, metric):
     trainer = DistillTrainer(index, x, data.queries[:600], config=DistillConfig(**QUICK))
     train = trainer._teach(trainer._train, 40)
     documents = Documents(
-        trainer._corpus, trainer._adapter, trainer._sample, train, 4, trainer.config, torch.device("cpu")
+        trainer._corpus, trainer._adapter.transforms, trainer._sample, train, 4, trainer.config, torch.device("cpu")
     )
     student = IVFPQStudent(trainer._sample)
     lists, _ = documents.choose(student, Assignment.REFRESHED, None)

@@ -29,7 +29,7 @@ def parts(built, data):
         trainer = DistillTrainer(built(metric=metric), data.documents[:N], chosen, relevant=relevant, config=config)
         train = trainer._teach(trainer._train, config.depth)
         device = torch.device("cpu")
-        documents = Documents(trainer._corpus, trainer._adapter, trainer._sample, train, 4, config, device)
+        documents = Documents(trainer._corpus, trainer._adapter.transforms, trainer._sample, train, 4, config, device)
         mine = lambda student: trainer._mine(student, documents, train)  # noqa: E731
         objective = Objective(documents, train, trainer._teacher, 0.05, config, mine)
         return trainer, train, documents, objective, IVFPQStudent(trainer._sample)

@@ -52,10 +52,10 @@ def test_the_differentiable_transform_is_faisss(built, data, factory):
     adapter = open_index(built(factory))
     queries = 3 * data.queries[:20]
     student = IVFPQStudent(adapter.extract(), LinearAdapter(64))
-    vectors = StudentQueries(Queries(queries, inputs=queries), adapter, torch.device("cpu"))
-    np.testing.assert_allclose(vectors.all(student).numpy(), adapter.transform(queries), atol=2e-6)
+    vectors = StudentQueries(Queries(queries, inputs=queries), adapter.transforms, torch.device("cpu"))
+    np.testing.assert_allclose(vectors.all(student).numpy(), adapter.transforms(queries), atol=2e-6)
     batch = vectors(student, torch.tensor([3, 1]))
-    np.testing.assert_allclose(batch.detach().numpy(), adapter.transform(queries[[3, 1]]), atol=2e-6)
+    np.testing.assert_allclose(batch.detach().numpy(), adapter.transforms(queries[[3, 1]]), atol=2e-6)
     batch.square().sum().backward()
     if "L2norm" not in factory:
         assert student.query_encoder.linear.weight.grad.abs().sum() > 0
@@ -69,8 +69,10 @@ def test_the_differentiable_transform_far_from_the_origin(data):
         index.add(x)
         adapter = open_index(index)
         student = IVFPQStudent(adapter.extract(), LinearAdapter(64))
-        got = StudentQueries(Queries(x[:20], inputs=x[:20]), adapter, torch.device("cpu")).all(student).numpy()
-        np.testing.assert_allclose(got, adapter.transform(x[:20]), atol=5e-4)
+        got = (
+            StudentQueries(Queries(x[:20], inputs=x[:20]), adapter.transforms, torch.device("cpu")).all(student).numpy()
+        )
+        np.testing.assert_allclose(got, adapter.transforms(x[:20]), atol=5e-4)
 
 
 @pytest.mark.parametrize("metric", METRICS)

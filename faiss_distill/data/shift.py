@@ -23,7 +23,7 @@ def overlaps(
     """How much of the exact top 10 by inner product an exact search behind the transforms can find.
 
     Args:
-        steps: the transforms, see :attr:`faiss_distill.index.registry.Adapter.steps`.
+        steps: the transforms, see :class:`faiss_distill.state.Transforms`.
         documents: a sample of them, ``(n, d_in)``.
         queries: ``(nq, d_in)``.
         normalizes: whether the exact score is one of unit vectors.

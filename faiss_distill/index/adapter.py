@@ -11,12 +11,12 @@ from typing import Any
 import faiss
 import numpy as np
 
-from faiss_distill.config import DistillConfig
 from faiss_distill.errors import InputError, UnsupportedIndexError
 from faiss_distill.index.cost import Cost
 from faiss_distill.index.parts.codebooks import Codebooks
-from faiss_distill.index.parts.containers import Decoded, Wrapped, outer_ids
+from faiss_distill.index.parts.containers import Chain, Decoded, Wrapped, outer_ids
 from faiss_distill.index.parts.transaction import Transaction
+from faiss_distill.index.traits import Traits
 from faiss_distill.state import Codes, Float32, IndexState, Int64, Metric, Packed, code_dtype
 
 NEARLY_EXACT = {getattr(faiss.ScalarQuantizer, f"QT_{kind}") for kind in ("8bit", "fp16", "bf16")}
@@ -34,10 +34,8 @@ class Adapter(ABC):
     """
 
     codebooks: Codebooks | None = None
-    takes_a_sample = True
-    """Whether it can be searched with some of its vectors alone, under their own ids."""
-    changes: str
-    """What tuning changes."""
+    traits: Traits
+    """What tuning may change."""
 
     def __init__(self, wrapped: Wrapped) -> None:
         """Check everything that tuning relies on.
@@ -171,14 +169,6 @@ class Adapter(ABC):
         """
         raise InputError(f"invlists_file: expected None for an {type(self.core).__name__}, got {str(file)!r}")
 
-    def effective(self, config: DistillConfig) -> DistillConfig:
-        """The options, with those settled that this family leaves no choice in.
-
-        Raises:
-            InputError: one asks for what the index does not have.
-        """
-        return config
-
     def facts(self) -> dict[str, Any]:
         """What ``faiss-distill inspect`` shows of this family."""
         return {} if self.codebooks is None else self.codebooks.facts()
@@ -212,8 +202,7 @@ class Adapter(ABC):
     def description(self) -> str:
         """The classes from the outside in, such as ``IndexPreTransform(OPQMatrix) > IndexIVFPQ``."""
         names = list(self._wrapped.names)
-        transforms = ", ".join(type(t).__name__ for t in self._wrapped.transforms)
-        names = [f"{n}({transforms})" if n == "IndexPreTransform" else n for n in names]
+        names = [f"{n}({self._wrapped.transforms.names})" if n == "IndexPreTransform" else n for n in names]
         return " > ".join([*names, type(self.core).__name__])
 
     @property
@@ -221,14 +210,10 @@ class Adapter(ABC):
         """Bytes of a code, without the id and without what containers store."""
         return int(self.core.code_size)
 
-    def transform(self, x: Float32) -> Float32:
-        """``x (n, d_in)`` behind the transforms: float32 ``(n, d)``."""
-        return self._wrapped.transform(x)
-
     @property
-    def steps(self) -> tuple[tuple[Float32, Float32] | None, ...]:
-        """:meth:`transform` as arrays: ``x -> x @ A + b`` for ``(A, b)``, and ``x / ||x||`` for None."""
-        return self._wrapped.steps
+    def transforms(self) -> Chain:
+        """What the index does to vectors before it compares them."""
+        return self._wrapped.transforms
 
     def outer_ids(self, ids: Int64) -> Int64:
         """The ids that a search returns for ids stored in the lists.
@@ -293,8 +278,6 @@ class Adapter(ABC):
 
 class OneListAdapter(Adapter):
     """An index without inverted lists. To the rest of this package it has one, about the origin."""
-
-    takes_a_sample = False  # its ids are positions
 
     @property
     def nlist(self) -> int:

@@ -110,7 +110,7 @@ def describe(index: Any) -> Description:
             raise
         why_not = str(error)
     else:
-        details, changes = adapter.facts(), adapter.changes
+        details, changes = adapter.facts(), adapter.traits.changes
         if adapter.nlist > 1:
             lengths = np.bincount(state.assignment, minlength=adapter.nlist)
             details["list lengths"] = (

@@ -14,14 +14,13 @@ from faiss_distill.config import Assignment, DistillConfig, Encoding
 from faiss_distill.data import query_encoders
 from faiss_distill.data.queries import Queries
 from faiss_distill.data.vectors import Vectors
-from faiss_distill.index.registry import Adapter
 from faiss_distill.learning.candidates import LocalQueries
 from faiss_distill.learning.codes.additive import AdditiveEncoder
 from faiss_distill.learning.codes.product import QueryAwareEncoder, closeness
 from faiss_distill.learning.lists import best_lists, probing
 from faiss_distill.learning.students import Student, similarity
 from faiss_distill.progress import progress_bar
-from faiss_distill.state import Codes, Float32, IndexState, Int64, Metric, Packed
+from faiss_distill.state import Codes, Float32, IndexState, Int64, Metric, Packed, Transforms
 
 MAX_DOUBLINGS = 8
 """Of the price of a list, before documents are left where they are."""
@@ -56,13 +55,13 @@ class Taught:
 class StudentQueries:
     """Query vectors as the student has them, behind the index's transforms (Distill-VQ Eq. 5)."""
 
-    def __init__(self, queries: Queries, adapter: Adapter, device: torch.device) -> None:
+    def __init__(self, queries: Queries, transforms: Transforms, device: torch.device) -> None:
         """Transform them once, unless they come from an encoder that learns."""
         self._inputs, self._device = queries.inputs, device
         if queries.inputs is None:
-            self._fixed = torch.from_numpy(adapter.transform(queries.vectors))
+            self._fixed = torch.from_numpy(transforms(queries.vectors))
         else:
-            arrays = [step and tuple(torch.from_numpy(a).to(device) for a in step) for step in adapter.steps]
+            arrays = [step and tuple(torch.from_numpy(a).to(device) for a in step) for step in transforms.steps]
             self._steps = arrays
 
     def __call__(self, student: Student, batch: Tensor) -> Tensor:
@@ -88,7 +87,7 @@ class Documents:
 
     Args:
         corpus: the embeddings.
-        adapter: the index.
+        transforms: those of the index.
         state: lists and stored codes, in the order of the corpus.
         taught: the training queries.
         nprobe: lists that a search probes.
@@ -103,7 +102,7 @@ class Documents:
     def __init__(
         self,
         corpus: Vectors,
-        adapter: Adapter,
+        transforms: Transforms,
         state: IndexState,
         taught: Taught,
         nprobe: int,
@@ -111,12 +110,12 @@ class Documents:
         device: torch.device,
     ) -> None:
         """Start from the lists as they are, and from the stored codes if they are frozen."""
-        self.corpus, self.adapter, self.device = corpus, adapter, device
+        self.corpus, self.transforms, self.device = corpus, transforms, device
         self.assignment = state.assignment
         self.codes: Codes | None = state.codes if config.encoding is Encoding.FROZEN else None
         self._config, self._nprobe, self._dtype = config, nprobe, state.codes.dtype
         self._n_codes = state.codes.shape[1]
-        self._queries = StudentQueries(taught.queries, adapter, device)
+        self._queries = StudentQueries(taught.queries, transforms, device)
         top, scores = taught.top[:, : config.top_k], taught.scores[:, : config.top_k]
         self._local = LocalQueries(top, scores, config.local_queries)
         self._scanned_at_first: float | None = None
@@ -124,7 +123,7 @@ class Documents:
     def take(self, rows: Int64) -> tuple[Tensor, Tensor, Tensor]:
         """Embeddings ``(k, d_in)``, the same behind the transforms ``(k, d)``, and lists ``(k,)``, on the device."""
         exact = self.corpus.take(rows)
-        vectors = torch.from_numpy(self.adapter.transform(exact))
+        vectors = torch.from_numpy(self.transforms(exact))
         return torch.from_numpy(exact).to(self.device), vectors.to(self.device), self.lists(rows)
 
     def lists(self, rows: Int64) -> Tensor:
@@ -193,7 +192,7 @@ class Documents:
         codes = np.empty((self.corpus.n, code_size), dtype=np.uint8)
         for start, block in self.corpus.blocks(self._config.block_rows):
             part = slice(start, start + len(block))
-            vectors, lists = self.adapter.transform(block), self.assignment[part]
+            vectors, lists = self.transforms(block), self.assignment[part]
             codes[part] = encode(np.ascontiguousarray(vectors), np.ascontiguousarray(lists))
         return codes
 
@@ -239,7 +238,7 @@ class Documents:
         width = max(len(student.centroids), self._local.width)  # scores of lists within 64 MiB, queries within 128
         rows = max(1, min(self._config.block_rows, 2**24 // width))
         for start, block in self.corpus.blocks(rows):
-            yield slice(start, start + len(block)), torch.from_numpy(self.adapter.transform(block)).to(self.device)
+            yield slice(start, start + len(block)), torch.from_numpy(self.transforms(block)).to(self.device)
 
     def _local_queries(self, part: slice) -> Tensor:
         return torch.from_numpy(self._local.of(part.start, part.stop)).to(self.device)

@@ -44,7 +44,7 @@ class Selection:
         device, own = documents.device, taught.queries.rows
         self._documents, self._pool = documents, np.unique(taught.top)
         _, self._vectors, _ = documents.take(self._pool)
-        self._queries = StudentQueries(taught.queries, documents.adapter, device)
+        self._queries = StudentQueries(taught.queries, documents.transforms, device)
         self._truth = torch.from_numpy(np.searchsorted(self._pool, taught.top[:, :10])).to(device)
         self._own = None if own is None else torch.from_numpy(self._pool == own[:, None]).to(device)
         self._nprobe = nprobe
@@ -96,7 +96,7 @@ class Objective:
         labelled = self._mixture.has("gt") and taught.relevant is not None
         self._relevant = torch.from_numpy(taught.relevant) if labelled else None
         self._exact = torch.from_numpy(taught.queries.vectors)
-        self._queries = StudentQueries(taught.queries, documents.adapter, documents.device)
+        self._queries = StudentQueries(taught.queries, documents.transforms, documents.device)
         self._own = None if own is None else torch.from_numpy(own)
 
     def refresh(self, student: Student) -> None:

@@ -64,12 +64,12 @@ def open_corpus(
     if corpus.d != adapter.index.d:
         raise InputError(f"embeddings: expected dimension {adapter.index.d} as the index has, got {corpus.d}")
     held = np.arange(len(labels))
-    if partial and not adapter.takes_a_sample and corpus.n < len(labels):
+    if partial and not adapter.traits.takes_a_sample and corpus.n < len(labels):
         raise InputError(
             f"embeddings: expected all {len(labels)} vectors, got {corpus.n}; an index without lists can't be searched "
             f"with a sample"
         )
-    if partial and adapter.takes_a_sample and ids is not None:
+    if partial and adapter.traits.takes_a_sample and ids is not None:
         held = np.flatnonzero(np.isin(labels, ids))
         if len(held) == 0:
             raise InputError("ids: expected ids that the index holds, got none that it does")
@@ -181,7 +181,7 @@ def check_corpus(adapter: Adapter, state: IndexState, corpus: Vectors, rng: np.r
         provenance.Corpus(
             rows=corpus.rows[order],
             passed=lambda at: corpus.take(order[at]),
-            transform=adapter.transform,
+            transform=adapter.transforms,
             decode=lambda at: adapter.decode(state, order[at]),
             encode_again=lambda at, vectors: adapter.encode_again(state, order[at], vectors),
         ),
@@ -201,7 +201,7 @@ def check_scores(adapter: Adapter, corpus: Vectors, queries: Float32, rng: np.ra
         return
     sample = np.sort(rng.choice(corpus.n, min(corpus.n, provenance.SAMPLE), replace=False))
     asked = queries[:: -(-len(queries) // SHIFT_QUERIES)]
-    shares = shift.overlaps(adapter.steps, corpus.take(sample), asked, adapter.normalizes)
+    shares = shift.overlaps(adapter.transforms.steps, corpus.take(sample), asked, adapter.normalizes)
     if shares is None or shares[0] > SLIGHT * shares[1]:
         return
     found = (

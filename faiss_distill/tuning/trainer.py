@@ -32,6 +32,7 @@ from faiss_distill.state import IndexState, Int64
 from faiss_distill.tuning import inputs
 from faiss_distill.tuning.gate import Verdict, judge
 from faiss_distill.tuning.report import DistillReport
+from faiss_distill.tuning.settle import settle
 from faiss_distill.tuning.split import Splitter
 from faiss_distill.tuning.weights import Weights
 
@@ -131,7 +132,7 @@ class DistillTrainer:
         with self._phase("check"):
             self._adapter = adapter = open_index(index)
             self._index, self._inplace = index, inplace
-            self.config = config = adapter.effective(config)
+            self.config = config = settle(config, adapter.traits, type(adapter.cores[0]).__name__)
             self._invlists_file = invlists_file
             frozen = config.encoding is Encoding.FROZEN
             self._lists_file = inputs.lists_file(adapter, invlists_file, frozen)
@@ -211,7 +212,9 @@ class DistillTrainer:
             train.scores[:1000, : config.top_k], config.perplexity
         )
         with self._phase("optimise"):
-            documents = Documents(self._corpus, adapter, self._sample, train, self._nprobe, config, self._device)
+            documents = Documents(
+                self._corpus, adapter.transforms, self._sample, train, self._nprobe, config, self._device
+            )
             objective = Objective(
                 documents, train, self._teacher, temperature, config, lambda s: self._mine(s, documents, train)
             )

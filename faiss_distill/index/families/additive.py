@@ -12,6 +12,7 @@ from typing import Any
 from faiss_distill.index.families.codes import CodesAdapter
 from faiss_distill.index.families.ivf import IVFAdapter
 from faiss_distill.index.parts.codebooks import AdditiveCodebooks, Codebooks
+from faiss_distill.index.traits import Traits
 
 NAMES = ("rq", "lsq", "prq", "plsq")
 
@@ -35,7 +36,7 @@ class AdditiveAdapter(CodesAdapter):
 class IVFAdditiveAdapter(IVFAdapter):
     """One index of additive codes in inverted lists."""
 
-    changes = "coarse centroids, codebooks, codes, lists of vectors"
+    traits = Traits(codebooks="codebooks", codes="codes")
 
     def _check(self) -> None:
         super()._check()

@@ -10,7 +10,6 @@ from typing import Any
 import faiss
 import numpy as np
 
-from faiss_distill.config import Assignment, DistillConfig, Learn
 from faiss_distill.errors import InputError, UnsupportedIndexError
 from faiss_distill.index.adapter import OneListAdapter
 from faiss_distill.index.cost import Cost
@@ -18,6 +17,7 @@ from faiss_distill.index.parts.codebooks import Codebooks
 from faiss_distill.index.parts.sizes import check_size
 from faiss_distill.index.parts.transaction import Transaction
 from faiss_distill.index.parts.write_back import CodesWriteBack
+from faiss_distill.index.traits import Traits
 from faiss_distill.state import Float32, IndexState, Packed
 
 
@@ -25,9 +25,16 @@ class CodesAdapter(OneListAdapter):
     """One index of codes alone."""
 
     codebooks: Codebooks
-    changes = "codebooks, codes"
+    traits = Traits(
+        fixed="an index without lists has no centroids",
+        codebooks="codebooks",
+        codes="codes",
+        lists=False,
+        takes_a_sample=False,
+    )
 
     def _check(self) -> None:
+        self.traits = replace(self.traits, fixed=f"an {type(self.core).__name__} has no centroids")
         if not self.core.codes.is_owned:
             raise UnsupportedIndexError(
                 "index: expected codes in memory, got memory-mapped ones; read the index without IO_FLAG_MMAP_IFC"
@@ -76,13 +83,3 @@ class CodesAdapter(OneListAdapter):
             raise InputError(f"codes: expected those of all {self.core.ntotal} vectors, got {state.n}")
         holder = self._hold(self.codebooks.pack(words, state.codes)) if lists else None
         return Transaction([CodesWriteBack(self.core, self.codebooks, words, holder)])
-
-    def effective(self, config: DistillConfig) -> DistillConfig:
-        """The options, with codebooks learned alone.
-
-        Raises:
-            InputError: centroids are to be learned alone.
-        """
-        if config.learn is Learn.IVF:
-            raise InputError(f"learn: expected 'pq': an {type(self.core).__name__} has no centroids; got 'ivf'")
-        return replace(config, learn=Learn.PQ, assignment=Assignment.FIXED)

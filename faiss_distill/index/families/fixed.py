@@ -10,20 +10,21 @@ import numpy as np
 
 from faiss_distill.index.adapter import OneListAdapter
 from faiss_distill.index.cost import Cost, graph_distances
+from faiss_distill.index.traits import Traits
 from faiss_distill.state import Float32, IndexState, Int64
 
 
 class FixedAdapter(OneListAdapter):
     """One such index."""
 
-    changes = "nothing"
+    traits = Traits(takes_a_sample=False, summary="nothing")
 
     def _check(self) -> None:
         """Nothing: faiss searches it."""
 
     def cost(self, queries: Float32, values: Mapping[str, float]) -> Cost:
         """The vectors met in an HNSW graph; else all, though other graphs meet fewer."""
-        met = graph_distances(self.core, self.transform(queries), values)
+        met = graph_distances(self.core, self.transforms(queries), values)
         return Cost(met or float(len(queries) * self.core.ntotal))
 
     @property

@@ -11,7 +11,6 @@ import faiss
 import numpy as np
 from faiss.contrib.inspect_tools import get_invlist
 
-from faiss_distill.config import DistillConfig, Learn
 from faiss_distill.errors import InputError, UnsupportedIndexError
 from faiss_distill.index.adapter import METRICS, Adapter
 from faiss_distill.index.cost import Cost, graph_distances
@@ -55,7 +54,7 @@ class IVFAdapter(Adapter):
         coarse_quantizers.check_quantizer(self._quantizer, ivf.nlist, ivf.d)
         self._movable = coarse_quantizers.movable(self._quantizer)
         if not self._movable:
-            self.changes = self.changes.replace("coarse centroids, ", "")
+            self.traits = replace(self.traits, fixed=f"the centroids of an {type(self._quantizer).__name__} can't move")
 
     def _check_lists(self, invlists: Any) -> None:
         """Refuse lists whose codes are not as long as the index says, or as many as their ids."""
@@ -143,7 +142,7 @@ class IVFAdapter(Adapter):
 
     def cost(self, queries: Float32, values: Mapping[str, float]) -> Cost:
         """The codes in the lists that the coarse quantizer has a search probe, and what finding these takes."""
-        inside, coarse = self.transform(queries), of_quantizer(values)
+        inside, coarse = self.transforms(queries), of_quantizer(values)
         nprobe = int(values.get("nprobe", self.nprobe))
         lists = self._quantizer.search(inside, nprobe, params=search_parameters(self._quantizer, coarse))[1]
         sizes = [self.core.invlists.list_size(number) for number in range(self.nlist)]
@@ -189,20 +188,6 @@ class IVFAdapter(Adapter):
         """By name, all that training has made and adding relies on."""
         quantizer = faiss.serialize_index(self._quantizer).tobytes()
         return {**super().trained, "coarse quantizer": quantizer, "by_residual": bool(self.core.by_residual)}
-
-    def effective(self, config: DistillConfig) -> DistillConfig:
-        """The options, with codebooks learned alone where centroids are fixed.
-
-        Raises:
-            InputError: fixed centroids are to be learned alone.
-        """
-        if self._movable:
-            return config
-        if config.learn is Learn.IVF:
-            raise InputError(
-                f"learn: expected 'pq': the centroids of an {type(self._quantizer).__name__} can't move; got 'ivf'"
-            )
-        return replace(config, learn=Learn.PQ)
 
     def facts(self) -> dict[str, Any]:
         """What ``faiss-distill inspect`` shows of this family."""

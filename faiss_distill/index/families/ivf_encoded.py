@@ -8,23 +8,22 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import faiss
 import numpy as np
 
-from faiss_distill.config import DistillConfig, Encoding, Learn
-from faiss_distill.errors import InputError, UnsupportedIndexError
+from faiss_distill.errors import UnsupportedIndexError
 from faiss_distill.index.families.ivf import IVFAdapter
+from faiss_distill.index.traits import Traits
 from faiss_distill.state import Float32, IndexState, Int64, Packed
 
 
 class IVFEncodedAdapter(IVFAdapter):
     """One index whose codes faiss itself makes and reads."""
 
-    changes = "coarse centroids, lists of vectors"
+    traits = Traits()
 
     def _check(self) -> None:
         super()._check()
@@ -59,19 +58,6 @@ class IVFEncodedAdapter(IVFAdapter):
         """Whether codes are relative to the centroid of their list."""
         return bool(self.core.by_residual)
 
-    def effective(self, config: DistillConfig) -> DistillConfig:
-        """The options, with centroids learned alone and codes by faiss.
-
-        Raises:
-            InputError: codebooks are to be learned, or codes to be kept.
-        """
-        name = type(self.core).__name__
-        if config.learn is Learn.PQ:
-            raise InputError(f"learn: expected 'ivf': an {name} has no codebooks; got 'pq'")
-        if config.encoding is Encoding.FROZEN:
-            raise InputError(f"encoding: expected another than 'frozen' for an {name}, whose lists are what is learned")
-        return replace(config, learn=Learn.IVF, encoding=Encoding.NEAREST)
-
 
 def encoded(index: Any, vectors: Float32, lists: Int64) -> Packed:
     """What ``index`` stores of ``vectors (n, d)`` in ``lists (n,)``: uint8 ``(n, code_size)``."""
@@ -93,7 +79,7 @@ class IVFFlatAdapter(IVFEncodedAdapter):
 class IVFScalarQuantizerAdapter(IVFEncodedAdapter):
     """One ``IndexIVFScalarQuantizer``; its ranges stay."""
 
-    changes = "coarse centroids, lists of vectors, codes to go with them"
+    traits = Traits(codes="codes to go with them")
 
     def _like(self, quantizer: Any) -> Any:
         core = self.core
@@ -118,7 +104,7 @@ def rabitq_bits(index: Any) -> int:
 class IVFRaBitQAdapter(IVFEncodedAdapter):
     """One ``IndexIVFRaBitQ``; its codes hold factors of the centroids."""
 
-    changes = "coarse centroids, lists of vectors, codes to go with them"
+    traits = Traits(codes="codes to go with them")
 
     def _like(self, quantizer: Any) -> Any:
         core = self.core

@@ -7,12 +7,13 @@ from typing import Any
 from faiss_distill.errors import UnsupportedIndexError
 from faiss_distill.index.families.ivf import IVFAdapter
 from faiss_distill.index.parts.codebooks import ProductCodebooks
+from faiss_distill.index.traits import Traits
 
 
 class IVFPQAdapter(IVFAdapter):
     """One ``IndexIVFPQ``, or one of its kin in a subclass."""
 
-    changes = "coarse centroids, PQ codebooks, codes, lists of vectors"
+    traits = Traits(codebooks="PQ codebooks", codes="codes")
 
     def _check(self) -> None:
         super()._check()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import faiss
 
 from faiss_distill.errors import UnsupportedIndexError
@@ -12,7 +14,7 @@ from faiss_distill.index.parts.codebooks import Codebooks, ProductCodebooks
 class PQAdapter(CodesAdapter):
     """One ``IndexPQ``, or its kin in a subclass."""
 
-    changes = "PQ codebooks, codes"
+    traits = replace(CodesAdapter.traits, codebooks="PQ codebooks")
 
     def _check(self) -> None:
         if self.core.search_type != faiss.IndexPQ.ST_PQ:  # type: ignore[attr-defined]

@@ -9,20 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from faiss_distill.config import DistillConfig
 from faiss_distill.errors import DistillError, InputError, UnsupportedIndexError
 from faiss_distill.index.adapter import Adapter
 from faiss_distill.index.cost import Cost
-from faiss_distill.index.parts.containers import Wrapped
+from faiss_distill.index.parts.containers import Chain, Wrapped
 from faiss_distill.index.parts.transaction import Transaction
 from faiss_distill.index.search_parameters import reranked
+from faiss_distill.index.traits import Traits
 from faiss_distill.state import Float32, IndexState, Int64, Packed
 
 
 class JointAdapter(Adapter):
     """Several indexes of one family, trained once: what the first of them says of parameters holds for all."""
 
-    changes = "what changes in each, in all or none"
+    traits = Traits(summary="what changes in each, in all or none")
 
     def __init__(self, wrapped: Wrapped) -> None:
         """Check the number of vectors first, which faiss does not keep up to date."""
@@ -58,12 +58,13 @@ class JointAdapter(Adapter):
                 )
             self._parts.append(part)
         self._first = first = self._parts[0]
-        self.codebooks, self.takes_a_sample = first.codebooks, first.takes_a_sample
+        self.codebooks = first.codebooks
+        self.traits = replace(first.traits, summary=self.traits.summary)
         if len({int(core.this) for core in self.cores}) < len(self.cores):
             raise InputError(f"index: expected an {name} of different indexes, got one in several of its parts")
-        steps = [array for step in first.steps for array in (step or ())]
+        steps = [array for step in first.transforms.steps for array in (step or ())]
         for i, part in enumerate(self._parts):
-            others = [array for step in part.steps for array in (step or ())]
+            others = [array for step in part.transforms.steps for array in (step or ())]
             same = len(others) == len(steps) and all(map(np.array_equal, steps, others))
             same &= (part.normalizes, part.refines) == (first.normalizes, first.refines)
             self._must(same, "transform or refinement", i)
@@ -142,10 +143,6 @@ class JointAdapter(Adapter):
         """What makes the codes of an index without codebooks."""
         return self._first.encoder(quantizer)
 
-    def effective(self, config: DistillConfig) -> DistillConfig:
-        """The options, with those settled that the parts leave no choice in."""
-        return self._first.effective(config)
-
     def facts(self) -> dict[str, Any]:
         """What ``faiss-distill inspect`` shows of this family."""
         return {"parts": len(self._parts), **self._first.facts()}
@@ -170,14 +167,10 @@ class JointAdapter(Adapter):
         """Bytes of a code."""
         return self._first.code_size
 
-    def transform(self, x: Float32) -> Float32:
-        """``x (n, d_in)`` behind the transforms: float32 ``(n, d)``."""
-        return self._first.transform(self._wrapped.transform(x))
-
     @property
-    def steps(self) -> tuple[tuple[Float32, Float32] | None, ...]:
-        """:meth:`transform` as arrays."""
-        return self._wrapped.steps + self._first.steps
+    def transforms(self) -> Chain:
+        """Those around the parts, and then those in each of them."""
+        return self._wrapped.transforms + self._first.transforms
 
 
 def _settings(part: Adapter) -> dict[str, float]:
@@ -198,7 +191,7 @@ class ShardsAdapter(JointAdapter):
 
     def cost(self, queries: Float32, values: Mapping[str, float]) -> Cost:
         """That of all parts, each of which is searched for every query."""
-        inside = self._wrapped.transform(queries)
+        inside = self._wrapped.transforms(queries)
         costs = [part.cost(inside, values) for part in self._parts]
         return Cost(sum(c.codes for c in costs), sum(c.in_graph for c in costs))
 
@@ -242,7 +235,7 @@ class ReplicasAdapter(JointAdapter):
 
     def cost(self, queries: Float32, values: Mapping[str, float]) -> Cost:
         """That of one part, since a query is searched for in one."""
-        return self._first.cost(self._wrapped.transform(queries), values)
+        return self._first.cost(self._wrapped.transforms(queries), values)
 
     def _check(self) -> None:
         super()._check()

@@ -22,39 +22,33 @@ REFINEMENTS = (faiss.IndexRefine, faiss.IndexRefineFlat)
 
 
 @dataclass(frozen=True)
-class Wrapped:
-    """An index taken out of its containers.
+class Chain:
+    """Vector transforms of faiss, see :class:`faiss_distill.state.Transforms`.
 
     Attributes:
-        outer: the object the user passed.
-        core: the innermost index, of its real class.
-        transforms: the vector transforms in the order in which a query meets them.
-        id_map: outer id of each inner id, int64, or None.
-        names: classes of the containers, outermost first.
-        normalizes: whether the transforms bring vectors to unit norm, so that the exact score is one of unit vectors;
-            not so where a refinement outside them re-ranks by the vectors as they came.
-        refines: whether a search re-ranks what the codes find.
-        refined_by: the index with the vectors as they came, that a refinement re-ranks by, or None.
+        transforms: of their real classes, in the order in which a query meets them.
     """
 
-    outer: Any
-    core: Any
     transforms: tuple[Any, ...]
-    id_map: Int64 | None
-    names: tuple[str, ...]
-    normalizes: bool
-    refines: bool = False
-    refined_by: Any = None
 
-    def transform(self, x: Float32) -> Float32:
-        """``x (n, d_in)`` as the core index sees it: float32 ``(n, d)``."""
+    def __call__(self, x: Float32) -> Float32:
+        """``x (n, d_in)`` behind the transforms: float32 ``(n, d)``."""
         for t in self.transforms:
             x = t.apply(x)
         return x
 
+    def __add__(self, other: Chain) -> Chain:
+        """These, and then the others."""
+        return Chain(self.transforms + other.transforms)
+
+    @property
+    def names(self) -> str:
+        """Their classes."""
+        return ", ".join(type(t).__name__ for t in self.transforms)
+
     @property
     def steps(self) -> tuple[tuple[Float32, Float32] | None, ...]:
-        """:meth:`transform` as arrays: ``x -> x @ A + b`` for ``(A, b)``, and ``x / ||x||`` for None."""
+        """The same as arrays: ``x -> x @ A + b`` for ``(A, b)``, and ``x / ||x||`` for None."""
         steps: list[tuple[Float32, Float32] | None] = []
         for t in self.transforms:
             if isinstance(t, faiss.NormalizationTransform):
@@ -67,6 +61,32 @@ class Wrapped:
                 matrix = np.rint(t.apply(np.eye(t.d_in, dtype=np.float32)) - bias)
             steps.append((matrix, bias))
         return tuple(steps)
+
+
+@dataclass(frozen=True)
+class Wrapped:
+    """An index taken out of its containers.
+
+    Attributes:
+        outer: the object the user passed.
+        core: the innermost index, of its real class.
+        transforms: the vector transforms.
+        id_map: outer id of each inner id, int64, or None.
+        names: classes of the containers, outermost first.
+        normalizes: whether the transforms bring vectors to unit norm, so that the exact score is one of unit vectors;
+            not so where a refinement outside them re-ranks by the vectors as they came.
+        refines: whether a search re-ranks what the codes find.
+        refined_by: the index with the vectors as they came, that a refinement re-ranks by, or None.
+    """
+
+    outer: Any
+    core: Any
+    transforms: Chain
+    id_map: Int64 | None
+    names: tuple[str, ...]
+    normalizes: bool
+    refines: bool = False
+    refined_by: Any = None
 
 
 def unwrap(index: Any) -> Wrapped:
@@ -105,7 +125,7 @@ def unwrap(index: Any) -> Wrapped:
             refined_by = None if transforms else faiss.downcast_index(core.refine_index)
             inner = core.base_index
         else:
-            return Wrapped(index, core, tuple(transforms), id_map, tuple(names), normalizes, refines, refined_by)
+            return Wrapped(index, core, Chain(tuple(transforms)), id_map, tuple(names), normalizes, refines, refined_by)
         names.append(type(core).__name__)
         last = transforms[-1].d_out if isinstance(core, faiss.IndexPreTransform) and transforms else core.d
         core = faiss.downcast_index(inner)

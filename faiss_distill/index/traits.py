@@ -1,0 +1,35 @@
+"""What tuning may change of an index."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What tuning may change of the indexes of one family, or of one index.
+
+    Attributes:
+        fixed: why coarse centroids can't move, in words; None if they can.
+        codebooks: what its codebooks are called; None if it has none.
+        lists: whether vectors may change lists.
+        codes: which codes become others, in words; None if none do.
+        takes_a_sample: whether it can be searched with some of its vectors alone, under their own ids.
+        summary: what :attr:`changes` says, where that is not the list of these.
+    """
+
+    fixed: str | None = None
+    codebooks: str | None = None
+    lists: bool = True
+    codes: str | None = None
+    takes_a_sample: bool = True
+    summary: str | None = None
+
+    @property
+    def changes(self) -> str:
+        """What tuning changes, in words."""
+        if self.summary is not None:
+            return self.summary
+        centroids = "coarse centroids" if self.fixed is None else None
+        lists = "lists of vectors" if self.lists else None
+        return ", ".join(part for part in (centroids, self.codebooks, self.codes, lists) if part)

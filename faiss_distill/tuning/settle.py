@@ -1,0 +1,33 @@
+"""The options that hold: those asked for, and those that an index leaves no choice in."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from faiss_distill.config import Assignment, DistillConfig, Encoding, Learn
+from faiss_distill.errors import InputError
+from faiss_distill.index.traits import Traits
+
+
+def settle(config: DistillConfig, traits: Traits, name: str) -> DistillConfig:
+    """The options for an index.
+
+    Args:
+        config: those asked for.
+        traits: of the index.
+        name: its class, for errors.
+
+    Raises:
+        InputError: an option asks for what the index does not have.
+    """
+    if traits.codebooks is None:
+        if config.learn is Learn.PQ:
+            raise InputError(f"learn: expected 'ivf': an {name} has no codebooks; got 'pq'")
+        if config.encoding is Encoding.FROZEN:
+            raise InputError(f"encoding: expected another than 'frozen' for an {name}, whose lists are what is learned")
+        config = replace(config, learn=Learn.IVF, encoding=Encoding.NEAREST)
+    if traits.fixed is not None:
+        if config.learn is Learn.IVF:
+            raise InputError(f"learn: expected 'pq': {traits.fixed}; got 'ivf'")
+        config = replace(config, learn=Learn.PQ)
+    return config if traits.lists else replace(config, assignment=Assignment.FIXED)
