@@ -1,4 +1,4 @@
-"""Which module imports which, found in the source, and the layers that pyproject.toml puts them in."""
+"""Which chapter imports which, found in the source, and the layers that pyproject.toml puts them in."""
 
 from pathlib import Path
 
