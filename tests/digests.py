@@ -20,9 +20,9 @@ import faiss
 import numpy as np
 import torch
 
-from faiss_distill import DistillTrainer, LinearAdapter, distill, evaluate, operating_points
+from faiss_distill import LinearAdapter, distill, evaluate, operating_points
 from faiss_distill.datasets import load_debian_packages
-from faiss_distill.tuning.gate import Verdict
+from faiss_distill.tuning.gate import Gate, Verdict
 
 N, D = 1_500, 32
 OPTIONS = {"epochs": 2, "top_k": 30, "candidates": "in_batch + top30:8", "perplexity": 15.0, "progress": False,
@@ -126,11 +126,7 @@ def run(factory: str, metric: str, extra: dict) -> str:
         lists = Path(folder) / "lists"
         if options.pop("on_disk", False):
             more["invlists_file"] = lists
-        with (
-            patch.object(DistillTrainer, "_judge", lambda *_: KEPT)
-            if not options.pop("judged", False)
-            else nullcontext()
-        ):
+        with patch.object(Gate, "judge", lambda *_: KEPT) if not options.pop("judged", False) else nullcontext():
             report = distill(index, x, ids=ids, **more | options)
         tuned = report.index
         stored = [faiss.serialize_index(part).tobytes().replace(folder.encode(), b"") for part in parts(tuned)]

@@ -16,6 +16,7 @@ from faiss_distill.learning.codes.product import QueryAwareEncoder
 from faiss_distill.learning.students import beam_codes, decode_additive
 from faiss_distill.learning.students.additive import nearest_additive_codes
 from faiss_distill.state import Metric, decode
+from faiss_distill.tuning.gate import Gate
 
 SPLITS, STEPS, KSUB, DSUB = 2, 3, 4, 4
 D = SPLITS * DSUB
@@ -158,9 +159,8 @@ def test_tuning_gains(built, data, factory, metric):
 @pytest.mark.parametrize("factory", ["IVF16,RQ4x4_Nqint8", "IVF16,PRQ2x2x4"])
 def test_frozen_codes_keep_their_codewords(built, data, monkeypatch, factory):
     """Norms follow the codebooks, codewords stay."""
-    from faiss_distill import DistillTrainer
 
-    monkeypatch.setattr(DistillTrainer, "_judge", lambda *_: (True, "", 0.0, (0.0, 0.0)))
+    monkeypatch.setattr(Gate, "judge", lambda *_: (True, "", 0.0, (0.0, 0.0)))
     index = built(factory, "l2")
     before = open_index(index).extract()
     rows = np.arange(0, N, 2)

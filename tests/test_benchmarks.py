@@ -27,18 +27,17 @@ from benchmarks import (
 )  # fmt: skip
 from benchmarks.suite import Experiment, experiment, main
 from benchmarks.suite.cache import Cache, digest, library_source
-from benchmarks.suite.experiment import CachedTeacher, UngatedTrainer, cut, needs_labels, tuned_key
+from benchmarks.suite.experiment import CachedTeacher, OpenGate, cut, needs_labels, tuned_key
 from benchmarks.suite.measure import FaissSearcher, Measured, TestQueries, measure, per_query
 from benchmarks.suite.output import text
 from benchmarks.suite.results import Row, compare, mean_half_range, paired_p
 from benchmarks.suite.scann_peer import ScannSearcher, scann_rows
-from faiss_distill import DistillTrainer
 from faiss_distill.config import DistillConfig
 from faiss_distill.data.vectors import Vectors
 from faiss_distill.index.registry import FAMILIES
 from faiss_distill.learning.teacher import Teacher
 from faiss_distill.state import Metric
-from faiss_distill.tuning.gate import Verdict
+from faiss_distill.tuning.gate import Gate, Verdict
 
 TRANSLATION = """\
 Package: one
@@ -242,9 +241,8 @@ def test_a_teacher_remembers(tmp_path, data, monkeypatch):
 
 
 def test_the_gate_is_off_but_heard(monkeypatch):
-    monkeypatch.setattr(DistillTrainer, "_judge", lambda *_: Verdict(False, "worse", -0.1, (-0.2, 0.0)))
-    trainer = object.__new__(UngatedTrainer)
-    assert trainer._judge(None, None) == (True, "worse", -0.1, (-0.2, 0.0))
+    monkeypatch.setattr(Gate, "judge", lambda *_: Verdict(False, "worse", -0.1, (-0.2, 0.0)))
+    assert OpenGate().judge(None, None) == (True, "worse", -0.1, (-0.2, 0.0))
 
 
 def test_a_cut_keeps_the_labels(quick):
@@ -422,12 +420,12 @@ def test_sizes_that_do_not_divide_the_dimension_are_padded(quick):
 def test_a_tuning_with_few_queries_sees_no_others(quick, monkeypatch):
     seen = []
 
-    class Spy(experiment.UngatedTrainer):
-        def __init__(self, cache, index, documents, queries, **options):
+    class Spy(experiment.DistillTrainer):
+        def __init__(self, index, documents, queries, **options):
             seen.append((queries, options["validation_queries"]))
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(experiment, "UngatedTrainer", Spy)
+    monkeypatch.setattr(experiment, "DistillTrainer", Spy)
     monkeypatch.setattr(experiment.faiss, "deserialize_index", lambda _: None)
     for count in (0, 100, None):
         with pytest.raises(KeyboardInterrupt):

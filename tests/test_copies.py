@@ -16,6 +16,7 @@ from faiss_distill.building.factory import options_of
 from faiss_distill.index.copies import copy_of
 from faiss_distill.index.families.ivf import IVFAdapter
 from faiss_distill.index.registry import open_index
+from faiss_distill.tuning.gate import Gate
 
 STORED = ["on disk", "mapped", "shards", "replicas", "id map over shards", "shards of mapped"]
 TUNED = [
@@ -154,7 +155,7 @@ def test_a_file_of_lists_that_is_no_longer_the_one(stored, change, tmp_path):
 @pytest.fixture
 def judged(monkeypatch):
     def judged(kept):
-        monkeypatch.setattr(DistillTrainer, "_judge", lambda *_: (kept, "", 0.0, (0.0, 0.0)))
+        monkeypatch.setattr(Gate, "judge", lambda *_: (kept, "", 0.0, (0.0, 0.0)))
 
     return judged
 
@@ -226,9 +227,8 @@ def test_the_query_encoder_is_left_alone_too(built, data, judged):
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     trainer = DistillTrainer(
         built(), data.documents[:N], data.queries[:600], query_encoder=encoder, inplace=False,
-        config=DistillConfig(**QUICK),
+        config=DistillConfig(**QUICK), gate=Gate(start_counts=False),
     )  # fmt: skip
-    trainer.start_counts = False  # the weights after an epoch, whether or not they are better
     report = trainer.train()
     assert report.query_encoder is not encoder
     assert all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from conftest import METRICS, QUICK, N, core, serialized, tunable
 
-from faiss_distill import DistillTrainer, InputError, distill
+from faiss_distill import InputError, distill
 from faiss_distill.index.registry import open_index
+from faiss_distill.tuning.gate import Gate
 
 FACTORIES = tunable([
     "IVF16,Flat",
@@ -96,7 +97,7 @@ class TestRoundTrip:
         np.testing.assert_array_equal([codes[i] for i in range(N)], [expected[i] for i in range(N)])
 
     def test_only_what_may_change_changes(self, built, data, monkeypatch, factory, metric):
-        monkeypatch.setattr(DistillTrainer, "_judge", lambda *_: (True, "", 0.0, (0.0, 0.0)))
+        monkeypatch.setattr(Gate, "judge", lambda *_: (True, "", 0.0, (0.0, 0.0)))
         index = built(factory, metric)
         size, (lists, codes), before = len(serialized(index)), plain(index), core(index).nprobe
         report = distill(index, data.documents[:N], data.queries, **QUICK)

@@ -7,25 +7,20 @@ import numpy as np
 import pytest
 from conftest import METRICS, QUICK, N, core, serialized
 
-from faiss_distill import DistillConfig, DistillTrainer, InputError, distill, evaluate
+from faiss_distill import DistillConfig, InputError, distill, evaluate
 from faiss_distill.index.parts.write_back import IVFWriteBack
 from faiss_distill.index.registry import open_index
 from faiss_distill.metrics import recall
+from faiss_distill.tuning.gate import Gate
 
 FROZEN = QUICK | {"encoding": "frozen", "epochs": 2}
 
 
 @pytest.fixture
 def always_kept(monkeypatch):
-    real = DistillTrainer._judge
-    monkeypatch.setattr(DistillTrainer, "_judge", lambda *a: (True, *real(*a)[1:]))
-    init = DistillTrainer.__init__
-
-    def changing(self, *args, **kwargs):
-        init(self, *args, **kwargs)
-        self.start_counts = False
-
-    monkeypatch.setattr(DistillTrainer, "__init__", changing)
+    real = Gate.judge
+    monkeypatch.setattr(Gate, "judge", lambda *a: (True, *real(*a)[1:]))
+    monkeypatch.setattr("faiss_distill.tuning.trainer.Gate", lambda: Gate(start_counts=False))
 
 
 def lists(index):
@@ -122,7 +117,7 @@ def test_labels_outside_the_sample_do_not_count(built, data, always_kept):
 
 
 def test_not_kept_leaves_the_index_bitwise(built, data, monkeypatch):
-    monkeypatch.setattr(DistillTrainer, "_judge", lambda *_: (False, "", 0.0, (0.0, 0.0)))
+    monkeypatch.setattr(Gate, "judge", lambda *_: (False, "", 0.0, (0.0, 0.0)))
     index = built("OPQ16,IVF16,PQ16x4", "l2")
     core(index).set_direct_map_type(2)
     before = serialized(index)

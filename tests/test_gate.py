@@ -5,7 +5,7 @@ import pytest
 
 from faiss_distill import DistillConfig, InputError
 from faiss_distill.evaluation.measure import Evaluation, OperatingPoint
-from faiss_distill.tuning.gate import judge, paired_gain
+from faiss_distill.tuning.gate import Gate, paired_gain
 
 
 def evaluation(overlaps, own=4, scanned=100.0, nlist=16):
@@ -39,7 +39,7 @@ def change():
     ],
 )
 def test_kept_or_not_and_why(change, half, own, kept, reason):
-    verdict = judge(*change(half, own), DistillConfig())
+    verdict = Gate().judge(*change(half, own), DistillConfig())
     assert verdict.kept == kept
     assert reason in verdict.reason
     assert "on 200 held-out queries" in verdict.reason
@@ -48,31 +48,31 @@ def test_kept_or_not_and_why(change, half, own, kept, reason):
 
 
 def test_half_the_nprobe_may_be_given_up(change):
-    verdict = judge(*change(-0.05, 0.05), DistillConfig(judge_half_nprobe=False))
+    verdict = Gate().judge(*change(-0.05, 0.05), DistillConfig(judge_half_nprobe=False))
     assert verdict.kept
     with pytest.raises(InputError, match="judge_half_nprobe: expected True or False, got 1"):
         DistillConfig(judge_half_nprobe=1)
 
 
 def test_more_codes_scanned_come_before_a_loss_elsewhere(change):
-    verdict = judge(*change(-0.05, 0.05, scanned=102.0), DistillConfig())
+    verdict = Gate().judge(*change(-0.05, 0.05, scanned=102.0), DistillConfig())
     assert not verdict.kept
     assert "codes scanned rose too, from 100 to 102 a query; raise max_scan_increase=0.01" in verdict.reason
-    assert judge(*change(0.05, 0.05, scanned=100.9), DistillConfig()).kept
+    assert Gate().judge(*change(0.05, 0.05, scanned=100.9), DistillConfig()).kept
 
 
 def test_at_nprobe_1_there_is_no_half():
     before, after = ({1: np.linspace(0, 0.5, 50) + gain} for gain in (0, 0.1))
-    assert judge(evaluation(before, own=1), evaluation(after, own=1), DistillConfig()).kept
-    verdict = judge(evaluation(before, own=1, nlist=1), evaluation(after, own=1, nlist=1), DistillConfig())
+    assert Gate().judge(evaluation(before, own=1), evaluation(after, own=1), DistillConfig()).kept
+    verdict = Gate().judge(evaluation(before, own=1, nlist=1), evaluation(after, own=1, nlist=1), DistillConfig())
     assert verdict.reason.startswith("overlap@10 rose by")  # no lists, no nprobe
 
 
 def test_advice_is_for_what_was_done(change):
     unchanged = change(0, 0)
-    assert "more queries help" in judge(*unchanged, DistillConfig()).reason
-    assert judge(*unchanged, DistillConfig(encoding="nearest")).reason.endswith("held-out queries")
-    assert "near those of queries" in judge(*unchanged, DistillConfig(), learns_queries=True).reason
+    assert "more queries help" in Gate().judge(*unchanged, DistillConfig()).reason
+    assert Gate().judge(*unchanged, DistillConfig(encoding="nearest")).reason.endswith("held-out queries")
+    assert "near those of queries" in Gate().judge(*unchanged, DistillConfig(), learns_queries=True).reason
 
 
 @pytest.mark.parametrize("n", [15, 150])

@@ -17,6 +17,7 @@ from faiss_distill.learning.documents import Documents
 from faiss_distill.learning.objective import Objective
 from faiss_distill.learning.students import IVFPQStudent
 from faiss_distill.losses import LOSSES
+from faiss_distill.tuning.gate import Gate
 
 
 @pytest.fixture
@@ -82,13 +83,16 @@ def test_documents_that_stand_in_are_not_their_own_candidates(parts):
 )
 @pytest.mark.parametrize("objective", ["listnet", "reconstruction"])
 def test_only_what_is_to_be_learned_moves(built, data, learn, moved, objective, monkeypatch):
-    monkeypatch.setattr(DistillTrainer, "_judge", lambda *_: (True, "", 0.0, (0.0, 0.0)))
+    monkeypatch.setattr(Gate, "judge", lambda *_: (True, "", 0.0, (0.0, 0.0)))
     index = built()
     before = open_index(index).extract()
     trainer = DistillTrainer(
-        index, data.documents[:N], data.queries, config=DistillConfig(**QUICK, learn=learn, loss=objective)
+        index,
+        data.documents[:N],
+        data.queries,
+        config=DistillConfig(**QUICK, learn=learn, loss=objective),
+        gate=Gate(start_counts=False),
     )
-    trainer.start_counts = False
     assert trainer.train().best_epoch == 1
     after = open_index(index).extract()
     assert {f for f in ("centroids", "codebooks") if not np.array_equal(getattr(before, f), getattr(after, f))} == moved

@@ -12,6 +12,7 @@ from faiss_distill.cli import main
 from faiss_distill.data import provenance
 from faiss_distill.datasets import load_debian_packages
 from faiss_distill.index.registry import open_index
+from faiss_distill.tuning.gate import Gate
 
 N = 3000
 
@@ -53,7 +54,7 @@ def tuned(filled):
     def tuned(x, queries, *arguments, **options):
         index = filled(x, *arguments)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(DistillTrainer, "_judge", lambda *_: (True, "", 0.0, (0.0, 0.0)))
+            patch.setattr(Gate, "judge", lambda *_: (True, "", 0.0, (0.0, 0.0)))
             distill(index, x, queries, **QUICK | {"nprobe": None} | options)
         return index
 
@@ -220,7 +221,7 @@ class TestRightOnes:
         x = packages[1][:1000]
         index = filled(x, factory, metric)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(DistillTrainer, "_judge", lambda *_: (True, "", 0.0, (0.0, 0.0)))
+            patch.setattr(Gate, "judge", lambda *_: (True, "", 0.0, (0.0, 0.0)))
             distill(index, x, **QUICK | ({} if "IVF" in factory else {"nprobe": None}))
         assert evaluate(index, x, packages[2], progress=False)
 

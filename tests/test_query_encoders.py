@@ -16,6 +16,7 @@ from faiss_distill.data.query_encoders import encode
 from faiss_distill.index.registry import open_index
 from faiss_distill.learning.objective import StudentQueries
 from faiss_distill.learning.students import IVFPQStudent
+from faiss_distill.tuning.gate import Gate
 
 
 class Table(nn.Module):
@@ -131,7 +132,7 @@ def test_it_is_as_it_was_if_nothing_is_kept(built, data, monkeypatch, how):
             raise MemoryError("injected")
         return False, "", 0.0, (0.0, 0.0)
 
-    monkeypatch.setattr(DistillTrainer, "_judge", judge)
+    monkeypatch.setattr(Gate, "judge", judge)
     index, encoder = built(), LinearAdapter(64).eval()
     before, start = serialized(index), weights(encoder)
     options = QUICK | {"query_encoder": encoder, "query_encoder_rate": 0.01}
@@ -153,7 +154,7 @@ def test_the_weights_of_the_best_epoch_are_the_ones_returned(built, data, monkey
         return next(scores), 100.0
 
     monkeypatch.setattr("faiss_distill.learning.objective.Selection.__call__", select)
-    monkeypatch.setattr(DistillTrainer, "_judge", lambda *_: (True, "", 0.0, (0.0, 0.0)))
+    monkeypatch.setattr(Gate, "judge", lambda *_: (True, "", 0.0, (0.0, 0.0)))
     encoder = LinearAdapter(64)
     distill(built(), data.documents[:N], data.queries, query_encoder=encoder, **QUICK | {"epochs": 3})
     assert same(seen[1], encoder.state_dict())
@@ -167,13 +168,11 @@ def test_inputs_of_any_kind_go_with_their_queries(built, data):
     queries = data.queries[:1000]
     trainer = DistillTrainer(
         built(), data.documents[:N], queries, query_encoder=table, query_inputs=[int(i) for i in numbers],
-        config=DistillConfig(**QUICK, query_encoder_rate=0.01),
+        config=DistillConfig(**QUICK, query_encoder_rate=0.01), gate=Gate(start_counts=False),
     )  # fmt: skip
     for part in (trainer._train, trainer._validation):
         np.testing.assert_array_equal(encode(table, part.inputs, torch.device("cpu")).numpy(), part.vectors)
     start = table.vectors.detach().clone()
-    trainer._judge = lambda *_: (True, "", 0.0, (0.0, 0.0))
-    trainer.start_counts = False
     trainer.train()
     moved = (table.vectors != start).any(dim=1).numpy()
     trained = np.zeros(1000, dtype=bool)

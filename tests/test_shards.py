@@ -6,16 +6,17 @@ import pytest
 from conftest import METRICS, QUICK, N, core, serialized
 from faiss.contrib.ivf_tools import replace_ivf_quantizer
 
-from faiss_distill import DistillTrainer, InputError, UnsupportedIndexError, distill, evaluate
+from faiss_distill import InputError, UnsupportedIndexError, distill, evaluate
 from faiss_distill.index.parts.transaction import Transaction
 from faiss_distill.index.registry import open_index
+from faiss_distill.tuning.gate import Gate
 
 FACTORIES = ["IVF16,PQ16x4", "OPQ8,IVF16_HNSW16,PQ8x4np", "IVF16,SQ8", "PRQ2x2x4", "PCA32,IVF16,PQ16x4fsr"]
 
 
 @pytest.fixture
 def always_kept(monkeypatch):
-    monkeypatch.setattr(DistillTrainer, "_judge", lambda *_: (True, "", 0.0, (0.0, 0.0)))
+    monkeypatch.setattr(Gate, "judge", lambda *_: (True, "", 0.0, (0.0, 0.0)))
 
 
 @pytest.fixture
@@ -107,7 +108,7 @@ def test_a_failure_in_any_part_undoes_all(data, sharded, always_kept, monkeypatc
 
     monkeypatch.setattr(Transaction, "join", join)
     if step == "judge":
-        monkeypatch.setattr(DistillTrainer, "_judge", fail)
+        monkeypatch.setattr(Gate, "judge", fail)
     with pytest.raises(InjectedError):
         distill(whole, data.documents[:N], data.queries, **QUICK)
     assert [serialized(part) for part in parts] == before

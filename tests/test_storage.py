@@ -17,6 +17,7 @@ from faiss_distill.cli import main
 from faiss_distill.index.parts.transaction import Transaction
 from faiss_distill.index.parts.write_back import IVFWriteBack
 from faiss_distill.index.registry import open_index
+from faiss_distill.tuning.gate import Gate
 
 FACTORIES = ["IVF16,PQ16x4", "IDMap2,OPQ8,IVF16_HNSW16,PQ8x4np,RFlat", "IVF16,SQ8", "IVF16,PRQ2x2x4"]
 
@@ -37,7 +38,7 @@ def on_disk(built, tmp_path):
 
 @pytest.fixture
 def always_kept(monkeypatch):
-    monkeypatch.setattr(DistillTrainer, "_judge", lambda *_: (True, "", 0.0, (0.0, 0.0)))
+    monkeypatch.setattr(Gate, "judge", lambda *_: (True, "", 0.0, (0.0, 0.0)))
 
 
 def lists_of(index):
@@ -74,7 +75,7 @@ def test_lists_on_disk_go_to_a_new_file(built, data, on_disk, always_kept, tmp_p
 
 
 def test_a_result_that_is_not_kept_leaves_no_file(data, on_disk, monkeypatch, tmp_path):
-    monkeypatch.setattr(DistillTrainer, "_judge", lambda *_: (False, "", 0.0, (0.0, 0.0)))
+    monkeypatch.setattr(Gate, "judge", lambda *_: (False, "", 0.0, (0.0, 0.0)))
     index = on_disk()
     before = serialized(index)
     distill(index, data.documents[:N], data.queries, **QUICK)

@@ -17,6 +17,7 @@ from faiss_distill.learning.codes.product import QueryAwareEncoder
 from faiss_distill.learning.documents import Documents
 from faiss_distill.learning.objective import Selection
 from faiss_distill.learning.students import IVFPQStudent
+from faiss_distill.tuning.gate import Gate
 
 
 @pytest.fixture
@@ -103,7 +104,7 @@ def test_the_same_seed_gives_the_same_index(run):
 
 
 def test_nearest_encoding_is_what_faiss_itself_would_store(run, data, monkeypatch):
-    monkeypatch.setattr(DistillTrainer, "_judge", lambda *_: (True, "", 0.0, (0.0, 0.0)))
+    monkeypatch.setattr(Gate, "judge", lambda *_: (True, "", 0.0, (0.0, 0.0)))
     index, _ = run(encoding="nearest", metric="l2")
     state = open_index(index).extract()
     rebuilt = np.empty((N, index.code_size), dtype=np.uint8)
@@ -477,16 +478,18 @@ class TestNeverWorse:
         means = rng.choice(difference, (4000, len(difference))).mean(axis=1)
         np.testing.assert_allclose(report.interval, np.quantile(means, [0.025, 0.975]), atol=0.01)
 
-    @pytest.mark.parametrize("point", ["_teach", "_written", "_judge"])
+    @pytest.mark.parametrize(
+        ("owner", "point"), [(DistillTrainer, "_teach"), (DistillTrainer, "_written"), (Gate, "judge")]
+    )
     @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-    def test_a_failure_anywhere_leaves_the_index_bitwise(self, built, data, monkeypatch, point, error):
-        real = getattr(DistillTrainer, point)
+    def test_a_failure_anywhere_leaves_the_index_bitwise(self, built, data, monkeypatch, owner, point, error):
+        real = getattr(owner, point)
 
         def failing(self, *args, **kwargs):
             real(self, *args, **kwargs)
             raise error("injected")
 
-        monkeypatch.setattr(DistillTrainer, point, failing)
+        monkeypatch.setattr(owner, point, failing)
         index = built("OPQ16,IVF16,PQ16x4", "l2")
         before = serialized(index)
         with pytest.raises(error, match="injected"):

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from benchmarks.suite.cache import Arrays, Cache, digest, library_source
 from benchmarks.suite.measure import FaissSearcher, Measured, Searcher, TestQueries, measure
 from benchmarks.suite.results import Row
-from faiss_distill import DistillTrainer, Evaluation, LinearAdapter
+from faiss_distill import DistillTrainer, LinearAdapter
 from faiss_distill.config import DistillConfig, Loss
 from faiss_distill.data.vectors import Vectors
 from faiss_distill.datasets import RetrievalData, load_debian_packages
 from faiss_distill.learning.teacher import Teacher
 from faiss_distill.state import Float32, Int64
-from faiss_distill.tuning.gate import Verdict
+from faiss_distill.tuning.gate import Gate, Verdict
 
 METRICS = {"ip": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
 QUICK_DOCUMENTS, QUICK_QUERIES = 4_000, (1_500, 300, 500)
@@ -56,21 +56,15 @@ class CachedTeacher(Teacher):
         return found["ids"], found["scores"]
 
 
-class UngatedTrainer(DistillTrainer):
-    """The trainer without its gate, so that a table shows what a method does even where a user would be spared it.
+class OpenGate(Gate):
+    """Keeps everything, so that a table shows what a method does even where a user would be spared it.
 
-    Which epoch is taken is chosen on held-out queries, but not the start. What the gate would have said is in the
-    report's reason.
+    What a closed gate would have said is in the report's reason.
     """
 
-    def __init__(self, cache: Cache, *args: Any, **kwargs: Any) -> None:
-        """Arguments as for the trainer; the teacher's results go through ``cache``."""
-        super().__init__(*args, **kwargs)
-        self._teacher = CachedTeacher(**vars(self._teacher), cache=cache)
-        self.start_counts = False
-
-    def _judge(self, before: Evaluation, after: Evaluation) -> Verdict:
-        return super()._judge(before, after)._replace(kept=True)
+    def judge(self, *arguments: Any, **options: Any) -> Verdict:
+        """See :class:`Gate`."""
+        return super().judge(*arguments, **options)._replace(kept=True)
 
 
 def cut(data: RetrievalData, n_documents: int, n_queries: tuple[int, int, int]) -> RetrievalData:
@@ -233,10 +227,11 @@ class Experiment:
         def make() -> Arrays:
             index = faiss.deserialize_index(start)
             encoder = LinearAdapter(train.shape[1]) if adapter else None
-            trainer = UngatedTrainer(
-                self.cache, index, data.documents, train if len(train) else None, query_encoder=encoder,
+            trainer = DistillTrainer(
+                index, data.documents, train if len(train) else None, query_encoder=encoder,
                 relevant=labels, validation_queries=validation if len(validation) else None,
-                config=replace(config, progress=False),
+                config=replace(config, progress=False), gate=OpenGate(start_counts=False),
+                teacher=partial(CachedTeacher, cache=self.cache),
             )  # fmt: skip
             report = trainer.train()
             seconds = report.seconds["optimise"] + report.seconds["encode"]

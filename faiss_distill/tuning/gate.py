@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -28,38 +29,50 @@ class Verdict(NamedTuple):
     interval: tuple[float, float]
 
 
-def judge(before: Evaluation, after: Evaluation, config: DistillConfig, learns_queries: bool = False) -> Verdict:
-    """Compare two evaluations of the same queries, each of which weighs once.
+@dataclass(frozen=True)
+class Gate:
+    """Decides whether what was learned is kept: it must be better beyond chance, at no hidden cost.
 
-    Args:
-        before: the index as it was.
-        after: the tuned index.
-        config: for ``confidence``, ``seed``, ``max_scan_increase`` and ``judge_half_nprobe``.
-        learns_queries: whether a query encoder was trained along.
+    Attributes:
+        start_counts: whether the centroids and codebooks at the start may turn out to be those of the best epoch.
     """
-    own, new = before.own, after.own
-    gain, interval = paired_gain(before.overlap, after.overlap, config)
-    where = f"overlap@10 at nprobe {own.nprobe}" if before.nlist > 1 else "overlap@10"
-    measured = f"{told(gain, interval)} on {len(before.overlap)} held-out queries"
-    if not interval[0] > 0:
-        fell = "fell" if interval[1] < 0 else "did not rise for certain"
-        return Verdict(False, f"{where} {fell}: {measured}{_advice(config, learns_queries)}", gain, interval)
-    if new.codes_scanned > own.codes_scanned * (1 + config.max_scan_increase):
-        reason = (
-            f"{where} rose by {measured}, but codes scanned rose too, from {own.codes_scanned:.0f} to "
-            f"{new.codes_scanned:.0f} a query; raise max_scan_increase={config.max_scan_increase} to accept that"
-        )
-        return Verdict(False, reason, gain, interval)
-    half = own.nprobe // 2
-    if config.judge_half_nprobe and half:
-        loss, bounds = paired_gain(before.overlap_at(half), after.overlap_at(half), config)
-        if bounds[1] < 0:
+
+    start_counts: bool = True
+
+    def judge(
+        self, before: Evaluation, after: Evaluation, config: DistillConfig, learns_queries: bool = False
+    ) -> Verdict:
+        """Compare two evaluations of the same queries, each of which weighs once.
+
+        Args:
+            before: the index as it was.
+            after: the tuned index.
+            config: for ``confidence``, ``seed``, ``max_scan_increase`` and ``judge_half_nprobe``.
+            learns_queries: whether a query encoder was trained along.
+        """
+        own, new = before.own, after.own
+        gain, interval = paired_gain(before.overlap, after.overlap, config)
+        where = f"overlap@10 at nprobe {own.nprobe}" if before.nlist > 1 else "overlap@10"
+        measured = f"{told(gain, interval)} on {len(before.overlap)} held-out queries"
+        if not interval[0] > 0:
+            fell = "fell" if interval[1] < 0 else "did not rise for certain"
+            return Verdict(False, f"{where} {fell}: {measured}{_advice(config, learns_queries)}", gain, interval)
+        if new.codes_scanned > own.codes_scanned * (1 + config.max_scan_increase):
             reason = (
-                f"{where} rose by {measured}, but at nprobe {half} it fell: {told(loss, bounds)}; "
-                f"judge_half_nprobe=False accepts that"
+                f"{where} rose by {measured}, but codes scanned rose too, from {own.codes_scanned:.0f} to "
+                f"{new.codes_scanned:.0f} a query; raise max_scan_increase={config.max_scan_increase} to accept that"
             )
             return Verdict(False, reason, gain, interval)
-    return Verdict(True, f"{where} rose by {measured}", gain, interval)
+        half = own.nprobe // 2
+        if config.judge_half_nprobe and half:
+            loss, bounds = paired_gain(before.overlap_at(half), after.overlap_at(half), config)
+            if bounds[1] < 0:
+                reason = (
+                    f"{where} rose by {measured}, but at nprobe {half} it fell: {told(loss, bounds)}; "
+                    f"judge_half_nprobe=False accepts that"
+                )
+                return Verdict(False, reason, gain, interval)
+        return Verdict(True, f"{where} rose by {measured}", gain, interval)
 
 
 def paired_gain(before: Float32, after: Float32, config: DistillConfig) -> tuple[float, tuple[float, float]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +30,7 @@ from faiss_distill.learning.students import Student, student_of
 from faiss_distill.learning.teacher import Teacher, calibrate_temperature
 from faiss_distill.state import IndexState, Int64
 from faiss_distill.tuning import inputs
-from faiss_distill.tuning.gate import Verdict, judge
+from faiss_distill.tuning.gate import Gate
 from faiss_distill.tuning.report import DistillReport
 from faiss_distill.tuning.settle import settle
 from faiss_distill.tuning.split import Splitter
@@ -94,12 +94,12 @@ class DistillTrainer:
         invlists_file: where new inverted lists go.
         inplace: whether :meth:`train` changes the index and the encoder themselves, or copies that it makes.
         config: the options.
+        gate: what decides whether the result is kept.
+        teacher: the class of the teacher, or what makes one of the same arguments.
 
     Attributes:
         config: the options, with those settled that the index leaves no choice in.
         query_encoder: as passed; with ``inplace=False`` a copy, which training makes anew.
-        start_counts: whether the centroids and codebooks at the start may turn out best. Benchmarks set it to False to
-            see what a method does.
 
     Raises:
         UnsupportedIndexError: the index can't be tuned.
@@ -122,10 +122,12 @@ class DistillTrainer:
         invlists_file: str | Path | None = None,
         inplace: bool = True,
         config: DistillConfig | None = None,
+        gate: Gate | None = None,
+        teacher: Callable[..., Teacher] = Teacher,
     ) -> None:
         """Check everything, load the queries and split them."""
         self.config = config = as_config(config)
-        self.start_counts = True
+        self._gate = gate or Gate()
         self.seconds: dict[str, float] = {}
         rng = np.random.default_rng(config.seed)
         self._device = _device(config.device)
@@ -167,7 +169,7 @@ class DistillTrainer:
             self._check_training_queries()
             inputs.check_corpus(adapter, self._sample, self._corpus, rng)
             inputs.check_scores(adapter, self._corpus, self._train.vectors, rng, tunes=True)
-        self._teacher = Teacher(adapter.metric, adapter.normalizes, config.block_rows, config.device, config.progress)
+        self._teacher = teacher(adapter.metric, adapter.normalizes, config.block_rows, config.device, config.progress)
         self._nprobe = config.nprobe or adapter.nprobe
 
     def train(self) -> DistillReport:
@@ -225,7 +227,7 @@ class DistillTrainer:
                 torch.manual_seed(config.seed)
                 student, history, best_epoch = optimise(
                     self._sample, self.query_encoder, documents, objective, selection, len(train.top), config,
-                    self.start_counts,
+                    self._gate.start_counts,
                 )  # fmt: skip
         with self._phase("encode"):
             quantizer, sample = self._written(student, documents)
@@ -254,7 +256,9 @@ class DistillTrainer:
 
     def _report(self, learned: _Learned, after: Evaluation) -> DistillReport:
         """The outcome, if the index stays as it is; judged here."""
-        kept, reason, gain, interval = self._judge(learned.before, after)
+        kept, reason, gain, interval = self._gate.judge(
+            learned.before, after, self.config, self.query_encoder is not None
+        )
         if kept and not learned.best_epoch and self.config.encoding is not Encoding.FROZEN:
             new = "codes are" if self.config.lists is Assignment.FIXED else "lists and codes are"
             reason += f"; training did not help: only the {new} new"
@@ -380,9 +384,6 @@ class DistillTrainer:
             stored = student_of(state, student.query_encoder).to(self._device)
             codes = documents.choose(stored, Assignment.FIXED, Encoding.NEAREST)[1]
         return quantizer, replace(state, assignment=documents.assignment, codes=codes)
-
-    def _judge(self, before: Evaluation, after: Evaluation) -> Verdict:
-        return judge(before, after, self.config, learns_queries=self.query_encoder is not None)
 
 
 def _device(name: str) -> torch.device:

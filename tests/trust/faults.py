@@ -16,7 +16,7 @@ import tempfile
 import threading
 import traceback
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import faiss
@@ -26,12 +26,23 @@ import torch
 from faiss_distill import DistillConfig, DistillTrainer
 from faiss_distill.data import query_encoders
 from faiss_distill.data.query_encoders import LinearAdapter
-from faiss_distill.index.parts import interrupts, transaction
-from faiss_distill.index.registry import FAMILIES, codebooks, open_index, quantizers, write_back
+from faiss_distill.index.parts import coarse_quantizers, codebooks, interrupts, transaction, write_back
+from faiss_distill.index.registry import FAMILIES, open_index
 from faiss_distill.tuning import trainer
+from faiss_distill.tuning.gate import Gate, Verdict
 
 D, N = 16, 400
-MODULES = (interrupts, transaction, write_back, quantizers, codebooks, query_encoders, trainer, contextlib, signal)
+MODULES = (
+    interrupts,
+    transaction,
+    write_back,
+    coarse_quantizers,
+    codebooks,
+    query_encoders,
+    trainer,
+    contextlib,
+    signal,
+)
 TRACED = {module.__file__ for module in MODULES} | {__file__}
 OUTCOMES = ("before", "after", "half", "past the end")
 ROUNDS = 2
@@ -41,6 +52,16 @@ BROKEN = 100
 
 class TimeLimitError(Exception):
     """What the handler of a signal raises, as a task queue's soft time limit does."""
+
+
+@dataclass(frozen=True)
+class Decided(Gate):
+    """Decides the same whatever was found."""
+
+    kept: bool = True
+
+    def judge(self, *_: object) -> Verdict:
+        return Verdict(self.kept, "", 0.0, (0.0, 0.0))
 
 
 def small(example: str) -> str:
@@ -180,14 +201,13 @@ class Tuning:
         )  # fmt: skip
         self.trainer = DistillTrainer(
             case.index, case.x, case.queries, query_encoder=self.encoder, query_inputs=case.queries, config=config,
-            invlists_file=case.file if case.name == "lists on disk" else None,
+            invlists_file=case.file if case.name == "lists on disk" else None, gate=Decided(kept=commit),
         )  # fmt: skip
         old = {name: value.clone() for name, value in self.encoder.state_dict().items()}
         learned = self.trainer._learn()
         trained = {name: value.clone() for name, value in self.encoder.state_dict().items()}
         self.encoder.load_state_dict(old)
         self.trainer._learn = lambda: (self.encoder.load_state_dict(trained), learned)[1]
-        self.trainer._judge = lambda *_: (commit, "", 0.0, (0.0, 0.0))
 
     def run(self) -> None:
         self.trainer.train()

@@ -8,10 +8,11 @@ import pytest
 from conftest import METRICS, QUICK, core, sized
 from faiss.contrib.datasets import SyntheticDataset
 
-from faiss_distill import DistillTrainer, InputError, distill
+from faiss_distill import InputError, distill
 from faiss_distill.data.vectors import Vectors
 from faiss_distill.datasets import load_debian_packages
 from faiss_distill.index.registry import open_index
+from faiss_distill.tuning.gate import Gate
 from faiss_distill.tuning.inputs import check_corpus
 
 N = 1000
@@ -139,7 +140,7 @@ def tuned(factory, x, metric):
     if "IVF" in factory:
         core(index).nprobe = 4
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(DistillTrainer, "_judge", lambda *_: (True, "", 0.0, (0.0, 0.0)))
+        patch.setattr(Gate, "judge", lambda *_: (True, "", 0.0, (0.0, 0.0)))
         distill(index, x, **QUICK | {"nprobe": None})
     return index
 
