@@ -85,6 +85,8 @@ def test_the_benchmark_runs_on_the_sample(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
         debian, "cases", lambda nlist: [debian.Case("IVF64,PQ32x4", "l2"), debian.Case("IVF64,PQ32x4", "ip", False)]
     )
+    small = cut(debian.load_debian_packages(), 4000, (1500, 300, 500))
+    monkeypatch.setattr(debian, "load_debian_packages", lambda _: small)
     monkeypatch.setattr(sys, "argv", ["debian", "--seeds", "2", "--output", str(tmp_path / "r.json")])
     debian.main()
     out = capsys.readouterr().out

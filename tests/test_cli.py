@@ -288,6 +288,12 @@ def process(*argv, **options):
     return subprocess.run([sys.executable, "-m", "faiss_distill", *map(str, argv)], text=True, **options)
 
 
+def heard():
+    """Signals that whoever started the tests may have had ignored."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class TestProcess:
     """What a script sees of it: streams and exit status."""
 
@@ -331,9 +337,12 @@ class TestProcess:
     def test_a_signal_while_it_learns(self, files, number):
         before = sorted(p.name for p in files.iterdir())
         command = ["tune", files / "in.faiss", files / "x.npy", "--queries", files / "q.npy", "-o", files / "o.faiss",
-                   "--invlists-file", files / "l", "--epochs", "1000", "--no-progress"]  # fmt: skip
+                   "--invlists-file", files / "l", "--epochs", "1000", "--patience", "1000", "--no-progress"]  # fmt: skip
         run = subprocess.Popen(
-            [sys.executable, "-m", "faiss_distill", *map(str, command)], stderr=subprocess.PIPE, text=True
+            [sys.executable, "-m", "faiss_distill", *map(str, command)],
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=heard,
         )
         end = time.monotonic() + 120
         while len(list(files.iterdir())) == len(before) and time.monotonic() < end:
@@ -351,7 +360,7 @@ class TestProcess:
         (tmp_path / "torch.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
         environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
         command = [sys.executable, "-m", "faiss_distill", "--version"]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "preexec_fn": heard}
         with subprocess.Popen(command, env=environment, **pipes) as run:
             assert run.stdout.readline() == "importing\n"
             run.send_signal(signal.SIGINT)
@@ -371,7 +380,7 @@ class TestProcess:
         assert run.stderr.splitlines()[-1] == "faiss_distill.__main__.Interrupted: 15"
 
 
-@pytest.mark.parametrize("module", ["trainer", "factory", "inputs", "queries", "api"])
+@pytest.mark.parametrize("module", ["tuning.trainer", "building.factory", "tuning.inputs", "data.queries", "api"])
 def test_any_module_can_be_the_first(module):
     subprocess.run([sys.executable, "-c", f"import faiss_distill.{module}"], check=True)
 

@@ -63,7 +63,7 @@ except UnsupportedIndexError as error:
 def test_faiss_aborts_and_we_refuse(tmp_path, build, aborts, says):
     path = str(tmp_path / "i.faiss")
     crash = run(build + aborts, path)
-    assert crash.returncode < 0, crash.stderr
+    assert crash.returncode, crash.stderr  # an abort, or an exception if it reads another's memory
     if build is LISTS_AS_QUANTIZER:  # filled in the only way there is
         build += "index.by_residual = False\nindex.train(x)\nindex.add(x)\n"
     refusal = run(build + REFUSED, path)

@@ -3,7 +3,7 @@
 import faiss
 import numpy as np
 import pytest
-from conftest import METRICS, QUICK, N, core, serialized
+from conftest import METRICS, QUICK, N, core, hasten, serialized
 from faiss.contrib.ivf_tools import replace_ivf_quantizer
 
 from faiss_distill import InputError, UnsupportedIndexError, distill, evaluate
@@ -25,6 +25,7 @@ def sharded(data):
 
     def sharded(factory="IVF16,PQ16x4", metric="ip", kind="in turn", id_map=False, threaded=False):
         trained = faiss.index_factory(64, factory, METRICS[metric])
+        hasten(trained)
         trained.train(data.documents[:N])
         shares = {
             "in turn": [np.arange(i, N, 3) for i in range(3)],
@@ -57,14 +58,14 @@ def sharded(data):
     return sharded
 
 
-@pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("factory", FACTORIES)
+@pytest.mark.parametrize(("factory", "metric"), [*zip(FACTORIES, ["ip", "l2"] * 3, strict=False), (FACTORIES[0], "l2")])
 @pytest.mark.parametrize("kind", ["in turn", "in a row", "replicas"])
 def test_it_is_the_tuning_of_one_index(data, built, sharded, always_kept, factory, metric, kind):
     """Shards find what one index over all documents finds, before and after."""
     id_map = kind == "in turn" and "IVF" not in factory
     whole, parts = sharded(factory, metric, kind, id_map)
     single = faiss.index_factory(64, factory, METRICS[metric])
+    hasten(single)
     single.train(data.documents[:N])
     single.add(data.documents[:N])
     options = QUICK if "IVF" in factory else QUICK | {"nprobe": None}

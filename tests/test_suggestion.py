@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import METRICS
 
-from faiss_distill import InputError, build, describe, index_factory, suggest
+from faiss_distill import InputError, describe, index_factory, suggest
 from faiss_distill.building.factory import parse
 
 
@@ -70,7 +70,9 @@ def test_memory_with_lists_and_a_graph(data, monkeypatch):
 
 def check_memory(x, size):
     got = suggest(len(x), 64, size)
-    index, _ = build(parse(got.factory)[0], x)
+    index = index_factory(64, got.factory)
+    index.train(x)
+    index.add(x)
     assert describe(index).bytes_per_vector == pytest.approx(got.bytes_per_vector, rel=0.02)
     assert faiss.serialize_index(index).nbytes == pytest.approx(got.total_bytes, rel=0.03, abs=2000)
     return got.factory
