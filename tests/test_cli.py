@@ -337,7 +337,7 @@ class TestProcess:
     def test_a_signal_while_it_learns(self, files, number):
         before = sorted(p.name for p in files.iterdir())
         command = ["tune", files / "in.faiss", files / "x.npy", "--queries", files / "q.npy", "-o", files / "o.faiss",
-                   "--invlists-file", files / "l", "--epochs", "1000", "--patience", "1000", "--no-progress"]  # fmt: skip
+                   "--invlists-file", files / "l", "--epochs=1000", "--patience=1000", "--no-progress"]  # fmt: skip
         run = subprocess.Popen(
             [sys.executable, "-m", "faiss_distill", *map(str, command)],
             stderr=subprocess.PIPE,
