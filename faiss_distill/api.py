@@ -21,9 +21,8 @@ from faiss_distill.index.copies import copy_of
 from faiss_distill.index.registry import Adapter, open_to_measure
 from faiss_distill.index.search_parameters import takes_parameters
 from faiss_distill.learning.teacher import Teacher
-from faiss_distill.state import IndexState, Int64
-from faiss_distill.tuning import inputs
 from faiss_distill.tuning.report import DistillReport
+from faiss_distill.tuning.task import Task, open_queries, open_task
 from faiss_distill.tuning.trainer import DistillTrainer
 
 BLOCK_ROWS = DistillConfig.block_rows
@@ -179,13 +178,13 @@ def evaluate(
     """
     adapter = _open_apart(index, sample)
     wanted = [p for p in NPROBES if p <= adapter.nlist] if nprobe is None else _nprobes(nprobe, adapter.nlist)
-    state, rows, searched = _open(
+    task, searched = _open(
         adapter, embeddings, queries, ids, relevant, query_encoder, query_inputs, top_k, sample, progress
     )
     whole = measure(adapter, searched, adapter.nprobe, wanted)
-    if len(rows) == state.n:
+    if not task.partial:
         return whole
-    with adapter.restrict(state.take(rows)) as part:
+    with adapter.restrict(task.sample) as part:
         found = part.interruptibly(lambda: measure(adapter, searched, adapter.nprobe, wanted))
     return found.at_the_cost_of(whole)
 
@@ -245,7 +244,7 @@ def operating_points(
     """
     adapter = _open_apart(index)
     tried = settings(adapter, parameters, quality, cost, relevant is not None)
-    _, _, searched = _open(
+    _, searched = _open(
         adapter, embeddings, queries, ids, relevant, query_encoder, query_inputs, top_k, False, progress
     )
     return explore(adapter, searched, tried, quality, cost, progress)
@@ -279,27 +278,24 @@ def _open(
     top_k: int,
     sample: bool,
     progress: bool,
-) -> tuple[IndexState, Int64, QuerySet]:
-    """The state of the index, the rows of it that embeddings were passed for, and the queries with exact results."""
+) -> tuple[Task, QuerySet]:
+    """What was passed, lined up with the index, and the queries with exact results."""
     if queries is None:
         raise InputError("queries: expected those to search with, got None")
     top_k = integer("top_k", top_k, 10)
-    state = adapter.extract()
-    labels = adapter.outer_ids(state.ids)
-    corpus, rows = inputs.open_corpus(adapter, embeddings, labels, ids, partial=sample)
+    task = open_task(adapter, embeddings, ids, partial=sample)
+    corpus = task.corpus
     if top_k > corpus.n:
         raise InputError(
             f"top_k: expected at most the {corpus.n} vectors {'passed' if sample else 'stored'}, got {top_k}"
         )
-    opened = inputs.open_queries(adapter, queries, "queries", BLOCK_ROWS)
-    known = None if relevant is None else open_relevant(relevant, opened.n, labels, "relevant")
+    opened = open_queries(adapter, queries, "queries", BLOCK_ROWS)
+    known = None if relevant is None else open_relevant(relevant, opened.n, task.labels, "relevant")
     if known is not None and sample:  # the others can't be found among these
-        known = np.where(np.isin(known, labels[rows]), known, -1)
+        known = np.where(np.isin(known, task.sample_labels), known, -1)
     corpus.check_finite(BLOCK_ROWS, progress)
     vectors = opened.block(0, opened.n)
-    rng = np.random.default_rng(0)
-    inputs.check_corpus(adapter, state.take(rows), corpus, rng)
-    inputs.check_scores(adapter, corpus, vectors, rng, tunes=False)
+    task.check(vectors, np.random.default_rng(0), tunes=False)
     asked = vectors
     if query_encoder is None and query_inputs is not None:
         raise InputError("query_inputs: expected together with query_encoder=, got it without one")
@@ -311,4 +307,4 @@ def _open(
         query_encoders.check_encoder(query_encoder, entries, adapter.index.d, device)
         asked = query_encoders.encode(query_encoder, entries, device).cpu().numpy()
     top, _ = Teacher(adapter.metric, adapter.normalizes, BLOCK_ROWS, progress=progress).top_k(corpus, vectors, top_k)
-    return state, rows, QuerySet(asked, labels[rows][top], None, known)
+    return task, QuerySet(asked, task.sample_labels[top], None, known)

@@ -34,11 +34,11 @@ from faiss_distill.index.files import (
     replacing,
     write_index,
 )
+from faiss_distill.index.lists_file import new_lists_file
 from faiss_distill.index.registry import open_index
 from faiss_distill.index.scratch import sweep
 from faiss_distill.index.search_parameters import ranges
 from faiss_distill.render.plot import check_plot
-from faiss_distill.tuning.inputs import lists_file
 from faiss_distill.tuning.report import plot
 from faiss_distill.tuning.settle import settle
 
@@ -213,7 +213,7 @@ def _tune(args: argparse.Namespace) -> None:
     index = open_with_outputs(args.index, given, outputs, args.invlists_file, args.force)
     adapter = open_index(index)
     frozen = settle(config, adapter.traits, type(adapter.cores[0]).__name__).encoding is Encoding.FROZEN
-    placed = lists_file(adapter, args.invlists_file, frozen)
+    placed = new_lists_file(adapter, args.invlists_file, frozen)
     check_apart(outputs, placed)
     with new_lists(placed) as lists:
         trainer = DistillTrainer(

@@ -25,10 +25,12 @@ def parts(built, data):
     def parts(metric="ip", **options):
         config = DistillConfig(**QUICK | options)
         trainer = DistillTrainer(built(metric=metric), data.documents[:N], data.queries[:600], config=config)
-        train = trainer._teach(trainer._train, config.depth)
+        train = trainer._teach(trainer.training_queries, config.depth)
         device = torch.device("cpu")
-        documents = Documents(trainer._corpus, trainer._adapter.transforms, trainer._sample, train, 4, config, device)
-        return documents, IVFPQStudent(trainer._sample), train
+        documents = Documents(
+            trainer.task.corpus, trainer.task.adapter.transforms, trainer.task.sample, train, 4, config, device
+        )
+        return documents, IVFPQStudent(trainer.task.sample), train
 
     return parts
 
@@ -222,11 +224,17 @@ def test_lists_are_those_of_the_coarse_quantizer_s_own_metric(data, metric):
     index.train(x)
     index.add(x)
     trainer = DistillTrainer(index, x, data.queries[:600], config=DistillConfig(**QUICK))
-    train = trainer._teach(trainer._train, 40)
+    train = trainer._teach(trainer.training_queries, 40)
     documents = Documents(
-        trainer._corpus, trainer._adapter.transforms, trainer._sample, train, 4, trainer.config, torch.device("cpu")
+        trainer.task.corpus,
+        trainer.task.adapter.transforms,
+        trainer.task.sample,
+        train,
+        4,
+        trainer.config,
+        torch.device("cpu"),
     )
-    student = IVFPQStudent(trainer._sample)
+    student = IVFPQStudent(trainer.task.sample)
     lists, _ = documents.choose(student, Assignment.REFRESHED, None)
     assert (lists == documents.assignment).mean() > 0.999
     probed = probed_lists(torch.from_numpy(data.queries[:50]), student.centroids.detach(), 4, student.coarse_metric)

@@ -28,12 +28,14 @@ def parts(built, data):
         config = DistillConfig(**QUICK | options)
         chosen = data.queries[:300] if queries == "real" else None
         trainer = DistillTrainer(built(metric=metric), data.documents[:N], chosen, relevant=relevant, config=config)
-        train = trainer._teach(trainer._train, config.depth)
+        train = trainer._teach(trainer.training_queries, config.depth)
         device = torch.device("cpu")
-        documents = Documents(trainer._corpus, trainer._adapter.transforms, trainer._sample, train, 4, config, device)
+        documents = Documents(
+            trainer.task.corpus, trainer.task.adapter.transforms, trainer.task.sample, train, 4, config, device
+        )
         mine = lambda student: trainer._mine(student, documents, train)  # noqa: E731
         objective = Objective(documents, train, trainer._teacher, 0.05, config, mine)
-        return trainer, train, documents, objective, IVFPQStudent(trainer._sample)
+        return trainer, train, documents, objective, IVFPQStudent(trainer.task.sample)
 
     return parts
 
@@ -49,10 +51,10 @@ def test_every_similarity_function_can_be_chosen():
 def test_the_loss_against_a_loop(parts, data):
     """ListNet on the candidates of two queries, each on its own, in numpy and from faiss's own decoding."""
     trainer, train, _, objective, student = parts(candidates="top40")
-    index = core(trainer._adapter.index)
+    index = core(trainer.task.adapter.index)
     x = data.documents[:N]
-    decoded = trainer._sample.reconstruct(np.arange(N))
-    coarse = index.quantizer.reconstruct_n(0, index.nlist)[trainer._sample.assignment]
+    decoded = trainer.task.sample.reconstruct(np.arange(N))
+    coarse = index.quantizer.reconstruct_n(0, index.nlist)[trainer.task.sample.assignment]
     expected = 0.0
     for q in (0, 5):
         query, rows = train.queries.vectors[q], train.top[q]
@@ -168,7 +170,7 @@ def test_hard_candidates_are_what_the_index_finds_and_it_stays_as_it_was(parts, 
     trainer, train, _, objective, student = parts(
         metric, queries=None if stand_in else "real", candidates="in_batch + hard30:5"
     )
-    index = trainer._adapter.index
+    index = trainer.task.adapter.index
     before = serialized(index)
     with torch.no_grad():
         student.centroids += 0.05 * torch.randn_like(student.centroids)
@@ -178,9 +180,9 @@ def test_hard_candidates_are_what_the_index_finds_and_it_stays_as_it_was(parts, 
     assert mined.shape == (len(train.top), 30)
     # The same by hand: an index of these centroids, with what faiss itself stores in the same lists.
     by_hand = faiss.clone_index(index)
-    state = trainer._sample
-    quantizer, _ = trainer._adapter.quantizer_with(student.centroids.detach().numpy())
-    codes = student.encode(torch.from_numpy(trainer._corpus.take(np.arange(N))), torch.from_numpy(state.assignment))
+    state = trainer.task.sample
+    quantizer, _ = trainer.task.adapter.quantizer_with(student.centroids.detach().numpy())
+    codes = student.encode(torch.from_numpy(trainer.task.corpus.take(np.arange(N))), torch.from_numpy(state.assignment))
     changed = replace(state, centroids=student.centroids.detach().numpy(), codes=codes.numpy().astype(np.uint8))
     with open_index(by_hand).write(changed, quantizer) as change:
         change.commit()
@@ -289,7 +291,7 @@ def test_one_label_alone_ranks_nothing(built, data):
         built(), data.documents[:N], data.queries[:1500], relevant=labels, validation_queries=data.queries[1500:],
         config=DistillConfig(**QUICK | {"candidates": "gt"}),
     )  # fmt: skip
-    assert len(trainer._train.vectors) == 750
+    assert len(trainer.training_queries.vectors) == 750
 
 
 def test_reasons_say_what_to_do(built, data):

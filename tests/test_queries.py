@@ -32,7 +32,7 @@ def split(built, data):
         trainer = DistillTrainer(
             built(metric=metric), data.documents[:N], queries, **given, config=DistillConfig(**QUICK)
         )
-        return trainer._train, trainer._validation
+        return trainer.training_queries, trainer.validation_queries
 
     return split
 
@@ -172,7 +172,7 @@ class TestNearCopies:
             built(), data.documents[:N], data.queries[:100], validation_queries=noisy(data.documents[:1500], 1e-4, rng),
             config=DistillConfig(**QUICK | {"fill_to": 1000}),
         )  # fmt: skip
-        rows = trainer._train.rows
+        rows = trainer.training_queries.rows
         assert (rows >= 0).any()
         assert not ((rows >= 0) & (rows < 1500)).any()
 

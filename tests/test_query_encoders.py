@@ -170,13 +170,13 @@ def test_inputs_of_any_kind_go_with_their_queries(built, data):
         built(), data.documents[:N], queries, query_encoder=table, query_inputs=[int(i) for i in numbers],
         config=DistillConfig(**QUICK, query_encoder_rate=0.01), gate=Gate(start_counts=False),
     )  # fmt: skip
-    for part in (trainer._train, trainer._validation):
+    for part in (trainer.training_queries, trainer.validation_queries):
         np.testing.assert_array_equal(encode(table, part.inputs, torch.device("cpu")).numpy(), part.vectors)
     start = table.vectors.detach().clone()
     trainer.train()
     moved = (table.vectors != start).any(dim=1).numpy()
     trained = np.zeros(1000, dtype=bool)
-    trained[trainer._train.inputs.astype(int)] = True
+    trained[trainer.training_queries.inputs.astype(int)] = True
     assert not (moved & ~trained).any()
     assert moved.sum() >= 0.8 * trained.sum()  # the last batch of an epoch may be left out
 
@@ -188,8 +188,8 @@ def test_without_queries_the_encoder_makes_them(built, data):
         built(), data.documents[:N], query_encoder=linear, query_inputs=inputs, config=DistillConfig(**QUICK)
     )
     assert trainer.query_source == "queries"
-    expected = trainer._train.inputs @ linear.matrix.T
-    np.testing.assert_allclose(trainer._train.vectors, expected, atol=1e-5)
+    expected = trainer.training_queries.inputs @ linear.matrix.T
+    np.testing.assert_allclose(trainer.training_queries.vectors, expected, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -274,7 +274,7 @@ def test_a_log_is_sampled_before_it_is_encoded(built, data):
         config=config,
     )  # fmt: skip
     assert sum(seen) == 102
-    for part in (trainer._train, trainer._validation):
+    for part in (trainer.training_queries, trainer.validation_queries):
         np.testing.assert_array_equal(part.inputs, data.queries[part.relevant.ravel()])
 
 
@@ -294,7 +294,7 @@ def test_the_same_input_is_the_same_query_even_if_its_vectors_differ(built, data
     trainer = DistillTrainer(
         built(), data.documents[:N], queries, query_encoder=Words(), query_inputs=inputs, config=DistillConfig(**QUICK)
     )
-    both = [*trainer._train.inputs, *trainer._validation.inputs]
+    both = [*trainer.training_queries.inputs, *trainer.validation_queries.inputs]
     assert 290 < len(both) == len(set(both)) <= 300  # without kin of those that judge
 
 

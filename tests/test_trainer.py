@@ -244,7 +244,7 @@ class TestDocumentsAsQueries:
     def test_they_do_not_find_themselves(self, built, data):
         index = built()
         trainer = DistillTrainer(index, data.documents[:N], config=DistillConfig(**QUICK))
-        taught = trainer._teach(trainer._train, 40)
+        taught = trainer._teach(trainer.training_queries, 40)
         assert (taught.top != taught.queries.rows[:, None]).all()
         np.testing.assert_array_equal(taught.queries.vectors, data.documents[taught.queries.rows])
 
@@ -258,7 +258,7 @@ class TestFewQueries:
         trainer = DistillTrainer(
             built(), data.documents[:N], data.queries[:150], config=DistillConfig(**self.FILLED, block_rows=256)
         )
-        train, held_out = trainer._train, trainer._validation
+        train, held_out = trainer.training_queries, trainer.validation_queries
         assert held_out.rows is None  # only real queries judge
         real = train.rows < 0
         assert real.tolist() == sorted(real, reverse=True)
@@ -278,9 +278,9 @@ class TestFewQueries:
     def test_mined_candidates_leave_out_the_document_itself(self, built, data):
         options = self.FILLED | {"candidates": "in_batch + hard40:5"}
         trainer = DistillTrainer(built(), data.documents[:N], data.queries[:150], config=DistillConfig(**options))
-        queries = trainer._query_set(trainer._teach(trainer._train, 40), None)
+        queries = trainer._query_set(trainer._teach(trainer.training_queries, 40), None)
         assert (queries.exclude[:100] == -1).all()
-        np.testing.assert_array_equal(queries.exclude[100:], trainer._train.rows[100:])
+        np.testing.assert_array_equal(queries.exclude[100:], trainer.training_queries.rows[100:])
         assert trainer.train().kept in (True, False)
 
     def test_documents_that_judge_are_left_out(self, built, data):
@@ -288,7 +288,7 @@ class TestFewQueries:
             built(), data.documents[:N], data.queries[:100], validation_queries=data.documents[:1500],
             config=DistillConfig(**self.FILLED),
         )  # fmt: skip
-        rows = trainer._train.rows[trainer._train.rows >= 0]
+        rows = trainer.training_queries.rows[trainer.training_queries.rows >= 0]
         assert len(rows) > 100
         assert (rows >= 1500).all()
 
@@ -298,7 +298,7 @@ class TestFewQueries:
         labels = {"relevant": np.arange(n) % N} if "gt" in options.get("candidates", "") else {}
         config = DistillConfig(**self.FILLED | options)
         trainer = DistillTrainer(built(), data.documents[:N], data.queries[:n], **labels, config=config)
-        assert trainer._train.rows is None
+        assert trainer.training_queries.rows is None
         assert trainer.train().n_stand_ins == 0
 
 
@@ -538,11 +538,15 @@ def test_selection_is_what_a_search_of_its_documents_finds(built, data, metric):
     """The score that picks the best epoch, against faiss searching an index of just those documents."""
     index = built("IVF16,PQ16x4", metric)
     trainer = DistillTrainer(index, data.documents[:N], data.queries, config=DistillConfig(**QUICK))
-    taught = trainer._teach(trainer._validation, 40)
+    taught = trainer._teach(trainer.validation_queries, 40)
     state = open_index(index).extract()
-    documents = Documents(trainer._corpus, trainer._adapter, state, taught, 4, trainer.config, torch.device("cpu"))
+    documents = Documents(
+        trainer.task.corpus, trainer.task.adapter.transforms, state, taught, 4, trainer.config, torch.device("cpu")
+    )
     got, scanned = Selection(documents, taught, nprobe=4)(IVFPQStudent(state))
-    assert scanned == pytest.approx(measure(trainer._adapter, trainer._query_set(taught, None), 4).own.codes_scanned)
+    assert scanned == pytest.approx(
+        measure(trainer.task.adapter, trainer._query_set(taught, None), 4).own.codes_scanned
+    )
     pool = np.unique(taught.top)
     index.remove_ids(np.setdiff1d(np.arange(N), pool))
     index.nprobe = 4
@@ -564,7 +568,7 @@ class TestRepeatedQueries:
     def test_one_that_is_trained_on_never_judges(self, built, data):
         log = np.repeat(data.queries[:300], 4, axis=0)
         trainer = DistillTrainer(built(), data.documents[:N], log, config=DistillConfig(**QUICK))
-        train, held_out = trainer._train.vectors, trainer._validation.vectors
+        train, held_out = trainer.training_queries.vectors, trainer.validation_queries.vectors
         kept = len(train) + len(held_out)
         assert 290 < kept <= 300
         assert len(np.unique(np.concatenate([train, held_out]), axis=0)) == kept
@@ -574,20 +578,20 @@ class TestRepeatedQueries:
             built(), data.documents[:N], data.queries[:500], validation_queries=data.queries[400:700],
             config=DistillConfig(**QUICK),
         )  # fmt: skip
-        np.testing.assert_array_equal(trainer._validation.vectors, data.queries[500:700])
+        np.testing.assert_array_equal(trainer.validation_queries.vectors, data.queries[500:700])
 
     def test_copies_share_their_labels(self, built, data):
         log, labels = np.tile(data.queries[:300], (3, 1)), np.full((900, 2), -1)
         labels[300:600, 0], labels[600:, 0], labels[600:, 1] = np.arange(300), np.arange(300) + 1, np.arange(300)
         trainer = DistillTrainer(built(), data.documents[:N], log, relevant=labels, config=DistillConfig(**QUICK))
-        for part in (trainer._train, trainer._validation):
+        for part in (trainer.training_queries, trainer.validation_queries):
             number = [int((data.queries[:300] == q).all(axis=1).argmax()) for q in part.vectors]
             assert [set(row) for row in part.relevant.tolist()] == [{i, i + 1} for i in number]
 
     def test_labels_stay_with_their_query(self, built, data):
         log, labels = np.repeat(data.queries[:300], 2, axis=0), np.repeat(np.arange(300), 2)
         trainer = DistillTrainer(built(), data.documents[:N], log, relevant=labels, config=DistillConfig(**QUICK))
-        for part in (trainer._train, trainer._validation):
+        for part in (trainer.training_queries, trainer.validation_queries):
             np.testing.assert_array_equal(part.vectors, data.queries[part.relevant.ravel()])
 
 

@@ -94,7 +94,9 @@ class Adapter(ABC):
         """A coarse quantizer like the index's own that holds ``centroids (nlist, d)``, and what it keeps of them."""
 
     @abstractmethod
-    def _transaction(self, state: IndexState, quantizer: Any, words: Any, lists: bool) -> Transaction:
+    def _transaction(
+        self, state: IndexState, quantizer: Any, words: Any, lists: bool, file: Path | None
+    ) -> Transaction:
         """A transaction that puts a checked ``state`` into the index."""
 
     def words(self, state: IndexState) -> Any:
@@ -161,14 +163,6 @@ class Adapter(ABC):
         """The file that the inverted lists are in, if they are not in memory nor mapped to be read only."""
         return None
 
-    def put_lists_in(self, file: Path) -> None:
-        """Have the next change put new lists into ``file``, which does not exist yet, when it is committed.
-
-        Raises:
-            InputError: such an index can't have its lists in a file.
-        """
-        raise InputError(f"invlists_file: expected None for an {type(self.core).__name__}, got {str(file)!r}")
-
     def facts(self) -> dict[str, Any]:
         """What ``faiss-distill inspect`` shows of this family."""
         return {} if self.codebooks is None else self.codebooks.facts()
@@ -234,7 +228,9 @@ class Adapter(ABC):
             )
         return out
 
-    def write(self, state: IndexState, quantizer: Any, lists: bool = True, words: Any = None) -> Transaction:
+    def write(
+        self, state: IndexState, quantizer: Any, lists: bool = True, words: Any = None, file: Path | None = None
+    ) -> Transaction:
         """A transaction that puts ``state`` into the index.
 
         Args:
@@ -244,6 +240,7 @@ class Adapter(ABC):
             lists: False leaves the inverted lists alone, codes and all, and writes the parameters only; not so where
                 what is stored holds the norms of what it decodes to.
             words: from :meth:`words` of an index with the same codebooks; made of ``state`` if None.
+            file: where new lists go when the change is committed, a file that does not exist yet; None for memory.
 
         Raises:
             InputError: a shape, dtype or code of ``state`` does not fit this index.
@@ -273,7 +270,7 @@ class Adapter(ABC):
             if not np.isfinite(array).all():
                 raise InputError(f"{name}: expected finite values, got NaN or infinity")
         norms = self.codebooks is not None and self.codebooks.stores_norms
-        return self._transaction(state, quantizer, self.words(state) if words is None else words, lists or norms)
+        return self._transaction(state, quantizer, self.words(state) if words is None else words, lists or norms, file)
 
 
 class OneListAdapter(Adapter):

@@ -15,6 +15,7 @@ class Traits:
         lists: whether vectors may change lists.
         codes: which codes become others, in words; None if none do.
         takes_a_sample: whether it can be searched with some of its vectors alone, under their own ids.
+        lists_in_a_file: whether new lists may go to a file, which is then mapped.
         summary: what :attr:`changes` says, where that is not the list of these.
     """
 
@@ -23,6 +24,7 @@ class Traits:
     lists: bool = True
     codes: str | None = None
     takes_a_sample: bool = True
+    lists_in_a_file: bool = True
     summary: str | None = None
 
     @property

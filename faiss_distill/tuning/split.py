@@ -19,7 +19,7 @@ from faiss_distill.data.vectors import Vectors
 from faiss_distill.errors import InputError
 from faiss_distill.index.registry import Adapter
 from faiss_distill.state import Float32, Int64, Metric
-from faiss_distill.tuning.inputs import open_queries
+from faiss_distill.tuning.task import open_queries
 
 MIN_QUERIES = 60
 """Fewer can't be split into a training and a validation set that decide anything."""

@@ -17,23 +17,25 @@ from torch import nn
 
 from faiss_distill.config import Assignment, DistillConfig, Encoding, as_config
 from faiss_distill.data import query_encoders
+from faiss_distill.data.alignment import positions
 from faiss_distill.data.queries import Given, Queries
 from faiss_distill.errors import InputError
 from faiss_distill.evaluation.measure import NPROBES, Evaluation, QuerySet, measure, probing, search
 from faiss_distill.index.copies import copy_of
+from faiss_distill.index.lists_file import new_lists_file
 from faiss_distill.index.parts.transaction import Transaction
-from faiss_distill.index.registry import open_index
+from faiss_distill.index.registry import Adapter, open_index
 from faiss_distill.learning.documents import Documents, Taught
 from faiss_distill.learning.objective import Objective, Selection
 from faiss_distill.learning.optimise import optimise
 from faiss_distill.learning.students import Student, student_of
 from faiss_distill.learning.teacher import Teacher, calibrate_temperature
 from faiss_distill.state import IndexState, Int64
-from faiss_distill.tuning import inputs
 from faiss_distill.tuning.gate import Gate
 from faiss_distill.tuning.report import DistillReport
 from faiss_distill.tuning.settle import settle
 from faiss_distill.tuning.split import Splitter
+from faiss_distill.tuning.task import open_task
 from faiss_distill.tuning.weights import Weights
 
 logger = logging.getLogger(__name__)
@@ -99,6 +101,9 @@ class DistillTrainer:
 
     Attributes:
         config: the options, with those settled that the index leaves no choice in.
+        task: what was passed, opened and lined up with the index.
+        training_queries: those that are trained on.
+        validation_queries: others, which choose the best epoch and judge.
         query_encoder: as passed; with ``inplace=False`` a copy, which training makes anew.
 
     Raises:
@@ -132,43 +137,26 @@ class DistillTrainer:
         rng = np.random.default_rng(config.seed)
         self._device = _device(config.device)
         with self._phase("check"):
-            self._adapter = adapter = open_index(index)
+            adapter = open_index(index)
             self._index, self._inplace = index, inplace
             self.config = config = settle(config, adapter.traits, type(adapter.cores[0]).__name__)
             self._invlists_file = invlists_file
-            frozen = config.encoding is Encoding.FROZEN
-            self._lists_file = inputs.lists_file(adapter, invlists_file, frozen)
-            self._state = adapter.extract()
-            self._labels = adapter.outer_ids(self._state.ids)
-            self._corpus, rows = inputs.open_corpus(adapter, embeddings, self._labels, ids, partial=frozen)
-            # What can be taught: all stored vectors, or those whose embeddings are there.
-            self._sample = self._state if len(rows) == self._state.n else self._state.take(rows)
-            self._sample_labels = self._labels[rows]
-            deepest = max(config.depth, config.mixture.depth("hard"), config.mixture.depth("random"))
-            if deepest >= self._sample.n:
-                raise InputError(
-                    f"{'top_k' if deepest == config.top_k else 'candidates'}: expected less than the "
-                    f"{self._sample.n} vectors {'passed' if frozen else 'stored'}, got {deepest}"
-                )
-            if config.nprobe is not None and config.nprobe > adapter.nlist:
-                lists = f"nlist={adapter.nlist}" if adapter.nlist > 1 else "1, as there is one list"
-                raise InputError(f"nprobe: expected at most {lists}, got {config.nprobe}")
-            if config.nprobe is None and adapter.nprobe == 1 < adapter.nlist:
-                logger.warning("judged at nprobe 1, which a fresh index has; set the one that you search with")
+            self._lists_file = self._new_lists_file(adapter)
+            self.task = task = open_task(adapter, embeddings, ids, partial=self._frozen)
+            self._check_depths()
             self.query_source = "documents" if queries is None and query_inputs is None else "queries"
             if isinstance(query_encoder, nn.Module):
                 query_encoder = query_encoder if inplace else copy.deepcopy(query_encoder)
                 query_encoder.to(self._device)
             self.query_encoder = self._encoder = query_encoder
-            self._corpus.check_finite(config.block_rows, config.progress)
-            splitter = Splitter(adapter, self._corpus, self._labels, config, rng, query_encoder, self._device)
-            self._train, self._validation = splitter.split(
+            task.corpus.check_finite(config.block_rows, config.progress)
+            splitter = Splitter(adapter, task.corpus, task.labels, config, rng, query_encoder, self._device)
+            self.training_queries, self.validation_queries = splitter.split(
                 Given(queries, relevant, query_inputs),
                 Given(validation_queries, validation_relevant, validation_query_inputs),
             )
             self._check_training_queries()
-            inputs.check_corpus(adapter, self._sample, self._corpus, rng)
-            inputs.check_scores(adapter, self._corpus, self._train.vectors, rng, tunes=True)
+            task.check(self.training_queries.vectors, rng, tunes=True)
         self._teacher = teacher(adapter.metric, adapter.normalizes, config.block_rows, config.device, config.progress)
         self._nprobe = config.nprobe or adapter.nprobe
 
@@ -185,11 +173,10 @@ class DistillTrainer:
             InputError: the index was changed since the trainer was made.
         """
         if not self._inplace:
-            self._adapter = open_index(copy_of(self._index))
+            self.task = replace(self.task, adapter=open_index(copy_of(self._index)))
             self.query_encoder = copy.deepcopy(self._encoder)
         self._check_unchanged()
-        frozen = self.config.encoding is Encoding.FROZEN
-        self._lists_file = inputs.lists_file(self._adapter, self._invlists_file, frozen)
+        self._lists_file = self._new_lists_file(self.task.adapter)
         with Transaction([] if self.query_encoder is None else [Weights(self.query_encoder)]) as change:
             report = self._write_back(change.interruptibly(self._learn), change)
         if report.kept and self._lists_file is not None and self._lists_file.exists():
@@ -199,23 +186,24 @@ class DistillTrainer:
 
     def _learn(self) -> _Learned:
         """Everything up to the change of the index."""
-        config, adapter = self.config, self._adapter
+        config, adapter = self.config, self.task.adapter
         with self._phase("teacher"):
-            train, held_out = self._teach(self._train, config.depth), self._teach(self._validation, config.top_k)
+            train = self._teach(self.training_queries, config.depth)
+            held_out = self._teach(self.validation_queries, config.top_k)
         # No query both chooses the epoch and judges the result.
         n_selection = min(len(held_out.top) // 4, MAX_SELECTION)
         judges = held_out.take(slice(n_selection, None))
         with self._phase("evaluate"):
             # A query encoder may have learned before: what it makes of the queries counts too.
             asked = [self._query_set(judges, encoder) for encoder in dict.fromkeys((None, self.query_encoder))]
-            found = [self._measure(queries, self._sample) for queries in asked]
+            found = [self._measure(queries, self.task.sample) for queries in asked]
             before = max(found, key=lambda evaluation: evaluation.own.overlap_at_10)
         temperature = config.temperature or calibrate_temperature(
             train.scores[:1000, : config.top_k], config.perplexity
         )
         with self._phase("optimise"):
             documents = Documents(
-                self._corpus, adapter.transforms, self._sample, train, self._nprobe, config, self._device
+                self.task.corpus, adapter.transforms, self.task.sample, train, self._nprobe, config, self._device
             )
             objective = Objective(
                 documents, train, self._teacher, temperature, config, lambda s: self._mine(s, documents, train)
@@ -226,16 +214,16 @@ class DistillTrainer:
             with torch.enable_grad(), torch.random.fork_rng(devices):
                 torch.manual_seed(config.seed)
                 student, history, best_epoch = optimise(
-                    self._sample, self.query_encoder, documents, objective, selection, len(train.top), config,
+                    self.task.sample, self.query_encoder, documents, objective, selection, len(train.top), config,
                     self._gate.start_counts,
                 )  # fmt: skip
         with self._phase("encode"):
             quantizer, sample = self._written(student, documents)
         with self._phase("commit"):
             state = sample
-            if sample.n < self._state.n:
-                state = replace(self._state, centroids=sample.centroids, codebooks=sample.codebooks)
-            change = adapter.write(state, quantizer, lists=config.encoding is not Encoding.FROZEN)
+            if sample.n < self.task.state.n:
+                state = replace(self.task.state, centroids=sample.centroids, codebooks=sample.codebooks)
+            change = adapter.write(state, quantizer, lists=not self._frozen, file=self._lists_file)
         return _Learned(
             state, sample, change, self._query_set(judges, student.query_encoder), before, train, n_selection,
             temperature, tuple(history), best_epoch,
@@ -251,7 +239,7 @@ class DistillTrainer:
         if report.kept:
             change.commit()
             if self._inplace:
-                self._state, self._sample = learned.state, learned.sample
+                self.task = replace(self.task, state=learned.state)
         return report
 
     def _report(self, learned: _Learned, after: Evaluation) -> DistillReport:
@@ -266,11 +254,11 @@ class DistillTrainer:
         return DistillReport(
             kept=kept,
             reason=reason,
-            index=self._adapter.index if kept else self._index,
-            description=self._adapter.description,
-            metric=self._adapter.metric.value,
-            n=self._state.n,
-            n_embeddings=self._sample.n,
+            index=self.task.adapter.index if kept else self._index,
+            description=self.task.adapter.description,
+            metric=self.task.adapter.metric.value,
+            n=self.task.state.n,
+            n_embeddings=self.task.sample.n,
             query_source=self.query_source,
             n_train=len(train.top),
             n_stand_ins=0 if train.queries.rows is None else int((train.queries.rows >= 0).sum()),
@@ -291,16 +279,39 @@ class DistillTrainer:
     def _measure(self, queries: QuerySet, sample: IndexState) -> Evaluation:
         """What the index finds now, among those of its vectors that are in ``sample``."""
         nprobes = {*NPROBES, max(1, self._nprobe // 2)}
-        whole = measure(self._adapter, queries, self._nprobe, nprobes)
-        if sample.n == self._state.n:
+        whole = measure(self.task.adapter, queries, self._nprobe, nprobes)
+        if sample.n == self.task.state.n:
             return whole
-        with self._adapter.restrict(sample) as part:
-            among = part.interruptibly(lambda: measure(self._adapter, queries, self._nprobe, nprobes))
+        with self.task.adapter.restrict(sample) as part:
+            among = part.interruptibly(lambda: measure(self.task.adapter, queries, self._nprobe, nprobes))
         return among.at_the_cost_of(whole)
+
+    @property
+    def _frozen(self) -> bool:
+        """Whether stored codes stay."""
+        return self.config.encoding is Encoding.FROZEN
+
+    def _new_lists_file(self, adapter: Adapter) -> Path | None:
+        return new_lists_file(adapter, self._invlists_file, self._frozen)
+
+    def _check_depths(self) -> None:
+        """Refuse to look deeper than there are vectors or lists."""
+        config, adapter, n = self.config, self.task.adapter, self.task.sample.n
+        deepest = max(config.depth, config.mixture.depth("hard"), config.mixture.depth("random"))
+        if deepest >= n:
+            raise InputError(
+                f"{'top_k' if deepest == config.top_k else 'candidates'}: expected less than the "
+                f"{n} vectors {'passed' if self._frozen else 'stored'}, got {deepest}"
+            )
+        if config.nprobe is not None and config.nprobe > adapter.nlist:
+            lists = f"nlist={adapter.nlist}" if adapter.nlist > 1 else "1, as there is one list"
+            raise InputError(f"nprobe: expected at most {lists}, got {config.nprobe}")
+        if config.nprobe is None and adapter.nprobe == 1 < adapter.nlist:
+            logger.warning("judged at nprobe 1, which a fresh index has; set the one that you search with")
 
     def _check_training_queries(self) -> None:
         """Refuse candidates or a batch size that don't go with the training queries."""
-        mixture, train = self.config.mixture, self._train
+        mixture, train = self.config.mixture, self.training_queries
         if mixture.has("gt"):
             if train.relevant is None:
                 raise InputError(
@@ -308,9 +319,9 @@ class DistillTrainer:
                     f"pass relevant="
                 )
             if all(source.kind == "gt" for source in mixture.sources):
-                known = (inputs.positions(self._sample_labels, train.relevant) >= 0).sum(axis=1)
+                known = (positions(self.task.sample_labels, train.relevant) >= 0).sum(axis=1)
                 known = known >= (1 if mixture.in_batch else 2)  # one alone can't be ranked
-                self._train = train = train.take(np.flatnonzero(known))
+                self.training_queries = train = train.take(np.flatnonzero(known))
                 if not known.all():
                     logger.warning("%d training queries with too few labelled documents are left out", (~known).sum())
             if len(train.vectors) == 0:
@@ -326,8 +337,8 @@ class DistillTrainer:
 
     def _check_unchanged(self) -> None:
         """Refuse an index that is not the one that was checked: its lists would be overwritten with stale ones."""
-        now = self._adapter.extract()
-        same = [np.array_equal(getattr(now, name), value) for name, value in vars(self._state).items()]
+        now = self.task.adapter.extract()
+        same = [np.array_equal(getattr(now, name), value) for name, value in vars(self.task.state).items()]
         if not all(same):
             raise InputError("index: expected it as it was when the trainer was made, got another; make a new one")
 
@@ -340,8 +351,8 @@ class DistillTrainer:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
     def _teach(self, queries: Queries, depth: int) -> Taught:
-        top, scores = self._teacher.top_k(self._corpus, queries.vectors, depth, queries.rows)
-        relevant = None if queries.relevant is None else inputs.positions(self._sample_labels, queries.relevant)
+        top, scores = self._teacher.top_k(self.task.corpus, queries.vectors, depth, queries.rows)
+        relevant = None if queries.relevant is None else positions(self.task.sample_labels, queries.relevant)
         return Taught(queries, top, scores, relevant)
 
     def _query_set(self, taught: Taught, encoder: nn.Module | None) -> QuerySet:
@@ -355,8 +366,10 @@ class DistillTrainer:
             relevant = np.where(taught.relevant >= 0, queries.relevant, -1)
         return QuerySet(
             vectors=vectors,
-            truth=self._sample_labels[taught.top],
-            exclude=None if queries.rows is None else np.where(queries.rows < 0, -1, self._sample_labels[queries.rows]),
+            truth=self.task.sample_labels[taught.top],
+            exclude=None
+            if queries.rows is None
+            else np.where(queries.rows < 0, -1, self.task.sample_labels[queries.rows]),
             relevant=relevant,
         )
 
@@ -364,21 +377,21 @@ class DistillTrainer:
         """What the index would find for the training queries under the student's parameters."""
         quantizer, state = self._written(student, documents)
         queries = self._query_set(train, student.query_encoder)
-        depth, values = self.config.mixture.depth("hard"), probing(self._adapter, self._nprobe)
-        with self._adapter.write(state, quantizer) as change:
-            found = change.interruptibly(lambda: search(self._adapter, queries, depth, values))
-        return inputs.positions(self._sample_labels, found)
+        depth, values = self.config.mixture.depth("hard"), probing(self.task.adapter, self._nprobe)
+        with self.task.adapter.write(state, quantizer) as change:
+            found = change.interruptibly(lambda: search(self.task.adapter, queries, depth, values))
+        return positions(self.task.sample_labels, found)
 
     def _written(self, student: Student, documents: Documents) -> tuple[Any, IndexState]:
         """The student's parameters with codes of the whole corpus, and a quantizer that holds the centroids."""
-        quantizer, kept = self._adapter.quantizer_with(student.centroids.detach().cpu().numpy())  # fp16 rounds
+        quantizer, kept = self.task.adapter.quantizer_with(student.centroids.detach().cpu().numpy())  # fp16 rounds
         if student.codebooks is None:  # faiss makes the codes, if centroids change them at all
-            state = replace(self._sample, centroids=kept, assignment=documents.assignment)
-            encode = self._adapter.encoder(quantizer)
+            state = replace(self.task.sample, centroids=kept, assignment=documents.assignment)
+            encode = self.task.adapter.encoder(quantizer)
             return quantizer, state if encode is None else replace(
                 state, codes=documents.stored(encode, state.codes.shape[1])
             )
-        state = replace(self._sample, centroids=kept, codebooks=student.codebooks.detach().cpu().numpy())
+        state = replace(self.task.sample, centroids=kept, codebooks=student.codebooks.detach().cpu().numpy())
         codes = documents.codes
         if codes is None:  # the nearest ones, under what the quantizer kept
             stored = student_of(state, student.query_encoder).to(self._device)

@@ -165,8 +165,6 @@ class WriteBack:
 
     def __init__(self, case: Case, commit: bool) -> None:
         adapter = open_index(case.index)
-        if case.name == "lists on disk":
-            adapter.put_lists_in(case.file)
         rng, state = np.random.default_rng(1), adapter.extract()
         jitter = lambda x: (x + 0.1 * x.std() * rng.standard_normal(x.shape)).astype(np.float32)  # noqa: E731
         quantizer, centroids = adapter.quantizer_with(jitter(state.centroids))
@@ -179,7 +177,7 @@ class WriteBack:
             vectors = adapter.decode(state, np.arange(state.n))
             new = new if encode is None else replace(new, codes=encode(vectors, new.assignment))
         self.search, self.commit = lambda: case.index.search(case.queries, 3), commit
-        self.change = adapter.write(new, quantizer)
+        self.change = adapter.write(new, quantizer, file=case.file if case.name == "lists on disk" else None)
 
     def run(self) -> None:
         with self.change as change:

@@ -13,7 +13,7 @@ from faiss_distill.data.vectors import Vectors
 from faiss_distill.datasets import load_debian_packages
 from faiss_distill.index.registry import open_index
 from faiss_distill.tuning.gate import Gate
-from faiss_distill.tuning.inputs import check_corpus
+from faiss_distill.tuning.task import check_corpus
 
 N = 1000
 LITTLE = 0.1

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
 
-from faiss_distill.index.adapter import Adapter
 from faiss_distill.index.families.ivf import IVFAdapter
 from faiss_distill.index.parts.packing import check_blocks, unpack_blocks
 from faiss_distill.index.parts.sizes import check_size
@@ -31,14 +29,6 @@ class BlockListsAdapter(IVFAdapter):
         packer = self.core.get_CodePacker()
         check_size("vectors a block in its lists", invlists.n_per_block, packer.nvec)
         check_size("bytes a block in its lists", invlists.block_size, packer.block_size)
-
-    def put_lists_in(self, file: Path) -> None:
-        """Not possible: blocks are in memory.
-
-        Raises:
-            InputError: always.
-        """
-        Adapter.put_lists_in(self, file)
 
     def _read_list(self, number: int) -> tuple[Int64, Packed]:
         lists: Any = faiss.downcast_InvertedLists(self.core.invlists)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import faiss
@@ -31,6 +32,7 @@ class CodesAdapter(OneListAdapter):
         codes="codes",
         lists=False,
         takes_a_sample=False,
+        lists_in_a_file=False,
     )
 
     def _check(self) -> None:
@@ -78,7 +80,9 @@ class CodesAdapter(OneListAdapter):
         """None: there is no quantizer; and the centroid."""
         return None, centroids
 
-    def _transaction(self, state: IndexState, quantizer: Any, words: Any, lists: bool) -> Transaction:
+    def _transaction(
+        self, state: IndexState, quantizer: Any, words: Any, lists: bool, file: Path | None
+    ) -> Transaction:
         if lists and state.n != self.core.ntotal:  # a search would read past the codes
             raise InputError(f"codes: expected those of all {self.core.ntotal} vectors, got {state.n}")
         holder = self._hold(self.codebooks.pack(words, state.codes)) if lists else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NoReturn
 
 import faiss
@@ -17,7 +18,7 @@ from faiss_distill.state import Float32, IndexState, Int64
 class FixedAdapter(OneListAdapter):
     """One such index."""
 
-    traits = Traits(takes_a_sample=False, summary="nothing")
+    traits = Traits(takes_a_sample=False, lists_in_a_file=False, summary="nothing")
 
     def _check(self) -> None:
         """Nothing: faiss searches it."""
@@ -73,5 +74,5 @@ class FixedAdapter(OneListAdapter):
         """Not of such an index."""
         raise NotImplementedError
 
-    def _transaction(self, state: IndexState, quantizer: Any, words: Any, lists: bool) -> NoReturn:
+    def _transaction(self, state: IndexState, quantizer: Any, words: Any, lists: bool, file: Path | None) -> NoReturn:
         raise NotImplementedError

@@ -17,15 +17,13 @@ from faiss_distill.index.cost import Cost, graph_distances
 from faiss_distill.index.parts import coarse_quantizers
 from faiss_distill.index.parts.sizes import check_size
 from faiss_distill.index.parts.transaction import Transaction
-from faiss_distill.index.parts.write_back import IVFWriteBack, fill_lists, lists_of, room_for_lists
+from faiss_distill.index.parts.write_back import IVFWriteBack, fill_lists, lists_of
 from faiss_distill.index.search_parameters import of_quantizer, search_parameters
 from faiss_distill.state import Float32, IndexState, Int64, Packed
 
 
 class IVFAdapter(Adapter):
     """One index with inverted lists."""
-
-    _file: Path | None = None
 
     def _check(self) -> None:
         ivf = self.core
@@ -77,18 +75,6 @@ class IVFAdapter(Adapter):
         lists: Any = faiss.downcast_InvertedLists(self.core.invlists)
         on_disk = type(lists) is faiss.OnDiskInvertedLists and not lists.read_only
         return Path(lists.filename) if on_disk else None
-
-    def put_lists_in(self, file: Path) -> None:
-        """Have the next change put new lists into ``file``, which does not exist yet, when it is committed.
-
-        Raises:
-            InputError: there is too little room for them.
-        """
-        try:
-            room_for_lists(file, self.core)
-        except OSError as error:
-            raise InputError(f"invlists_file: {error}") from error
-        self._file = file
 
     def _read_list(self, number: int) -> tuple[Int64, Packed]:
         """Ids ``(n,)`` and bit-packed codes, uint8 ``(n, code_size)``, of one inverted list."""
@@ -172,16 +158,18 @@ class IVFAdapter(Adapter):
         quantizer = coarse_quantizers.with_centroids(self._quantizer, centroids)
         return quantizer, quantizer.reconstruct_n(0, self.nlist)
 
-    def _transaction(self, state: IndexState, quantizer: Any, words: Any, lists: bool) -> Transaction:
+    def _transaction(
+        self, state: IndexState, quantizer: Any, words: Any, lists: bool, file: Path | None
+    ) -> Transaction:
         packed = state.codes
         if self.codebooks is not None and lists:
             packed = self.codebooks.pack(words, state.codes)
         holder = self._hold(state.assignment, state.ids, packed.astype(np.uint8, copy=False)) if lists else None
-        return Transaction([IVFWriteBack(self.core, self.codebooks, words, quantizer, holder, self._file)])
+        return Transaction([IVFWriteBack(self.core, self.codebooks, words, quantizer, holder, file)])
 
     def restrict(self, state: IndexState) -> Transaction:
         """A transaction under which the index holds only these of its vectors, for as long as it is not undone."""
-        return self._transaction(state, None, None if self.codebooks is None else self.codebooks.copy(), True)
+        return self._transaction(state, None, None if self.codebooks is None else self.codebooks.copy(), True, None)
 
     @property
     def trained(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from faiss_distill.index.families.block_lists import BlockListsAdapter
@@ -10,6 +11,8 @@ from faiss_distill.index.families.ivf_encoded import IVFRaBitQAdapter
 
 class IVFRaBitQFastScanAdapter(BlockListsAdapter, IVFRaBitQAdapter):
     """One ``IndexIVFRaBitQFastScan``; the codes are the same, and the plain form reads and makes them."""
+
+    traits = replace(IVFRaBitQAdapter.traits, lists_in_a_file=False)
 
     def _plain(self) -> Any:
         return self._like(self.core.quantizer)

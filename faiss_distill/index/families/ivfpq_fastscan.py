@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import faiss
@@ -15,6 +16,8 @@ class IVFPQFastScanAdapter(BlockListsAdapter, IVFPQAdapter):
 
     faiss's search rounds its look-up tables to 8 bits, so its scores differ a little from those that training sees.
     """
+
+    traits = replace(IVFPQAdapter.traits, lists_in_a_file=False)
 
     def _check_family(self, ivf: Any) -> None:
         """Nothing more: it has no polysemous codes."""

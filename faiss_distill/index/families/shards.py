@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from faiss_distill.state import Float32, IndexState, Int64, Packed
 class JointAdapter(Adapter):
     """Several indexes of one family, trained once: what the first of them says of parameters holds for all."""
 
-    traits = Traits(summary="what changes in each, in all or none")
+    traits = Traits(lists_in_a_file=False, summary="what changes in each, in all or none")
 
     def __init__(self, wrapped: Wrapped) -> None:
         """Check the number of vectors first, which faiss does not keep up to date."""
@@ -59,7 +60,7 @@ class JointAdapter(Adapter):
             self._parts.append(part)
         self._first = first = self._parts[0]
         self.codebooks = first.codebooks
-        self.traits = replace(first.traits, summary=self.traits.summary)
+        self.traits = replace(first.traits, lists_in_a_file=False, summary=self.traits.summary)
         if len({int(core.this) for core in self.cores}) < len(self.cores):
             raise InputError(f"index: expected an {name} of different indexes, got one in several of its parts")
         steps = [array for step in first.transforms.steps for array in (step or ())]
@@ -118,12 +119,16 @@ class JointAdapter(Adapter):
         """A coarse quantizer like that of each that holds ``centroids (nlist, d)``, and what it keeps of them."""
         return self._first.quantizer_with(centroids)
 
-    def write(self, state: IndexState, quantizer: Any, lists: bool = True, words: Any = None) -> Transaction:
+    def write(
+        self, state: IndexState, quantizer: Any, lists: bool = True, words: Any = None, file: Path | None = None
+    ) -> Transaction:
         """A transaction that puts what belongs to each into each, which checks it."""
-        return self._transaction(state, quantizer, self.words(state) if words is None else words, lists)
+        return self._transaction(state, quantizer, self.words(state) if words is None else words, lists, file)
 
-    def _transaction(self, state: IndexState, quantizer: Any, words: Any, lists: bool) -> Transaction:
-        parts = [p.write(self._of_part(i, state), quantizer, lists, words) for i, p in enumerate(self._parts)]
+    def _transaction(
+        self, state: IndexState, quantizer: Any, words: Any, lists: bool, file: Path | None
+    ) -> Transaction:
+        parts = [p.write(self._of_part(i, state), quantizer, lists, words, file) for i, p in enumerate(self._parts)]
         return Transaction(change for part in parts for change in part.changes)
 
     def restrict(self, state: IndexState) -> Transaction:

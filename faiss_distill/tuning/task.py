@@ -1,20 +1,19 @@
-"""What a user passes, checked and lined up with the index, before anything is touched."""
+"""What a user passed, opened and lined up with the index, once for all that is done with it."""
 
 from __future__ import annotations
 
-import itertools
 import logging
-import os
-from pathlib import Path
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from faiss_distill.data import provenance, shift
-from faiss_distill.data.ids import NOTHING, as_ids, examples
+from faiss_distill.data.alignment import rows_of
+from faiss_distill.data.ids import as_ids
 from faiss_distill.data.vectors import Vectors, open_vectors
 from faiss_distill.errors import InputError, UnsupportedIndexError
-from faiss_distill.index.files import stored_name
 from faiss_distill.index.registry import Adapter
 from faiss_distill.state import Float32, IndexState, Int64, Metric
 
@@ -27,24 +26,74 @@ DESTRUCTIVE, SLIGHT = 0.5, 0.9
 below the first, worth no word above the second."""
 
 
-def open_corpus(
-    adapter: Adapter, embeddings: Any, labels: Int64, ids: Any, partial: bool = False
-) -> tuple[Vectors, Int64]:
-    """The embeddings in the order of ``labels``.
+@dataclass(frozen=True)
+class Task:
+    """An index and the embeddings behind it, or behind some of its vectors.
+
+    Attributes:
+        adapter: the index.
+        state: of all its vectors.
+        labels: their ids, as a search returns them, int64 ``(n,)``.
+        corpus: the embeddings.
+        rows: which of the vectors they belong to, ascending int64.
+    """
+
+    adapter: Adapter
+    state: IndexState
+    labels: Int64
+    corpus: Vectors
+    rows: Int64
+
+    @property
+    def partial(self) -> bool:
+        """Whether some vectors have no embeddings here."""
+        return len(self.rows) < self.state.n
+
+    @cached_property
+    def sample(self) -> IndexState:
+        """The state of the vectors that have embeddings here."""
+        return self.state.take(self.rows) if self.partial else self.state
+
+    @property
+    def sample_labels(self) -> Int64:
+        """Their ids, in the order of the corpus."""
+        return self.labels[self.rows]
+
+    def check(self, queries: Float32, rng: np.random.Generator, tunes: bool) -> None:
+        """Refuse embeddings that are not those behind the index, and a ranking that is not that of the embeddings.
+
+        Args:
+            queries: what is searched for, float32 ``(nq, d_in)``.
+            rng: source of randomness.
+            tunes: whether the index is to be tuned, not only measured.
+
+        Raises:
+            UnsupportedIndexError: the index takes a mean off that most of the ranking is lost by.
+            InputError: the embeddings do not go with the codes.
+        """
+        check_corpus(self.adapter, self.sample, self.corpus, rng)
+        check_scores(self.adapter, self.corpus, queries, rng, tunes)
+
+
+def open_task(adapter: Adapter, embeddings: Any, ids: Any, partial: bool) -> Task:
+    """Open the embeddings and line them up with the index, of which nothing is changed.
 
     Args:
         adapter: the index.
-        embeddings: see :func:`faiss_distill.data.formats.open_vectors`; None for those that the index holds itself.
-        labels: outer ids of the stored vectors, distinct, int64 ``(n,)``.
+        embeddings: see :func:`faiss_distill.data.vectors.open_vectors`; None for those that the index holds itself.
         ids: id of each embedding, or None if row ``i`` belongs to id ``i``.
         partial: whether ``ids`` may lack some of the stored vectors.
-
-    Returns:
-        The embeddings, and which of ``labels`` they belong to, ascending int64.
 
     Raises:
         InputError: wrong dimension, none at all, or embeddings and stored ids are not one to one.
     """
+    state = adapter.extract()
+    labels = adapter.outer_ids(state.ids)
+    return Task(adapter, state, labels, *_open_corpus(adapter, embeddings, labels, ids, partial))
+
+
+def _open_corpus(adapter: Adapter, embeddings: Any, labels: Int64, ids: Any, partial: bool) -> tuple[Vectors, Int64]:
+    """The embeddings, in the order of their ids in ``labels``, and which of ``labels`` these are, ascending."""
     kept: Int64 | None = None
     ids = None if ids is None else as_ids(ids, "ids")
     if embeddings is None:
@@ -73,99 +122,8 @@ def open_corpus(
         held = np.flatnonzero(np.isin(labels, ids))
         if len(held) == 0:
             raise InputError("ids: expected ids that the index holds, got none that it does")
-    rows = _rows_of(labels[held], corpus.n, ids)
+    rows = rows_of(labels[held], corpus.n, ids)
     return corpus if np.array_equal(rows, np.arange(corpus.n)) else corpus.select(rows), held
-
-
-def lists_file(adapter: Adapter, wanted: Any, frozen: bool = False) -> Path | None:
-    """Where new inverted lists go: the file that is wanted, one beside that of lists on disk, or None for memory.
-
-    Args:
-        adapter: the index.
-        wanted: a path, or None.
-        frozen: whether codes and lists stay as they are.
-
-    Returns:
-        An absolute path, since the index stores it and may be read from another folder.
-
-    Raises:
-        InputError: it exists, or can't be made.
-    """
-    if frozen and not (adapter.codebooks is not None and adapter.codebooks.stores_norms):
-        if wanted is None:
-            return None
-        raise InputError(
-            f"invlists_file: expected None with encoding='frozen', whose lists stay where they are, got {str(wanted)!r}"
-        )
-    if wanted is None:
-        own = adapter.lists_file
-        if own is None:
-            return None
-        names = (own.with_name(f"{own.name}.tuned{i or ''}") for i in itertools.count())
-        wanted = next(name for name in names if not os.path.lexists(name))
-    if not isinstance(wanted, str | Path):
-        raise InputError(f"invlists_file: expected a path, got {type(wanted).__name__}")
-    file = Path(stored_name("invlists_file", Path(wanted)))
-    try:
-        file.lstat()
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise InputError(
-            f"invlists_file: expected a name for a new file, got {str(file)!r}: {error.strerror}"
-        ) from error
-    else:
-        raise InputError(f"invlists_file: expected a file that does not exist yet, got {str(file)!r}")
-    if not (file.parent.is_dir() and os.access(file.parent, os.W_OK)):
-        raise InputError(f"invlists_file: expected a file in a folder that can be written to, got {str(file)!r}")
-    adapter.put_lists_in(file)
-    return file
-
-
-def positions(labels: Int64, ids: Int64) -> Int64:
-    """Where each of ``ids`` is in ``labels``, distinct in any order; -1 where it is not: int64, shaped as ``ids``."""
-    order = np.argsort(labels)
-    at = np.minimum(np.searchsorted(labels, ids, sorter=order), len(labels) - 1)
-    return np.where(labels[order[at]] == ids, order[at], -1)
-
-
-def _rows_of(labels: Int64, n_embeddings: int, ids: Int64 | None) -> Int64:
-    """Row of the embeddings for each of ``labels``."""
-    n = len(labels)
-    if ids is None:
-        if labels.min() < 0 or labels.max() >= n_embeddings:
-            raise InputError(
-                f"embeddings: expected row i to belong to id i for ids {labels.min()}..{labels.max()}, got "
-                f"{n_embeddings} rows; pass ids= with the id of each row"
-            )
-        if n_embeddings > n and labels.max() == n - 1:  # distinct, so exactly 0..n-1: nothing was ever removed
-            raise InputError(
-                f"embeddings: expected {n} rows, one for each of the ids 0..{n - 1}, got {n_embeddings}; if the last "
-                f"ones were removed from the index, pass embeddings[:{n}]"
-            )
-        return labels
-    if ids.shape != (n_embeddings,):
-        raise InputError(f"ids: expected {n_embeddings} integers, one a row, got shape {ids.shape}")
-    if (ids == NOTHING).any():
-        raise InputError(
-            "ids: expected others than -1, which faiss returns where it found nothing, got it; such a vector needs "
-            "another id"
-        )
-    order = np.argsort(ids, kind="stable")
-    ordered = ids[order]
-    doubles = ordered[1:][ordered[1:] == ordered[:-1]]
-    if len(doubles):
-        raise InputError(f"ids: expected distinct ids, got {len(doubles)} repeated ({examples(doubles)})")
-    missing = np.setdiff1d(labels, ordered)
-    if len(missing):
-        raise InputError(
-            f"ids: expected the ids of all {n} stored vectors, {len(missing)} are missing ({examples(missing)}); "
-            f"a sample will do with encoding='frozen'"
-        )
-    if n_embeddings > n:
-        extra = np.setdiff1d(ordered, labels)
-        raise InputError(f"ids: expected only ids that the index holds, got {len(extra)} others ({examples(extra)})")
-    return order[np.searchsorted(ordered, labels)]
 
 
 def check_corpus(adapter: Adapter, state: IndexState, corpus: Vectors, rng: np.random.Generator) -> None:
