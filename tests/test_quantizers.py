@@ -34,7 +34,7 @@ def test_centroids_move_and_search_gains(built, data, coarse, metric):
 def test_centroids_stay_and_codebooks_gain(built, data, coarse, metric):
     index = built(f"{coarse},PQ16x4", metric)
     quantizer = faiss.serialize_index(core(index).quantizer).tobytes()
-    assert open_index(index).changes == "PQ codebooks, codes, lists of vectors"
+    assert open_index(index).traits.changes == "PQ codebooks, codes, lists of vectors"
     report = distill(
         index, data.documents[:N], data.queries[:1000], validation_queries=data.queries[1000:],
         **QUICK | {"nprobe": 8, "fill_to": 16000},
