@@ -212,7 +212,7 @@ def _tune(args: argparse.Namespace) -> None:
     outputs = _outputs(args)
     index = open_with_outputs(args.index, given, outputs, args.invlists_file, args.force)
     adapter = open_index(index)
-    frozen = settle(config, adapter.traits, type(adapter.cores[0]).__name__).encoding is Encoding.FROZEN
+    frozen = settle(config, adapter).encoding is Encoding.FROZEN
     placed = new_lists_file(adapter, args.invlists_file, frozen)
     check_apart(outputs, placed)
     with new_lists(placed) as lists:

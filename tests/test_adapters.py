@@ -78,7 +78,7 @@ def moved(adapter, seed=0):
     rng = np.random.default_rng(seed)
     state = adapter.extract()
     jitter = lambda x: (x + 0.1 * x.std() * rng.standard_normal(x.shape)).astype(np.float32)  # noqa: E731
-    free = getattr(adapter, "_movable", True)  # some coarse quantizers are fixed
+    free = adapter.traits.fixed is None or not adapter.traits.lists  # some coarse quantizers are fixed
     quantizer, centroids = adapter.quantizer_with(jitter(state.centroids) if free else state.centroids)
     ksub = state.codebooks.shape[-2]
     codes = rng.integers(0, ksub, state.codes.shape).astype(state.codes.dtype)
@@ -520,13 +520,13 @@ class TestRefusals:
         adapter = open_index(index)
         old = adapter.extract()
         if state == "same":
-            assert settle(DistillConfig(), adapter.traits, "").learn is Learn.PQ
+            assert settle(DistillConfig(), adapter).learn is Learn.PQ
         elif state == "moved":
             with pytest.raises(InputError, match="centroids: expected those of the MultiIndexQuantizer, got others"):
                 adapter.quantizer_with(old.centroids + 1)
         else:
             with pytest.raises(InputError, match="learn: expected 'pq': the centroids of an MultiIndexQuantizer"):
-                settle(DistillConfig(learn="ivf"), adapter.traits, "")
+                settle(DistillConfig(learn="ivf"), adapter)
         assert serialized(index) == before
 
     def test_a_quantizer_with_which_faiss_aborts(self, data):

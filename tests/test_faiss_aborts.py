@@ -63,7 +63,8 @@ except UnsupportedIndexError as error:
 def test_faiss_aborts_and_we_refuse(tmp_path, build, aborts, says):
     path = str(tmp_path / "i.faiss")
     crash = run(build + aborts, path)
-    assert crash.returncode, crash.stderr  # an abort, or an exception if it reads another's memory
+    # What it reads beyond its memory may also be such that it notices.
+    assert crash.returncode < 0 or "direct map not initialized" in crash.stderr, crash.stderr
     if build is LISTS_AS_QUANTIZER:  # filled in the only way there is
         build += "index.by_residual = False\nindex.train(x)\nindex.add(x)\n"
     refusal = run(build + REFUSED, path)

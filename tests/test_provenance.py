@@ -137,6 +137,12 @@ class TestWhatIsWrong:
         unit, _, queries = packages
         assert_refused(filled(unit, metric=metric), np.float32(factor) * unit, queries, match)
 
+    def test_that_hardly_changes_codes(self, packages, filled, metric):
+        """Most codes of one byte are the same for other vectors; only the right ones get all of them again."""
+        unit, raw, queries = packages
+        index = filled(unit[:1000], "IVF16,PQ1x8np", metric)
+        assert_refused(index, raw[:1000], queries, "are not normalised")
+
     def test_another_order(self, packages, filled, metric):
         unit, _, queries = packages
         rng = np.random.default_rng(3)
@@ -223,6 +229,15 @@ class TestRightOnes:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Gate, "judge", lambda *_: (True, "", 0.0, (0.0, 0.0)))
             distill(index, x, **QUICK | ({} if "IVF" in factory else {"nprobe": None}))
+        assert evaluate(index, x, packages[2], progress=False)
+
+    def test_codes_that_tuning_gave_up_far_in_alone(self, packages, filled):
+        """Of vectors at some distances from the mean many fit other codes better, of those furthest out hardly any."""
+        x = packages[0][:1000] * np.random.default_rng(7).lognormal(0, 0.8, (1000, 1)).astype(np.float32)
+        index = filled(x, "IVF16,PQ4x4", "l2")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Gate, "judge", lambda *_: (True, "", 0.0, (0.0, 0.0)))
+            distill(index, x, **QUICK)
         assert evaluate(index, x, packages[2], progress=False)
 
     def test_stored_in_half_precision(self, packages, filled):

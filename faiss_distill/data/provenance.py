@@ -49,7 +49,7 @@ MISPLACED = 0.05
 EVERYWHERE = 0.2
 """Share of the rows with other codes than the stored ones, in each quarter of the rows by distance from their mean."""
 TUNED = (0.3, 1.2)
-"""Factors from codes to vectors that tuning may make: by inner product codes get longer than what they stand for."""
+"""Factors from codes to vectors that tuning may make: codes get longer than what they stand for."""
 AGAIN = 0.1
 """How near a reading comes, as a share of how near the vectors come as passed, if it gets the stored codes again."""
 OFFSETS = (-1, 1, -2, 2)

@@ -6,20 +6,20 @@ from dataclasses import replace
 
 from faiss_distill.config import Assignment, DistillConfig, Encoding, Learn
 from faiss_distill.errors import InputError
-from faiss_distill.index.traits import Traits
+from faiss_distill.index.registry import Adapter
 
 
-def settle(config: DistillConfig, traits: Traits, name: str) -> DistillConfig:
+def settle(config: DistillConfig, adapter: Adapter) -> DistillConfig:
     """The options for an index.
 
     Args:
         config: those asked for.
-        traits: of the index.
-        name: its class, for errors.
+        adapter: the index.
 
     Raises:
         InputError: an option asks for what the index does not have.
     """
+    traits, name = adapter.traits, type(adapter.cores[0]).__name__
     if traits.codebooks is None:
         if config.learn is Learn.PQ:
             raise InputError(f"learn: expected 'ivf': an {name} has no codebooks; got 'pq'")

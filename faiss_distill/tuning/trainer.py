@@ -139,7 +139,7 @@ class DistillTrainer:
         with self._phase("check"):
             adapter = open_index(index)
             self._index, self._inplace = index, inplace
-            self.config = config = settle(config, adapter.traits, type(adapter.cores[0]).__name__)
+            self.config = config = settle(config, adapter)
             self._invlists_file = invlists_file
             self._lists_file = self._new_lists_file(adapter)
             self.task = task = open_task(adapter, embeddings, ids, partial=self._frozen)

@@ -50,8 +50,7 @@ class IVFAdapter(Adapter):
             )
         self._quantizer = faiss.downcast_index(ivf.quantizer)
         coarse_quantizers.check_quantizer(self._quantizer, ivf.nlist, ivf.d)
-        self._movable = coarse_quantizers.movable(self._quantizer)
-        if not self._movable:
+        if not coarse_quantizers.movable(self._quantizer):
             self.traits = replace(self.traits, fixed=f"the centroids of an {type(self._quantizer).__name__} can't move")
 
     def _check_lists(self, invlists: Any) -> None:
@@ -150,7 +149,7 @@ class IVFAdapter(Adapter):
         Raises:
             InputError: they are fixed, and are to be others.
         """
-        if not self._movable:
+        if self.traits.fixed is not None:
             own = self._quantizer.reconstruct_n(0, self.nlist)
             if not np.array_equal(centroids, own):
                 raise InputError(f"centroids: expected those of the {type(self._quantizer).__name__}, got others")

@@ -27,7 +27,7 @@ class IVFEncodedAdapter(IVFAdapter):
 
     def _check(self) -> None:
         super()._check()
-        if not self._movable:
+        if self.traits.fixed is not None:
             raise UnsupportedIndexError(
                 f"index: expected a coarse quantizer whose centroids can move, got {type(self._quantizer).__name__}: "
                 f"there is nothing else to learn in an {type(self.core).__name__}; replace it with "
