@@ -24,10 +24,10 @@ ROWS = {
     "3.13": ("3.13", "constraints.txt"),
 }
 """Python and constraints of each session."""
-TESTS = [f"tests/test_{name}.py" for name in (
+TESTS = [str(file) for name in (
     "additive", "encoded", "frozen", "losses", "metrics", "quantizers", "query_encoders", "readers", "relevance",
     "report", "shards", "storage", "students", "teacher", "trainer",
-)]  # fmt: skip
+) for file in Path("tests").rglob(f"test_{name}.py")]  # fmt: skip
 """Where the package meets faiss, numpy, scipy and torch."""
 VERSIONS = f"""
 import platform

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import METRICS, QUICK, N, core, serialized
-from test_cost import ALONE, CONTAINED, LISTED
+from factories import ALONE, CONTAINED, LISTED
 
 import faiss_distill
 from faiss_distill import DistillConfig, DistillTrainer, InputError, LinearAdapter, distill, evaluate

@@ -4,9 +4,9 @@ import faiss
 import numpy as np
 import pytest
 from conftest import METRICS, QUICK, N, core, serialized, tunable
+from factories import COARSE, CONTAINERS, ENCODED, FACTORIES, FINE, REFINED
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_adapters import COARSE, CONTAINERS, ENCODED, FACTORIES, FINE, REFINED
 
 import faiss_distill
 from faiss_distill import DistillConfig, InputError, build, describe, distill, index_factory

@@ -10,7 +10,8 @@ import faiss
 import numpy as np
 import pytest
 import torch
-from conftest import FAISS, METRICS, core, serialized, tunable
+from conftest import FAISS, METRICS, core, serialized
+from factories import COARSE, CONTAINERS, ENCODED, FACTORIES, FINE, REFINED
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -26,49 +27,6 @@ from faiss_distill.learning.students import IVFPQStudent
 from faiss_distill.state import Metric
 from faiss_distill.tuning.settle import settle
 
-FACTORIES = [
-    "IVF16,PQ16x4",
-    "IVF16,PQ8x6np",
-    "IVF16,PQ8np",
-    "IVF16_HNSW16,PQ8np",
-    "IVF16(SQfp16),PQ8np",
-    "IVF16(SQ8),PQ8np",
-    "IVF16(HNSW16_SQ8),PQ8np",
-    "IVF128_NSG16,PQ16x4",
-    "IVF16(SQ4,RFlat),PQ16x4",
-    "IVF16(IVF4,PQ8x4np,RFlat),PQ16x4",
-    "IVF64(RQ2x4),PQ16x4",
-    "OPQ8,IVF16,PQ8x4np",
-    "PCA32,IVF16,PQ8np",
-    "PCAR32,L2norm,IVF16,PQ8np",
-    "RR32,IVF16,PQ8np",
-    "L2norm,OPQ8_32,IVF16,PQ8x4np",
-    "IDMap,IVF16,PQ8np",
-    "IDMap2,OPQ8,IVF16,PQ8x4np,RFlat",
-    "IVF16,PQ16x4,RFlat",
-    "Pad80,IVF16,PQ8np",
-    "IVF16,PQ16x4fs",
-    "IVF16_HNSW16,PQ16x4fsr",
-    "OPQ16,IVF16,PQ16x4fsr",
-    "IDMap2,PCA45,IVF16,PQ15x4fsr,RFlat",
-    "PQ8np",
-    "OPQ16,PQ16x4",
-    "IDMap2,PQ4x10np",
-    "PQ16x4,RFlat",
-    "PQ16x4fs",
-    "IDMap2,PCA45,PQ15x4fs,RFlat",
-    "RQ4x4",
-    "IDMap2,OPQ8,LSQ4x4,RFlat",
-    "PRQ2x2x4_Nqint8",
-    "PLSQ2x2x4",
-    "IVF16,RQ4x4_Nqint8",
-    "RQ2x8_Nfloat",
-    "IVF16,PRQ2x2x8_Ncqint8",
-    "IVF16_HNSW16,LSQ4x4",
-    "IDMap2,RR64,IVF16,PRQ2x2x4,RFlat",
-    "IVF16,PRQ2x2x6_Nfloat",
-    "IVF16,PLSQ2x2x4_Ncqint8",
-]
 STEPS = ["_write_lists", "_write_centroids", "_write_codebooks", "_refresh_tables", "_rebuild_direct_map"]
 CODES_STEPS = ["_write_codes", "_write_codebooks"]
 
@@ -643,13 +601,6 @@ except TypeError as error:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
     assert "faiss 1.14.3 can't make its lists; faiss 1.15 can" in result.stdout
-
-
-CONTAINERS = ["", "OPQ8,", "L2norm,", "PCAR32,"]
-COARSE = ["IVF8", "IVF8_HNSW8", "IVF8(SQ8)", "IVF8(SQfp16)", ""]
-ENCODED = tunable(["Flat", "SQ8", "SQ4", "RaBitQ", "RaBitQfs"])
-FINE = ["PQ8x4np", "PQ16x4fs", "PQ8x5np", "RQ2x4", "PRQ2x2x4_Nqint8", "LSQ2x4", *ENCODED]
-REFINED = ["", ",RFlat", ",Refine(SQ8)"]
 
 
 @settings(

@@ -6,20 +6,12 @@ import faiss
 import numpy as np
 import pytest
 from conftest import METRICS, QUICK, N, core
+from factories import ALONE, CONTAINED, LISTED
 
 from faiss_distill import InputError, distill, evaluate, operating_points
 from faiss_distill.index.registry import FAMILIES, open_index, open_to_measure
 from faiss_distill.index.search_parameters import searching
 
-LISTED = [
-    "IVF32,PQ16x4", "IVF32,PQ16x4fs", "IVF32,PQ16x4fsr", "IVF32,Flat", "IVF32,SQ8", "IVF32,RaBitQ", "IVF32,RaBitQfs",
-    "IVF32,RQ2x4", "IVF32,LSQ2x4", "IVF32,PRQ2x2x4", "IVF32,PLSQ2x2x4",
-]  # fmt: skip
-CONTAINED = [
-    "RR32,IVF32,PQ16x4", "PCA32,L2norm,IVF32,SQ8", "IDMap,IVF32,PQ16x4", "IDMap2,RR32,IVF32_HNSW8,PQ16x4,RFlat",
-    "IVF32,PQ16x4,Refine(SQ8)", "IVF32_HNSW8,PQ16x4", "IVF32(SQ8),PQ16x4", "IVF32(PCA32,HNSW8),PQ16x4",
-]  # fmt: skip
-ALONE = ["PQ16x4", "PQ16x4fs", "RQ2x4", "LSQ2x4", "PRQ2x2x4", "PLSQ2x2x4", "RR32,PQ16x4,RFlat"]
 GRAPHS = ["HNSW8", "HNSW16_SQ8", "IDMap,HNSW8", "PCA32,HNSW8", "HNSW8,RFlat"]
 
 

@@ -1,0 +1,67 @@
+"""Factory strings of small indexes."""
+
+from conftest import tunable
+
+FACTORIES = [
+    "IVF16,PQ16x4",
+    "IVF16,PQ8x6np",
+    "IVF16,PQ8np",
+    "IVF16_HNSW16,PQ8np",
+    "IVF16(SQfp16),PQ8np",
+    "IVF16(SQ8),PQ8np",
+    "IVF16(HNSW16_SQ8),PQ8np",
+    "IVF128_NSG16,PQ16x4",
+    "IVF16(SQ4,RFlat),PQ16x4",
+    "IVF16(IVF4,PQ8x4np,RFlat),PQ16x4",
+    "IVF64(RQ2x4),PQ16x4",
+    "OPQ8,IVF16,PQ8x4np",
+    "PCA32,IVF16,PQ8np",
+    "PCAR32,L2norm,IVF16,PQ8np",
+    "RR32,IVF16,PQ8np",
+    "L2norm,OPQ8_32,IVF16,PQ8x4np",
+    "IDMap,IVF16,PQ8np",
+    "IDMap2,OPQ8,IVF16,PQ8x4np,RFlat",
+    "IVF16,PQ16x4,RFlat",
+    "Pad80,IVF16,PQ8np",
+    "IVF16,PQ16x4fs",
+    "IVF16_HNSW16,PQ16x4fsr",
+    "OPQ16,IVF16,PQ16x4fsr",
+    "IDMap2,PCA45,IVF16,PQ15x4fsr,RFlat",
+    "PQ8np",
+    "OPQ16,PQ16x4",
+    "IDMap2,PQ4x10np",
+    "PQ16x4,RFlat",
+    "PQ16x4fs",
+    "IDMap2,PCA45,PQ15x4fs,RFlat",
+    "RQ4x4",
+    "IDMap2,OPQ8,LSQ4x4,RFlat",
+    "PRQ2x2x4_Nqint8",
+    "PLSQ2x2x4",
+    "IVF16,RQ4x4_Nqint8",
+    "RQ2x8_Nfloat",
+    "IVF16,PRQ2x2x8_Ncqint8",
+    "IVF16_HNSW16,LSQ4x4",
+    "IDMap2,RR64,IVF16,PRQ2x2x4,RFlat",
+    "IVF16,PRQ2x2x6_Nfloat",
+    "IVF16,PLSQ2x2x4_Ncqint8",
+]
+"""With codebooks."""
+LISTED = [
+    "IVF32,PQ16x4", "IVF32,PQ16x4fs", "IVF32,PQ16x4fsr", "IVF32,Flat", "IVF32,SQ8", "IVF32,RaBitQ", "IVF32,RaBitQfs",
+    "IVF32,RQ2x4", "IVF32,LSQ2x4", "IVF32,PRQ2x2x4", "IVF32,PLSQ2x2x4",
+]  # fmt: skip
+"""With inverted lists."""
+CONTAINED = [
+    "RR32,IVF32,PQ16x4", "PCA32,L2norm,IVF32,SQ8", "IDMap,IVF32,PQ16x4", "IDMap2,RR32,IVF32_HNSW8,PQ16x4,RFlat",
+    "IVF32,PQ16x4,Refine(SQ8)", "IVF32_HNSW8,PQ16x4", "IVF32(SQ8),PQ16x4", "IVF32(PCA32,HNSW8),PQ16x4",
+]  # fmt: skip
+"""Inside of containers, and with other coarse quantizers."""
+ALONE = ["PQ16x4", "PQ16x4fs", "RQ2x4", "LSQ2x4", "PRQ2x2x4", "PLSQ2x2x4", "RR32,PQ16x4,RFlat"]
+"""Without lists."""
+
+# Parts of random ones.
+CONTAINERS = ["", "OPQ8,", "L2norm,", "PCAR32,"]
+COARSE = ["IVF8", "IVF8_HNSW8", "IVF8(SQ8)", "IVF8(SQfp16)", ""]
+ENCODED = tunable(["Flat", "SQ8", "SQ4", "RaBitQ", "RaBitQfs"])
+FINE = ["PQ8x4np", "PQ16x4fs", "PQ8x5np", "RQ2x4", "PRQ2x2x4_Nqint8", "LSQ2x4", *ENCODED]
+REFINED = ["", ",RFlat", ",Refine(SQ8)"]
