@@ -18,10 +18,6 @@ class Candidates:
         top: the teacher's Top-K of each query, int64 ``(nq, K)``, K at least the depth of the ``top`` sources.
         relevant: rows of the documents labelled relevant, -1 as padding, int64 ``(nq, r)``, or None.
         n: documents in the corpus.
-
-    Attributes:
-        hard: what the current index finds for each query, -1 as padding, int64 ``(nq, K)``; to be set before a mixture
-            with a ``hard`` source is drawn from.
     """
 
     def __init__(self, mixture: Mixture, top: Int64, relevant: Int64 | None, n: int) -> None:
@@ -29,24 +25,29 @@ class Candidates:
         self._mixture, self._n = mixture, n
         self._top = torch.from_numpy(top)
         self._relevant = None if relevant is None else torch.from_numpy(relevant)
-        self.hard: Tensor | None = None
 
-    def __call__(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        """Draw for the queries ``batch``, int64 ``(nq,)``.
+    def __call__(self, batch: Tensor, hard: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """Draw for some of the queries.
+
+        Args:
+            batch: which, int64 ``(nq,)``.
+            hard: what the current index finds for each of all queries, best first, -1 as padding, int64; needed by a
+                mixture with a ``hard`` source.
+            generator: of random numbers.
 
         Returns:
             The distinct documents drawn, ascending, int64 ``(k,)``, and which of them each query is scored on, bool
             ``(nq, k)``, or None for all.
         """
-        own = torch.cat([self._draw(source, batch, generator) for source in self._mixture.sources], dim=1)
+        own = torch.cat([self._draw(source, batch, hard, generator) for source in self._mixture.sources], dim=1)
         candidates = torch.unique(own[own >= 0])
         return candidates, None if self._mixture.in_batch else members(candidates, own)
 
-    def _draw(self, source: Source, batch: Tensor, generator: torch.Generator) -> Tensor:
+    def _draw(self, source: Source, batch: Tensor, hard: Tensor | None, generator: torch.Generator) -> Tensor:
         """Documents of each query from one source, -1 as padding: int64 ``(nq, s)``."""
         if source.kind == "random":
             return torch.randint(self._n, (len(batch), source.depth), generator=generator)
-        lists = {"gt": self._relevant, "top": self._top, "hard": self.hard}[source.kind]
+        lists = {"gt": self._relevant, "top": self._top, "hard": hard}[source.kind]
         if lists is None:
             raise ValueError(f"the mixture draws on {source.kind!r}, which is not there")
         pool = lists[batch] if source.kind == "gt" else lists[batch, : source.depth]

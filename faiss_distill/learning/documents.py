@@ -1,9 +1,9 @@
-"""The corpus as a student sees it: the list and the code of every document, renewed as the parameters move."""
+"""The corpus as a student sees it, and the list and the code that are best for each document under one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from faiss_distill.learning.candidates import LocalQueries
 from faiss_distill.learning.codes.additive import AdditiveEncoder
 from faiss_distill.learning.codes.product import QueryAwareEncoder, closeness
 from faiss_distill.learning.lists import best_lists, probing
+from faiss_distill.learning.placement import CodedPlacement, Placement
 from faiss_distill.learning.students import Student, similarity
 from faiss_distill.progress import progress_bar
 from faiss_distill.state import Codes, Float32, IndexState, Int64, Metric, Packed, Transforms
@@ -83,7 +84,7 @@ class StudentQueries:
 
 
 class Documents:
-    """The corpus, the list of every document and, unless it follows the codebooks at every step, its code.
+    """The corpus behind the index's transforms, and where in the index its documents are best put.
 
     Args:
         corpus: the embeddings.
@@ -95,8 +96,7 @@ class Documents:
         device: where tensors go.
 
     Attributes:
-        assignment: list of each document, int64 ``(n,)``.
-        codes: code of each document ``(n, M)``; None while it is the nearest one under the student.
+        start: lists as they are, with the stored codes if these are frozen.
     """
 
     def __init__(
@@ -109,123 +109,100 @@ class Documents:
         config: DistillConfig,
         device: torch.device,
     ) -> None:
-        """Start from the lists as they are, and from the stored codes if they are frozen."""
+        """Find out which queries each document matters to."""
         self.corpus, self.transforms, self.device = corpus, transforms, device
-        self.assignment = state.assignment
-        self.codes: Codes | None = state.codes if config.encoding is Encoding.FROZEN else None
+        frozen = config.encoding is Encoding.FROZEN
+        self.start = CodedPlacement(state.assignment, state.codes) if frozen else Placement(state.assignment)
         self._config, self._nprobe, self._dtype = config, nprobe, state.codes.dtype
         self._n_codes = state.codes.shape[1]
         self._queries = StudentQueries(taught.queries, transforms, device)
         top, scores = taught.top[:, : config.top_k], taught.scores[:, : config.top_k]
         self._local = LocalQueries(top, scores, config.local_queries)
-        self._scanned_at_first: float | None = None
 
-    def take(self, rows: Int64) -> tuple[Tensor, Tensor, Tensor]:
-        """Embeddings ``(k, d_in)``, the same behind the transforms ``(k, d)``, and lists ``(k,)``, on the device."""
+    def take(self, rows: Int64) -> tuple[Tensor, Tensor]:
+        """Embeddings ``(k, d_in)``, and the same behind the transforms ``(k, d)``, on the device."""
         exact = self.corpus.take(rows)
         vectors = torch.from_numpy(self.transforms(exact))
-        return torch.from_numpy(exact).to(self.device), vectors.to(self.device), self.lists(rows)
-
-    def lists(self, rows: Int64) -> Tensor:
-        """Lists of the documents, int64 ``(k,)``, on the device."""
-        return torch.from_numpy(self.assignment[rows]).to(self.device)
-
-    def codes_of(self, student: Student, rows: Int64, vectors: Tensor, lists: Tensor) -> Tensor:
-        """Their codes, or without any the nearest ones under the student: int64 ``(k, M)``."""
-        if self.codes is None:
-            return student.encode(vectors, lists)
-        return torch.from_numpy(self.codes[rows].astype(np.int64)).to(self.device)
-
-    def renew(self, student: Student) -> None:
-        """Move documents to the lists, and give them the codes, that are best for them under a student."""
-        assignment, encoding = self._config.lists, self._config.encoding
-        aware = encoding is Encoding.QUERY_AWARE
-        if aware or assignment is not Assignment.FIXED:
-            self.assignment, codes = self.choose(student, assignment, encoding if aware else None)
-            self.codes = codes if aware else self.codes
+        return torch.from_numpy(exact).to(self.device), vectors.to(self.device)
 
     @torch.no_grad()
-    def choose(self, student: Student, assignment: Assignment, encoding: Encoding | None) -> tuple[Int64, Codes]:
-        """Lists ``(n,)`` and codes ``(n, M)`` of the whole corpus under a student, streamed in blocks.
+    def renew(self, student: Student, placement: Placement, budget: float) -> Placement:
+        """The lists and codes that are best under a student, streamed in blocks; only those that are to change.
 
         Args:
             student: the parameters.
-            assignment: how lists are chosen.
-            encoding: how codes are chosen; with None they are left undefined. The search for query-aware codes begins
-                at the current ones, if there are any.
+            placement: the one before; the search for query-aware codes begins at its codes, if it has any.
+            budget: what :meth:`scanned` may be, if lists are query-aware.
         """
-        queries = None
-        if Assignment.QUERY_AWARE is assignment or Encoding.QUERY_AWARE is encoding:
-            queries = self._queries.all(student)
-        lists = self.assignment
-        if assignment is Assignment.REFRESHED:
+        lists, queries = placement.lists, self._queries.all(student)
+        if self._config.lists is Assignment.REFRESHED:
             lists = self._lists(student, None, None)
-        elif assignment is Assignment.QUERY_AWARE:
-            assert queries is not None
-            lists = self._affordable_lists(student, queries)
-        if encoding is None or student.codebooks is None:
-            return lists, np.empty((self.corpus.n, 0), self._dtype)
-        codes = np.empty((self.corpus.n, self._n_codes), self._dtype)
-        encoder = None
-        if encoding is Encoding.QUERY_AWARE:
-            assert queries is not None
-            kind = QueryAwareEncoder if student.codebooks.ndim == 3 else AdditiveEncoder
-            offset = self._offset(student, queries)
-            encoder = kind(queries, student.codebooks.detach(), student.metric, self._config, offset)
-        with progress_bar(self.corpus.n, "encode", "docs", self._config.progress) as bar:
-            for part, vectors in self._blocks(student):
-                opened = torch.from_numpy(lists[part]).to(self.device)
-                if encoder is None:
-                    chosen = student.encode(vectors, opened)
-                else:
-                    start = None
-                    if self.codes is not None:
-                        start = torch.from_numpy(self.codes[part].astype(np.int64)).to(self.device)
-                    residuals = student.residuals(vectors, opened)
-                    chosen = encoder(vectors, residuals, self._local_queries(part), start)
-                codes[part] = chosen.cpu().numpy()
-                bar.update(len(vectors))
-        return lists, codes
+        elif self._config.lists is Assignment.QUERY_AWARE:
+            lists = self._affordable_lists(student, queries, lists, budget)
+        if self._config.encoding is not Encoding.QUERY_AWARE:
+            return replace(placement, lists=lists)
+        assert student.codebooks is not None
+        kind = QueryAwareEncoder if student.codebooks.ndim == 3 else AdditiveEncoder
+        offset = self._offset(student, queries, placement)
+        encoder = kind(queries, student.codebooks.detach(), student.metric, self._config, offset)
 
-    def stored(self, encode: Callable[[Float32, Int64], Packed], code_size: int) -> Packed:
-        """What an encoder of the index's own makes of the whole corpus in its lists: uint8 ``(n, code_size)``."""
+        def encode(part: slice, vectors: Tensor, opened: Tensor) -> Tensor:
+            begin = placement.codes_of(student, part, vectors) if isinstance(placement, CodedPlacement) else None
+            return encoder(vectors, student.residuals(vectors, opened), self._local_queries(part), begin)
+
+        return CodedPlacement(lists, self._codes(student, lists, encode))
+
+    def nearest_codes(self, student: Student, lists: Int64) -> Codes:
+        """The codes that a student's nearest codewords make of the whole corpus in ``lists (n,)``: ``(n, M)``."""
+        return self._codes(student, lists, lambda _, vectors, opened: student.encode(vectors, opened))
+
+    def stored(self, encode: Callable[[Float32, Int64], Packed], lists: Int64, code_size: int) -> Packed:
+        """What an encoder of the index's own makes of the whole corpus in ``lists``: uint8 ``(n, code_size)``."""
         codes = np.empty((self.corpus.n, code_size), dtype=np.uint8)
         for start, block in self.corpus.blocks(self._config.block_rows):
             part = slice(start, start + len(block))
-            vectors, lists = self.transforms(block), self.assignment[part]
-            codes[part] = encode(np.ascontiguousarray(vectors), np.ascontiguousarray(lists))
+            codes[part] = encode(np.ascontiguousarray(self.transforms(block)), np.ascontiguousarray(lists[part]))
         return codes
 
-    def _offset(self, student: Student, queries: Tensor) -> float:
+    def scanned(self, student: Student, lists: Int64) -> float:
+        """Codes that a training query scans, on average, with documents in ``lists (n,)``."""
+        shares, _ = probing(self._queries.all(student), student.centroids, self._nprobe, student.coarse_metric)
+        return _scanned(shares, lists)
+
+    def _codes(self, student: Student, lists: Int64, encode: Callable[[slice, Tensor, Tensor], Tensor]) -> Codes:
+        """Those of the whole corpus, a block at a time of its rows, vectors and lists."""
+        codes = np.empty((self.corpus.n, self._n_codes), self._dtype)
+        with progress_bar(self.corpus.n, "encode", "docs", self._config.progress) as bar:
+            for part, vectors in self._blocks(student):
+                opened = torch.from_numpy(lists[part]).to(self.device)
+                codes[part] = encode(part, vectors, opened).cpu().numpy()
+                bar.update(len(vectors))
+        return codes
+
+    def _offset(self, student: Student, queries: Tensor, placement: Placement) -> float:
         """What a query's competitors are wrong by: approximate minus exact score, mean over a sample of both."""
         rng = np.random.default_rng(self._config.seed)
         rows = np.sort(rng.permutation(self.corpus.n)[: min(SAMPLED_DOCUMENTS, self._config.block_rows)])
         asked = queries[torch.from_numpy(rng.permutation(len(queries))[:SAMPLED_QUERIES]).to(self.device)]
-        _, vectors, lists = self.take(rows)
+        _, vectors = self.take(rows)
         exact = similarity(asked, vectors, student.metric)
-        wrong = student.full_scores(asked, lists, self.codes_of(student, rows, vectors, lists)) - exact
+        codes = placement.codes_of(student, rows, vectors)
+        wrong = student.full_scores(asked, placement.lists_of(rows, self.device), codes) - exact
         competitors = exact.topk(max(1, round(COMPETITORS * len(rows))), dim=1).indices
         return float(wrong.gather(1, competitors).mean())
 
-    @torch.no_grad()
-    def _affordable_lists(self, student: Student, queries: Tensor) -> Int64:
-        """Query-aware lists at the least price, by doubling, at which training queries scan no more than at first."""
+    def _affordable_lists(self, student: Student, queries: Tensor, lists: Int64, budget: float) -> Int64:
+        """Query-aware lists at the least price, by doubling, at which training queries scan no more than ``budget``."""
         shares, spread = probing(queries, student.centroids, self._nprobe, student.coarse_metric)
-
-        def scanned(lists: Int64) -> float:
-            return float(shares.cpu().double().numpy()[lists].sum())
-
-        if self._scanned_at_first is None:
-            self._scanned_at_first = scanned(self.assignment)
         for doublings in range(MAX_DOUBLINGS):
-            lists = self._lists(student, queries, shares * spread * 2**doublings)
-            if scanned(lists) <= self._scanned_at_first:
-                return lists
-        return self.assignment
+            chosen = self._lists(student, queries, shares * spread * 2**doublings)
+            if _scanned(shares, chosen) <= budget:
+                return chosen
+        return lists
 
     def _lists(self, student: Student, queries: Tensor | None, price: Tensor | None) -> Int64:
         """The best list of each document, or of the point between it and its queries, at a price."""
-        lists = np.empty_like(self.assignment)
+        lists = np.empty(self.corpus.n, np.int64)
         for part, vectors in self._blocks(student):
             aim = vectors
             if queries is not None:
@@ -242,6 +219,11 @@ class Documents:
 
     def _local_queries(self, part: slice) -> Tensor:
         return torch.from_numpy(self._local.of(part.start, part.stop)).to(self.device)
+
+
+def _scanned(shares: Tensor, lists: Int64) -> float:
+    """What documents in ``lists (n,)`` cost a query, if each list ``(nlist,)`` is probed by this share of them."""
+    return float(shares.cpu().double().numpy()[lists].sum())
 
 
 def between(vectors: Tensor, queries: Tensor, local: Tensor, metric: Metric) -> Tensor:

@@ -13,6 +13,7 @@ from faiss_distill.config import DistillConfig, Learn, Loss
 from faiss_distill.learning.candidates import Candidates, members
 from faiss_distill.learning.documents import Documents, StudentQueries, Taught
 from faiss_distill.learning.lists import probed_lists
+from faiss_distill.learning.placement import Placement
 from faiss_distill.learning.students import Student
 from faiss_distill.learning.teacher import Teacher
 from faiss_distill.losses import LOSSES, PAIRWISE, contrastive, reconstruction
@@ -43,7 +44,7 @@ class Selection:
         """Gather the documents."""
         device, own = documents.device, taught.queries.rows
         self._documents, self._pool = documents, np.unique(taught.top)
-        _, self._vectors, _ = documents.take(self._pool)
+        _, self._vectors = documents.take(self._pool)
         self._queries = StudentQueries(taught.queries, documents.transforms, device)
         self._truth = torch.from_numpy(np.searchsorted(self._pool, taught.top[:, :10])).to(device)
         self._own = None if own is None else torch.from_numpy(self._pool == own[:, None]).to(device)
@@ -51,10 +52,10 @@ class Selection:
         self.spread = spread(self._vectors)
 
     @torch.no_grad()
-    def __call__(self, student: Student) -> tuple[float, float]:
+    def __call__(self, student: Student, placement: Placement) -> tuple[float, float]:
         """Mean overlap@10, between 0 and 1, and codes that a query scans of the whole corpus."""
-        queries, lists = self._queries.all(student), self._documents.lists(self._pool)
-        codes = self._documents.codes_of(student, self._pool, self._vectors, lists)
+        queries, lists = self._queries.all(student), placement.lists_of(self._pool, self._vectors.device)
+        codes = placement.codes_of(student, self._pool, self._vectors)
         scores = student.full_scores(queries, lists, codes)
         opened = probed_lists(queries, student.centroids, self._nprobe, student.coarse_metric)
         probed = opened[:, lists]
@@ -62,7 +63,7 @@ class Selection:
         best = scores.masked_fill(hidden, -torch.inf).topk(10, dim=1)
         found = best.indices.masked_fill(best.values.isneginf(), -1)
         overlap = (found[:, :, None] == self._truth[:, None, :]).any(dim=2).float().mean()
-        lengths = torch.from_numpy(np.bincount(self._documents.assignment, minlength=opened.shape[1]))
+        lengths = torch.from_numpy(np.bincount(placement.lists, minlength=opened.shape[1]))
         return float(overlap), float((opened.cpu() * lengths).sum(dim=1).float().mean())
 
 
@@ -75,8 +76,8 @@ class Objective:
         teacher: their reference.
         temperature: divides all scores.
         config: ``loss``, ``candidates``, ``learn`` and ``balance``.
-        mine: what the index finds for the training queries under a student's parameters, corpus rows, best first, -1
-            as padding, int64 ``(nq, K)``; called for mixtures with hard candidates only.
+        search: what the index finds for the training queries under a student's parameters and a placement, corpus
+            rows, best first, -1 as padding, int64 ``(nq, K)``; called for mixtures with hard candidates only.
     """
 
     def __init__(
@@ -86,12 +87,12 @@ class Objective:
         teacher: Teacher,
         temperature: float,
         config: DistillConfig,
-        mine: Callable[[Student], Int64],
+        search: Callable[[Student, Placement], Int64],
     ) -> None:
         """Make tensors of the queries."""
         own = taught.queries.rows
         self._documents, self._teacher, self._temperature, self._config = documents, teacher, temperature, config
-        self._mixture, self._mine = config.mixture, mine
+        self._mixture, self._search = config.mixture, search
         self._candidates = Candidates(self._mixture, taught.top, taught.relevant, documents.corpus.n)
         labelled = self._mixture.has("gt") and taught.relevant is not None
         self._relevant = torch.from_numpy(taught.relevant) if labelled else None
@@ -99,22 +100,24 @@ class Objective:
         self._queries = StudentQueries(taught.queries, documents.transforms, documents.device)
         self._own = None if own is None else torch.from_numpy(own)
 
-    def refresh(self, student: Student) -> None:
-        """Before an epoch: mine hard candidates, if the mixture has them."""
-        if self._mixture.has("hard"):
-            self._candidates.hard = torch.from_numpy(self._mine(student))
+    def mine(self, student: Student, placement: Placement) -> Tensor | None:
+        """Before an epoch: hard candidates for it, int64 ``(nq, K)``, if the mixture has them."""
+        return torch.from_numpy(self._search(student, placement)) if self._mixture.has("hard") else None
 
-    def __call__(self, student: Student, batch: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(
+        self, student: Student, placement: Placement, batch: Tensor, hard: Tensor | None, generator: torch.Generator
+    ) -> Tensor:
         """Scalar loss of the queries ``batch``, int64 ``(nq,)``."""
-        candidates, scored = self._candidates(batch, generator)
+        candidates, scored = self._candidates(batch, hard, generator)
         if len(candidates) == 0:  # the index found nothing for any of them: no gradient
             return 0.0 * torch.stack([p.sum() for p in student.parameters() if p.requires_grad]).sum()
         rows = candidates.numpy()
-        exact, vectors, lists = self._documents.take(rows)
+        exact, vectors = self._documents.take(rows)
+        lists = placement.lists_of(rows, vectors.device)
         learn, terms = self._config.learn, []
         if self._config.loss is Loss.RECONSTRUCTION:
             if learn is not Learn.IVF:
-                codes = self._documents.codes_of(student, rows, vectors, lists)
+                codes = placement.codes_of(student, rows, vectors)
                 terms.append(reconstruction(vectors, student.reconstruct(lists, codes)))
             if learn is not Learn.PQ:
                 terms.append(reconstruction(vectors, F.embedding(lists, student.centroids)))
@@ -123,7 +126,7 @@ class Objective:
             compare = self._comparison(batch, candidates, exact, scored)
             if learn is not Learn.IVF:
                 # Codes follow the codebooks; gradients flow through the chosen codewords.
-                codes = self._documents.codes_of(student, rows, vectors, lists)
+                codes = placement.codes_of(student, rows, vectors)
                 terms.append(compare(student.full_scores(queries, lists, codes)))
             if learn is not Learn.PQ:
                 terms.append(compare(student.coarse_scores(queries, lists)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -13,9 +14,27 @@ from faiss_distill.config import DistillConfig, Learn
 from faiss_distill.errors import InputError
 from faiss_distill.learning.documents import Documents
 from faiss_distill.learning.objective import Objective, Selection, spread
+from faiss_distill.learning.placement import Placement
 from faiss_distill.learning.students import Student, student_of
 from faiss_distill.progress import progress_bar
 from faiss_distill.state import IndexState
+
+
+@dataclass(frozen=True)
+class Optimised:
+    """What training found.
+
+    Attributes:
+        student: the best one.
+        placement: the lists and codes that belong to it.
+        history: of each epoch, from the start on: its loss and selection score.
+        best_epoch: the one it is from.
+    """
+
+    student: Student
+    placement: Placement
+    history: tuple[dict[str, float | None], ...]
+    best_epoch: int
 
 
 def optimise(
@@ -27,21 +46,18 @@ def optimise(
     n_queries: int,
     config: DistillConfig,
     start_counts: bool = True,
-) -> tuple[Student, list[dict[str, float | None]], int]:
+) -> Optimised:
     """Train centroids, codebooks and the query encoder; keep what does best on the selection queries.
 
     Args:
         state: where to start.
         query_encoder: trained in place, or None.
-        documents: the corpus, which ends up with the lists and codes that belong to the best student.
+        documents: the corpus.
         objective: the loss of a batch.
         selection: scores a student; what scans too many codes can't be best.
         n_queries: training queries of the objective.
         config: epochs, batch size, learning rates, patience, seed.
         start_counts: whether the best student may be the one at the start.
-
-    Returns:
-        The best student, for each epoch its loss and selection score, and which epoch was best.
 
     Raises:
         InputError: the loss is no longer finite.
@@ -67,21 +83,21 @@ def optimise(
         groups.append({"params": list(query_encoder.parameters()), "lr": config.query_encoder_rate})
     optimizer = torch.optim.Adam(groups)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_cosine(steps))
-    _, scanned = selection(student)
-    limit = scanned * (1 + config.max_scan_increase)
-    documents.renew(student)
-    best = copy.deepcopy(student.state_dict()), documents.assignment, documents.codes
-    (best_score, scanned), best_epoch = selection(student), 0
+    _, scanned = selection(student, documents.start)
+    limit, budget = scanned * (1 + config.max_scan_increase), documents.scanned(student, documents.start.lists)
+    placement = documents.renew(student, documents.start, budget)
+    best = copy.deepcopy(student.state_dict()), placement
+    (best_score, scanned), best_epoch = selection(student, placement), 0
     history: list[dict[str, float | None]] = [
         {"epoch": 0, "loss": None, "overlap_at_10": best_score, "codes_scanned": scanned}
     ]
     with progress_bar(steps, "distil", "steps", config.progress) as bar:
         for epoch in range(1, config.epochs + 1):
-            objective.refresh(student)
+            hard = objective.mine(student, placement)
             total = 0.0
             order = torch.randperm(n_queries, generator=generator)
             for i in range(0, n_queries - batch + 1, batch):
-                value = objective(student, order[i : i + batch], generator)
+                value = objective(student, placement, order[i : i + batch], hard, generator)
                 optimizer.zero_grad()
                 value.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
@@ -94,19 +110,19 @@ def optimise(
                     f"learning_rate: expected a rate, temperature and weights at which the loss stays finite, got "
                     f"{loss} in epoch {epoch}; lower learning_rate, centroid_rate or codebook_rate"
                 )
-            documents.renew(student)
-            score, scanned = selection(student)
+            placement = documents.renew(student, placement, budget)
+            score, scanned = selection(student, placement)
             history.append({"epoch": epoch, "loss": loss, "overlap_at_10": score, "codes_scanned": scanned})
             bar.set_postfix({"selection overlap@10": f"{score:.4f}"})
             if (score > best_score and scanned <= limit) or (epoch == 1 and not start_counts):
-                best = copy.deepcopy(student.state_dict()), documents.assignment, documents.codes
+                best = copy.deepcopy(student.state_dict()), placement
                 best_score, best_epoch = score, epoch
             elif epoch - best_epoch >= config.patience:
                 break
     optimizer.zero_grad()
-    parameters, documents.assignment, documents.codes = best
+    parameters, placement = best
     student.load_state_dict(parameters)
-    return student, history, best_epoch
+    return Optimised(student, placement, tuple(history), best_epoch)
 
 
 def warm_cosine(steps: int) -> Callable[[int], float]:

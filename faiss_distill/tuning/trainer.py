@@ -28,6 +28,7 @@ from faiss_distill.index.registry import Adapter, open_index
 from faiss_distill.learning.documents import Documents, Taught
 from faiss_distill.learning.objective import Objective, Selection
 from faiss_distill.learning.optimise import optimise
+from faiss_distill.learning.placement import CodedPlacement, Placement
 from faiss_distill.learning.students import Student, student_of
 from faiss_distill.learning.teacher import Teacher, calibrate_temperature
 from faiss_distill.state import IndexState, Int64
@@ -206,27 +207,27 @@ class DistillTrainer:
                 self.task.corpus, adapter.transforms, self.task.sample, train, self._nprobe, config, self._device
             )
             objective = Objective(
-                documents, train, self._teacher, temperature, config, lambda s: self._mine(s, documents, train)
+                documents, train, self._teacher, temperature, config, lambda *now: self._mine(documents, train, *now)
             )
             selection = Selection(documents, held_out.take(slice(0, n_selection)), self._nprobe)
             # Dropout in a query encoder draws on torch's own generator.
             devices = [self._device] if self._device.type == "cuda" else []
             with torch.enable_grad(), torch.random.fork_rng(devices):
                 torch.manual_seed(config.seed)
-                student, history, best_epoch = optimise(
+                learned = optimise(
                     self.task.sample, self.query_encoder, documents, objective, selection, len(train.top), config,
                     self._gate.start_counts,
                 )  # fmt: skip
         with self._phase("encode"):
-            quantizer, sample = self._written(student, documents)
+            quantizer, sample = self._written(learned.student, learned.placement, documents)
         with self._phase("commit"):
             state = sample
             if sample.n < self.task.state.n:
                 state = replace(self.task.state, centroids=sample.centroids, codebooks=sample.codebooks)
             change = adapter.write(state, quantizer, lists=not self._frozen, file=self._lists_file)
         return _Learned(
-            state, sample, change, self._query_set(judges, student.query_encoder), before, train, n_selection,
-            temperature, tuple(history), best_epoch,
+            state, sample, change, self._query_set(judges, learned.student.query_encoder), before, train, n_selection,
+            temperature, learned.history, learned.best_epoch,
         )  # fmt: skip
 
     def _write_back(self, learned: _Learned, change: Transaction) -> DistillReport:
@@ -373,30 +374,29 @@ class DistillTrainer:
             relevant=relevant,
         )
 
-    def _mine(self, student: Student, documents: Documents, train: Taught) -> Int64:
+    def _mine(self, documents: Documents, train: Taught, student: Student, placement: Placement) -> Int64:
         """What the index would find for the training queries under the student's parameters."""
-        quantizer, state = self._written(student, documents)
+        quantizer, state = self._written(student, placement, documents)
         queries = self._query_set(train, student.query_encoder)
         depth, values = self.config.mixture.depth("hard"), probing(self.task.adapter, self._nprobe)
         with self.task.adapter.write(state, quantizer) as change:
             found = change.interruptibly(lambda: search(self.task.adapter, queries, depth, values))
         return positions(self.task.sample_labels, found)
 
-    def _written(self, student: Student, documents: Documents) -> tuple[Any, IndexState]:
+    def _written(self, student: Student, placement: Placement, documents: Documents) -> tuple[Any, IndexState]:
         """The student's parameters with codes of the whole corpus, and a quantizer that holds the centroids."""
         quantizer, kept = self.task.adapter.quantizer_with(student.centroids.detach().cpu().numpy())  # fp16 rounds
+        state = replace(self.task.sample, centroids=kept, assignment=placement.lists)
         if student.codebooks is None:  # faiss makes the codes, if centroids change them at all
-            state = replace(self.task.sample, centroids=kept, assignment=documents.assignment)
             encode = self.task.adapter.encoder(quantizer)
-            return quantizer, state if encode is None else replace(
-                state, codes=documents.stored(encode, state.codes.shape[1])
-            )
-        state = replace(self.task.sample, centroids=kept, codebooks=student.codebooks.detach().cpu().numpy())
-        codes = documents.codes
-        if codes is None:  # the nearest ones, under what the quantizer kept
-            stored = student_of(state, student.query_encoder).to(self._device)
-            codes = documents.choose(stored, Assignment.FIXED, Encoding.NEAREST)[1]
-        return quantizer, replace(state, assignment=documents.assignment, codes=codes)
+            if encode is None:
+                return quantizer, state
+            return quantizer, replace(state, codes=documents.stored(encode, state.assignment, state.codes.shape[1]))
+        state = replace(state, codebooks=student.codebooks.detach().cpu().numpy())
+        if isinstance(placement, CodedPlacement):
+            return quantizer, replace(state, codes=placement.codes)
+        stored = student_of(state, student.query_encoder).to(self._device)  # with what the quantizer kept
+        return quantizer, replace(state, codes=documents.nearest_codes(stored, placement.lists))
 
 
 def _device(name: str) -> torch.device:

@@ -38,8 +38,7 @@ ALL = torch.arange(4)
 
 def draw(text, batch=ALL, seed=0, hard=None):
     candidates = Candidates(Mixture.parse(text), TOP, LABELS, n=40)
-    candidates.hard = hard
-    return candidates(batch, torch.Generator().manual_seed(seed))
+    return candidates(batch, hard, torch.Generator().manual_seed(seed))
 
 
 def own(text, **options):
@@ -94,7 +93,7 @@ def test_a_batch_draws_for_its_own_queries():
 
 def test_shared_candidates_are_scored_once():
     candidates = Candidates(Mixture.parse("in_batch + top2"), np.array([[1, 2], [2, 1]]), None, 5)
-    assert candidates(torch.arange(2), torch.Generator())[0].tolist() == [1, 2]
+    assert candidates(torch.arange(2), None, torch.Generator())[0].tolist() == [1, 2]
 
 
 @given(st.integers(0, 10_000))

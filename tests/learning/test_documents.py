@@ -7,11 +7,12 @@ import torch
 from conftest import METRICS, QUICK, N
 
 from faiss_distill import DistillConfig, DistillTrainer
-from faiss_distill.config import Assignment, Encoding
+from faiss_distill.config import Assignment
 from faiss_distill.index.registry import open_index
 from faiss_distill.learning.codes.product import HALF
 from faiss_distill.learning.documents import Documents, between
 from faiss_distill.learning.lists import best_lists, probed_lists, probing
+from faiss_distill.learning.placement import CodedPlacement
 from faiss_distill.learning.students import IVFPQStudent, decode, nearest_codes
 from faiss_distill.state import Metric
 
@@ -92,35 +93,31 @@ class TestRouting:
 @pytest.mark.parametrize("metric", METRICS)
 def test_query_aware_lists_hold_the_neighbours_where_queries_look(parts, metric):
     """At no more codes scanned, more of the exact Top-10 are in the lists that other queries probe."""
-    documents, student, _ = parts(metric)
-    lists, _ = documents.choose(student, Assignment.QUERY_AWARE, None)
-    assert (lists != documents.assignment).mean() > 0.02
-    plain, _ = documents.choose(student, Assignment.REFRESHED, None)
-    assert (plain == documents.assignment).mean() > 0.99  # nothing was trained
-    fixed, _ = documents.choose(student, Assignment.FIXED, None)
-    np.testing.assert_array_equal(fixed, documents.assignment)
+    shares = {}
+    for assignment in Assignment:
+        documents, student, _ = parts(metric, assignment=assignment, encoding="nearest")
+        start = documents.start
+        lists = documents.renew(student, start, documents.scanned(student, start.lists)).lists
+        shares[assignment.value] = (lists == start.lists).mean()
+    assert shares["query_aware"] < 0.98
+    assert shares["refreshed"] > 0.99  # nothing was trained
+    assert shares["fixed"] == 1
 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_query_aware_lists_cost_no_more_codes_scanned(parts, built, metric):
-    def scanned(documents, student, lists):
-        shares, _ = probing(documents._queries.all(student), student.centroids, 4, student.metric)
-        return float(shares[torch.from_numpy(lists)].sum().detach())
-
-    documents, student, train = parts(metric)
-    before = scanned(documents, student, documents.assignment)
+    documents, student, train = parts(metric, encoding="nearest")
+    start = documents.start
+    before = documents.scanned(student, start.lists)
     # The definition: what a search of the training queries scans.
     cost = open_index(built(metric=metric)).cost(train.queries.vectors, {"nprobe": 4})
     assert before == pytest.approx(cost.codes / len(train.queries.vectors), rel=1e-3)
-    lists, _ = documents.choose(student, Assignment.QUERY_AWARE, None)
-    assert scanned(documents, student, lists) <= before * 1.0001
-    documents._scanned_at_first = 0.9 * before
-    dearer, _ = documents.choose(student, Assignment.QUERY_AWARE, None)
-    assert scanned(documents, student, dearer) <= 0.9001 * before
+    lists = documents.renew(student, start, before).lists
+    assert documents.scanned(student, lists) <= before
+    dearer = documents.renew(student, start, 0.9 * before).lists
+    assert documents.scanned(student, dearer) <= 0.9 * before
     assert (dearer != lists).any()
-    documents._scanned_at_first = 0.0
-    kept, _ = documents.choose(student, Assignment.QUERY_AWARE, None)
-    np.testing.assert_array_equal(kept, documents.assignment)
+    np.testing.assert_array_equal(documents.renew(student, start, 0.0).lists, start.lists)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -128,41 +125,38 @@ def test_codes_of_blocks_are_codes_of_the_whole(parts, metric, monkeypatch):
     monkeypatch.setattr("faiss_distill.learning.documents.SAMPLED_DOCUMENTS", 300)
     whole, student, _ = parts(metric)
     blocks, _, _ = parts(metric, block_rows=300)
-    for one, other in zip(
-        whole.choose(student, Assignment.QUERY_AWARE, Encoding.QUERY_AWARE),
-        blocks.choose(student, Assignment.QUERY_AWARE, Encoding.QUERY_AWARE),
-        strict=True,
-    ):
-        assert (one == other).mean() > 0.995  # products of another shape round differently
+    one, other = (part.renew(student, part.start, part.scanned(student, part.start.lists)) for part in (whole, blocks))
+    assert (one.lists == other.lists).mean() > 0.995  # products of another shape round differently
+    assert (one.codes == other.codes).mean() > 0.995
 
 
 def test_nearest_codes_are_relative_to_the_lists_chosen_with_them(parts):
     documents, student, _ = parts()
-    lists, codes = documents.choose(student, Assignment.QUERY_AWARE, Encoding.NEAREST)
+    lists = documents.renew(student, documents.start, documents.scanned(student, documents.start.lists)).lists
+    codes = documents.nearest_codes(student, lists)
+    assert (lists != documents.start.lists).any()
     x, centroids = torch.from_numpy(documents.corpus.take(np.arange(N))), student.centroids.detach()
     expected = nearest_codes(x - centroids[torch.from_numpy(lists)], student.codebooks.detach())
     assert (codes == expected.numpy()).mean() > 0.999
 
 
 def test_an_epoch_trains_with_the_codes_that_were_chosen_for_it(parts):
-    documents, student, _ = parts()
-    rows = np.arange(50)
-    _, vectors, lists = documents.take(rows)
-    assert torch.equal(documents.codes_of(student, rows, vectors, lists), student.encode(vectors, lists))
-    documents.renew(student)
-    _, vectors, lists = documents.take(rows)
-    first = documents.codes
-    assert torch.equal(documents.codes_of(student, rows, vectors, lists), torch.from_numpy(first[:50].astype(np.int64)))
-    assert (first[:50] != student.encode(vectors, lists).numpy()).mean() > 0.1
+    documents, student, _ = parts(assignment="fixed")
+    rows, start = np.arange(50), documents.start
+    _, vectors = documents.take(rows)
+    lists = torch.from_numpy(start.lists[rows])
+    assert torch.equal(start.codes_of(student, rows, vectors), student.encode(vectors, lists))
+    first = documents.renew(student, start, 0.0)
+    assert torch.equal(first.codes_of(student, rows, vectors), torch.from_numpy(first.codes[:50].astype(np.int64)))
+    assert (first.codes[:50] != student.encode(vectors, lists).numpy()).mean() > 0.1
     with torch.no_grad():
         student.codebooks += 0.02 * torch.randn(student.codebooks.shape, generator=torch.Generator().manual_seed(0))
-    _, again = documents.choose(student, Assignment.FIXED, Encoding.QUERY_AWARE)
-    documents.codes = None
-    _, fresh = documents.choose(student, Assignment.FIXED, Encoding.QUERY_AWARE)
-    assert (again != first).any()
+    again = documents.renew(student, first, 0.0).codes
+    fresh = documents.renew(student, start, 0.0).codes
+    assert (again != first.codes).any()
     assert (again != fresh).any()  # the search began elsewhere
     x = torch.from_numpy(documents.corpus.take(np.arange(N)))
-    residuals = student.residuals(x, torch.from_numpy(documents.assignment)).detach()
+    residuals = student.residuals(x, torch.from_numpy(start.lists)).detach()
     errors = [
         (residuals - decode(torch.from_numpy(c.astype(np.int64)), student.codebooks.detach())).square().sum(1).mean()
         for c in (again, fresh)
@@ -182,12 +176,12 @@ def test_an_epoch_trains_with_the_codes_that_were_chosen_for_it(parts):
 )
 def test_what_is_renewed(parts, options, moves, coded):
     documents, student, _ = parts(**options)
-    lists, codes = documents.assignment, documents.codes
-    documents.renew(student)
-    assert np.array_equal(lists, documents.assignment) != moves
-    assert (documents.codes is not None) == coded
+    start = documents.start
+    renewed = documents.renew(student, start, documents.scanned(student, start.lists))
+    assert np.array_equal(renewed.lists, start.lists) != moves
+    assert isinstance(renewed, CodedPlacement) == coded
     if options.get("encoding") == "frozen":
-        assert documents.codes is codes
+        assert renewed.codes is start.codes
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -204,14 +198,15 @@ def test_the_offset_is_what_the_nearest_documents_of_a_query_are_wrong_by(parts,
         wrong.append((approximate - exact)[nearest].mean())
     queries = documents._queries.all(student)
     with torch.no_grad():
-        assert documents._offset(student, queries) == pytest.approx(np.mean(wrong), rel=1e-3)
+        assert documents._offset(student, queries, documents.start) == pytest.approx(np.mean(wrong), rel=1e-3)
 
 
 def test_without_local_queries_documents_stay_where_faiss_would_put_them(parts):
     documents, student, _ = parts(local_queries=0)
-    aware, codes = documents.choose(student, Assignment.QUERY_AWARE, Encoding.QUERY_AWARE)
-    assert (aware == documents.assignment).mean() > 0.8  # all but the price
-    assert codes.shape == (N, 16)
+    start = documents.start
+    aware = documents.renew(student, start, documents.scanned(student, start.lists))
+    assert (aware.lists == start.lists).mean() > 0.8  # all but the price
+    assert aware.codes.shape == (N, 16)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -223,7 +218,8 @@ def test_lists_are_those_of_the_coarse_quantizer_s_own_metric(data, metric):
     x = data.documents[:N] * np.linspace(0.5, 1.5, N, dtype=np.float32)[:, None]
     index.train(x)
     index.add(x)
-    trainer = DistillTrainer(index, x, data.queries[:600], config=DistillConfig(**QUICK))
+    config = DistillConfig(**QUICK, assignment="refreshed")
+    trainer = DistillTrainer(index, x, data.queries[:600], config=config)
     train = trainer._teach(trainer.training_queries, 40)
     documents = Documents(
         trainer.task.corpus,
@@ -235,8 +231,8 @@ def test_lists_are_those_of_the_coarse_quantizer_s_own_metric(data, metric):
         torch.device("cpu"),
     )
     student = IVFPQStudent(trainer.task.sample)
-    lists, _ = documents.choose(student, Assignment.REFRESHED, None)
-    assert (lists == documents.assignment).mean() > 0.999
+    lists = documents.renew(student, documents.start, 0.0).lists
+    assert (lists == documents.start.lists).mean() > 0.999
     probed = probed_lists(torch.from_numpy(data.queries[:50]), student.centroids.detach(), 4, student.coarse_metric)
     expected = np.sort(index.quantizer.search(data.queries[:50], 4)[1], axis=1)
     np.testing.assert_array_equal(torch.nonzero(probed)[:, 1].reshape(50, 4).numpy(), expected)

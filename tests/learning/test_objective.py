@@ -33,15 +33,17 @@ def parts(built, data):
         documents = Documents(
             trainer.task.corpus, trainer.task.adapter.transforms, trainer.task.sample, train, 4, config, device
         )
-        mine = lambda student: trainer._mine(student, documents, train)  # noqa: E731
+        mine = lambda *now: trainer._mine(documents, train, *now)  # noqa: E731
         objective = Objective(documents, train, trainer._teacher, 0.05, config, mine)
         return trainer, train, documents, objective, IVFPQStudent(trainer.task.sample)
 
     return parts
 
 
-def loss(objective, student, batch=None, seed=0):
-    return objective(student, torch.arange(16) if batch is None else batch, torch.Generator().manual_seed(seed))
+def loss(objective, student, batch=None, seed=0, hard=None):
+    batch = torch.arange(16) if batch is None else batch
+    start = objective._documents.start
+    return objective(student, start, batch, hard, torch.Generator().manual_seed(seed))
 
 
 def test_every_similarity_function_can_be_chosen():
@@ -70,7 +72,7 @@ def test_documents_that_stand_in_are_not_their_own_candidates(parts):
     # A batch of a document and its own nearest neighbours, so that it is among the shared candidates.
     near = [int((rows == r).nonzero()[0]) for r in train.top[0][:30] if (rows == r).any()]
     batch = torch.tensor([0, *near])
-    candidates, _ = objective._candidates(batch, torch.Generator())
+    candidates, _ = objective._candidates(batch, None, torch.Generator())
     assert rows[0] in candidates
     compare = objective._comparison(batch, candidates, objective._documents.take(candidates.numpy())[0], None)
     scores = torch.zeros(len(batch), len(candidates), requires_grad=True)
@@ -125,7 +127,7 @@ def test_contrastive_prefers_the_labelled_document(parts):
     labels = np.random.default_rng(0).integers(0, N, 300)
     _, train, _, objective, _ = parts(relevant=labels, loss="contrastive", candidates="gt + in_batch")
     batch = torch.arange(8)
-    candidates, _ = objective._candidates(batch, torch.Generator())
+    candidates, _ = objective._candidates(batch, None, torch.Generator())
     assert set(candidates.tolist()) == set(train.relevant[:8].ravel().tolist())
     compare = objective._comparison(batch, candidates, objective._documents.take(candidates.numpy())[0], None)
     scores = torch.zeros(8, len(candidates), requires_grad=True)
@@ -137,7 +139,7 @@ def test_contrastive_prefers_the_labelled_document(parts):
 
 def test_without_labels_the_teachers_best_stands_in(parts):
     _, train, _, objective, _ = parts(loss="contrastive", candidates="top40")
-    candidates, scored = objective._candidates(torch.arange(8), torch.Generator())
+    candidates, scored = objective._candidates(torch.arange(8), None, torch.Generator())
     compare = objective._comparison(
         torch.arange(8), candidates, objective._documents.take(candidates.numpy())[0], scored
     )
@@ -150,7 +152,7 @@ def test_without_labels_the_teachers_best_stands_in(parts):
 def test_losses_of_the_best_see_128_candidates(parts, name):
     _, train, _, objective, _ = parts(loss=name)
     batch = torch.arange(32)
-    candidates, _ = objective._candidates(batch, torch.Generator())
+    candidates, _ = objective._candidates(batch, None, torch.Generator())
     exact = objective._documents.take(candidates.numpy())[0]
     compare = objective._comparison(batch, candidates, exact, None)
     scores = torch.randn(32, len(candidates), generator=torch.Generator().manual_seed(0), requires_grad=True)
@@ -167,15 +169,14 @@ def test_losses_of_the_best_see_128_candidates(parts, name):
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("stand_in", [False, True])
 def test_hard_candidates_are_what_the_index_finds_and_it_stays_as_it_was(parts, metric, stand_in):
-    trainer, train, _, objective, student = parts(
+    trainer, train, documents, objective, student = parts(
         metric, queries=None if stand_in else "real", candidates="in_batch + hard30:5"
     )
     index = trainer.task.adapter.index
     before = serialized(index)
     with torch.no_grad():
         student.centroids += 0.05 * torch.randn_like(student.centroids)
-    objective.refresh(student)
-    mined = objective._candidates.hard.numpy()
+    mined = objective.mine(student, documents.start).numpy()
     assert serialized(index) == before
     assert mined.shape == (len(train.top), 30)
     # The same by hand: an index of these centroids, with what faiss itself stores in the same lists.
@@ -263,8 +264,7 @@ class TestRefusals:
 
 def test_a_batch_for_which_nothing_is_found_costs_nothing(parts):
     _, train, _, objective, student = parts(candidates="in_batch + hard10")
-    objective._candidates.hard = torch.full((len(train.top), 10), -1)
-    value = loss(objective, student)
+    value = loss(objective, student, hard=torch.full((len(train.top), 10), -1))
     value.backward()
     assert float(value.detach()) == 0
     assert not student.codebooks.grad.any()

@@ -512,7 +512,7 @@ def test_the_best_epoch_is_kept(built, data, monkeypatch):
     scores = iter([0.1, 0.2, 0.5, 0.4, 0.3, 0.9])  # the index as it is, then epoch 0
     states = []
 
-    def select(self, student):
+    def select(self, student, placement):
         states.append(student.codebooks.detach().clone())
         return next(scores), 100.0
 
@@ -543,7 +543,7 @@ def test_selection_is_what_a_search_of_its_documents_finds(built, data, metric):
     documents = Documents(
         trainer.task.corpus, trainer.task.adapter.transforms, state, taught, 4, trainer.config, torch.device("cpu")
     )
-    got, scanned = Selection(documents, taught, nprobe=4)(IVFPQStudent(state))
+    got, scanned = Selection(documents, taught, nprobe=4)(IVFPQStudent(state), documents.start)
     assert scanned == pytest.approx(
         measure(trainer.task.adapter, trainer._query_set(taught, None), 4).own.codes_scanned
     )
