@@ -1,8 +1,9 @@
 """Plain arrays that stand between faiss and torch.
 
-Axes, everywhere in this package: ``n`` stored vectors, ``nlist`` inverted lists, ``M`` sub-quantizers of
-``ksub`` codewords with ``dsub`` dimensions each, ``d = M * dsub`` dimensions *behind* the index's transforms. Additive
-quantizers sum ``M`` codewords in each of their ``nsplits`` parts of the dimensions, so that ``d = nsplits * dsub``.
+Axes, everywhere in this package: ``n`` stored vectors; ``nlist`` inverted lists; ``d`` dimensions *behind* the index's
+transforms, in ``nsplits`` parts of ``dsub``, each of which is the sum of ``steps`` codewords out of ``ksub``. Product
+quantizers have one step and ``M = nsplits`` parts; residual and local search quantizers ``M = steps`` and one part;
+their product forms several of both.
 """
 
 from __future__ import annotations
@@ -54,11 +55,10 @@ class IndexState:
         coarse_metric: that of its coarse quantizer, which decides lists. faiss lets it be another.
         by_residual: whether codes hold ``x - centroid`` or ``x`` itself.
         centroids: coarse centroids as the quantizer reconstructs them, float32 ``(nlist, d)``.
-        codebooks: codewords, float32: ``(M, ksub, dsub)`` of a product quantizer, ``(nsplits, M, ksub, dsub)`` of an
-            additive one; None without either.
+        codebooks: codewords, float32 ``(nsplits, steps, ksub, dsub)``; None without any.
         assignment: list of each vector, int64 ``(n,)``.
-        codes: codeword numbers, uint8 (``ksub <= 256``) or uint16, ``(n, M)`` or ``(n, nsplits * M)``; without
-            codebooks what the index stores, uint8 ``(n, code_size)``.
+        codes: codeword numbers, uint8 (``ksub <= 256``) or uint16, ``(n, nsplits * steps)``; without codebooks what the
+            index stores, uint8 ``(n, code_size)``.
         ids: ids as stored in the inverted lists, ascending, int64 ``(n,)``.
     """
 
@@ -88,17 +88,17 @@ class IndexState:
     def reconstruct(self, rows: Int64) -> Float32:
         """Decode the vectors ``rows``: float32 ``(len(rows), d)``."""
         assert self.codebooks is not None
-        decoded = decode(self.codebooks, self.codes[rows])
+        decoded = decode(self.codes[rows], self.codebooks)
         return decoded + self.centroids[self.assignment[rows]] if self.by_residual else decoded
 
 
-def decode(codebooks: Float32, codes: Codes) -> Float32:
+def decode(codes: Codes, codebooks: Float32) -> Float32:
     """What ``codes``, one row a vector, stand for under ``codebooks``, shaped as in :class:`IndexState`: ``(n, d)``."""
-    books = codebooks.reshape(-1, *codebooks.shape[-2:])
-    words = books[np.arange(len(books)), codes]  # (n, M, dsub)
-    if codebooks.ndim == 4:
-        words = words.reshape(len(codes), *codebooks.shape[:2], -1).sum(2)
-    return words.reshape(len(codes), -1)
+    splits, steps, _, dsub = codebooks.shape
+    books = codebooks.reshape(splits * steps, -1, dsub)
+    words = books[np.arange(len(books)), codes]  # (n, splits * steps, dsub)
+    decoded: Float32 = words.reshape(len(codes), splits, steps, dsub).sum(2).reshape(len(codes), -1)
+    return decoded
 
 
 def code_dtype(ksub: int) -> type[np.uint8] | type[np.uint16]:

@@ -15,8 +15,8 @@ from faiss_distill.data import query_encoders
 from faiss_distill.data.queries import Queries
 from faiss_distill.data.vectors import Vectors
 from faiss_distill.learning.candidates import LocalQueries
-from faiss_distill.learning.codes.additive import AdditiveEncoder
-from faiss_distill.learning.codes.product import QueryAwareEncoder, closeness
+from faiss_distill.learning.codes import encoder_of
+from faiss_distill.learning.codes.product import closeness
 from faiss_distill.learning.lists import best_lists, probing
 from faiss_distill.learning.placement import CodedPlacement, Placement
 from faiss_distill.learning.students import Student, similarity
@@ -142,9 +142,8 @@ class Documents:
         if self._config.encoding is not Encoding.QUERY_AWARE:
             return replace(placement, lists=lists)
         assert student.codebooks is not None
-        kind = QueryAwareEncoder if student.codebooks.ndim == 3 else AdditiveEncoder
         offset = self._offset(student, queries, placement)
-        encoder = kind(queries, student.codebooks.detach(), student.metric, self._config, offset)
+        encoder = encoder_of(queries, student.codebooks.detach(), student.metric, self._config, offset)
 
         def encode(part: slice, vectors: Tensor, opened: Tensor) -> Tensor:
             begin = placement.codes_of(student, part, vectors) if isinstance(placement, CodedPlacement) else None

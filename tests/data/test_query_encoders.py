@@ -15,7 +15,7 @@ from faiss_distill.data.queries import Queries
 from faiss_distill.data.query_encoders import encode
 from faiss_distill.index.registry import open_index
 from faiss_distill.learning.objective import StudentQueries
-from faiss_distill.learning.students import IVFPQStudent
+from faiss_distill.learning.students import CodebookStudent
 from faiss_distill.tuning.gate import Gate
 
 
@@ -52,7 +52,7 @@ def same(a, b):
 def test_the_differentiable_transform_is_faisss(built, data, factory):
     adapter = open_index(built(factory))
     queries = 3 * data.queries[:20]
-    student = IVFPQStudent(adapter.extract(), LinearAdapter(64))
+    student = CodebookStudent(adapter.extract(), LinearAdapter(64))
     vectors = StudentQueries(Queries(queries, inputs=queries), adapter.transforms, torch.device("cpu"))
     np.testing.assert_allclose(vectors.all(student).numpy(), adapter.transforms(queries), atol=2e-6)
     batch = vectors(student, torch.tensor([3, 1]))
@@ -69,7 +69,7 @@ def test_the_differentiable_transform_far_from_the_origin(data):
         index.train(x)
         index.add(x)
         adapter = open_index(index)
-        student = IVFPQStudent(adapter.extract(), LinearAdapter(64))
+        student = CodebookStudent(adapter.extract(), LinearAdapter(64))
         got = (
             StudentQueries(Queries(x[:20], inputs=x[:20]), adapter.transforms, torch.device("cpu")).all(student).numpy()
         )

@@ -23,7 +23,7 @@ from faiss_distill.index.parts.packing import pack, unpack
 from faiss_distill.index.parts.write_back import CodesWriteBack, IVFWriteBack
 from faiss_distill.index.registry import FAMILIES, REFUSED, open_index
 from faiss_distill.index.search_parameters import searching
-from faiss_distill.learning.students import IVFPQStudent
+from faiss_distill.learning.students import CodebookStudent
 from faiss_distill.state import Metric
 from faiss_distill.tuning.settle import settle
 
@@ -242,12 +242,12 @@ def test_stale_caches_are_refreshed(built, data):
     # encoding uses the new codebook
     x = data.documents[2000:2050]
     lists = index.quantizer.search(x, 1)[1].ravel()
-    codes = IVFPQStudent(state).encode(torch.from_numpy(x), torch.from_numpy(lists)).numpy()
+    codes = CodebookStudent(state).encode(torch.from_numpy(x), torch.from_numpy(lists)).numpy()
     stored = np.empty((50, index.code_size), dtype=np.uint8)
     index.encode_vectors(50, faiss.swig_ptr(x), faiss.swig_ptr(lists), faiss.swig_ptr(stored))
     assert (codes == stored).mean() > 0.999
     table = faiss.vector_to_array(index.pq.sdc_table).reshape(8, 256, 256)
-    expected = ((state.codebooks[3, 5] - state.codebooks[3, 9]) ** 2).sum()
+    expected = ((state.codebooks[3, 0, 5] - state.codebooks[3, 0, 9]) ** 2).sum()
     assert table[3, 5, 9] == pytest.approx(expected, rel=1e-4)
     np.testing.assert_allclose(faiss.vector_to_array(quantizer.cached_l2norms), (state.centroids**2).sum(1), rtol=1e-5)
 

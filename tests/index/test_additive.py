@@ -12,10 +12,10 @@ from faiss_distill import DistillConfig, InputError, UnsupportedIndexError, dist
 from faiss_distill.index.registry import open_index
 from faiss_distill.learning.codes import additive
 from faiss_distill.learning.codes.additive import AdditiveEncoder
+from faiss_distill.learning.codes.nearest import beam_codes, decode, nearest_codes
 from faiss_distill.learning.codes.product import QueryAwareEncoder
-from faiss_distill.learning.students import beam_codes, decode_additive
-from faiss_distill.learning.students.additive import nearest_additive_codes
-from faiss_distill.state import Metric, decode
+from faiss_distill.state import Metric
+from faiss_distill.state import decode as decode_arrays
 from faiss_distill.tuning.gate import Gate
 
 SPLITS, STEPS, KSUB, DSUB = 2, 3, 4, 4
@@ -33,7 +33,7 @@ def problem():
 
 
 def squared(x, codes, books):
-    return (x - decode_additive(codes, books)).square().sum(1)
+    return (x - decode(codes, books)).square().sum(1)
 
 
 def test_a_code_is_a_sum_of_codewords_in_each_split(problem):
@@ -43,8 +43,8 @@ def test_a_code_is_a_sum_of_codewords_in_each_split(problem):
         [sum(books[s, m, codes[i, s * STEPS + m], j] for m in range(STEPS)) for s in range(SPLITS) for j in range(DSUB)]
         for i in range(7)
     ]
-    np.testing.assert_allclose(decode_additive(codes, books), np.array(expected), rtol=1e-12)
-    np.testing.assert_allclose(decode(books.numpy(), codes.numpy()), np.array(expected), rtol=1e-12)
+    np.testing.assert_allclose(decode(codes, books), np.array(expected), rtol=1e-12)
+    np.testing.assert_allclose(decode_arrays(codes.numpy(), books.numpy()), np.array(expected), rtol=1e-12)
 
 
 def test_a_beam_of_everything_finds_the_best_codes(problem):
@@ -62,7 +62,7 @@ def test_a_beam_of_everything_finds_the_best_codes(problem):
 
 def test_no_single_codeword_comes_nearer(problem):
     x, _, books, _ = problem
-    codes = nearest_additive_codes(x, books)
+    codes = nearest_codes(x, books)
     least = squared(x, codes, books)
     assert (least <= squared(x, beam_codes(x, books), books) + 1e-12).all()
     for m, k in itertools.product(range(SPLITS * STEPS), range(KSUB)):
@@ -78,7 +78,7 @@ def test_faiss_finds_no_nearer_codes(data, faiss_codes):
     index.add(data.documents[:N])
     state = open_index(index).extract()
     x, books = torch.from_numpy(data.documents[:N]), torch.from_numpy(state.codebooks)
-    ours = squared(x, nearest_additive_codes(x, books), books).mean()
+    ours = squared(x, nearest_codes(x, books), books).mean()
     theirs = squared(x, torch.from_numpy(state.codes.astype(np.int64)), books).mean()
     assert ours < 1.02 * theirs
 
@@ -89,7 +89,7 @@ class TestEncoder:
         """The definition, one document and one direction at a time."""
         u, weights = encoder.directions(x, local)
         out = []
-        for i, e in enumerate(x - decode_additive(codes, encoder.codebooks)):
+        for i, e in enumerate(x - decode(codes, encoder.codebooks)):
             total = e @ encoder.hessian @ e
             for r in range(u.shape[1]):
                 target = 0 if r == u.shape[1] - 1 else -encoder.offset / encoder.scale
@@ -134,7 +134,7 @@ class TestEncoder:
         x, queries, books, local = problem
         config = DistillConfig(local_queries=3)
         additive = AdditiveEncoder(queries, books[:, :1], metric, config, 0.1)(x, x, local)
-        product = QueryAwareEncoder(queries, books[:, 0], metric, config, 0.1)(x, x, local)
+        product = QueryAwareEncoder(queries, books[:, :1], metric, config, 0.1)(x, x, local)
         assert torch.equal(additive, product)
         assert not torch.equal(product, beam_codes(x, books[:, :1]))
 
@@ -209,7 +209,7 @@ def test_what_faiss_encodes_afterwards_uses_the_new_codebooks(built, data):
         error = np.square(again.reconstruct(np.arange(N)) - data.documents[:N]).sum(1).mean()
         x, books = torch.from_numpy(data.documents[:N]), torch.from_numpy(new.codebooks)
         residuals = x - torch.from_numpy(new.centroids[again.assignment])
-        assert error < 1.05 * float(squared(residuals, nearest_additive_codes(residuals, books), books).mean())
+        assert error < 1.05 * float(squared(residuals, nearest_codes(residuals, books), books).mean())
 
 
 def test_what_cannot_be_handled_is_refused(data):

@@ -9,11 +9,12 @@ from conftest import METRICS, QUICK, N
 from faiss_distill import DistillConfig, DistillTrainer
 from faiss_distill.config import Assignment
 from faiss_distill.index.registry import open_index
+from faiss_distill.learning.codes.nearest import decode, nearest_codes
 from faiss_distill.learning.codes.product import HALF
 from faiss_distill.learning.documents import Documents, between
 from faiss_distill.learning.lists import best_lists, probed_lists, probing
 from faiss_distill.learning.placement import CodedPlacement
-from faiss_distill.learning.students import IVFPQStudent, decode, nearest_codes
+from faiss_distill.learning.students import CodebookStudent
 from faiss_distill.state import Metric
 
 
@@ -31,7 +32,7 @@ def parts(built, data):
         documents = Documents(
             trainer.task.corpus, trainer.task.adapter.transforms, trainer.task.sample, train, 4, config, device
         )
-        return documents, IVFPQStudent(trainer.task.sample), train
+        return documents, CodebookStudent(trainer.task.sample), train
 
     return parts
 
@@ -230,7 +231,7 @@ def test_lists_are_those_of_the_coarse_quantizer_s_own_metric(data, metric):
         trainer.config,
         torch.device("cpu"),
     )
-    student = IVFPQStudent(trainer.task.sample)
+    student = CodebookStudent(trainer.task.sample)
     lists = documents.renew(student, documents.start, 0.0).lists
     assert (lists == documents.start.lists).mean() > 0.999
     probed = probed_lists(torch.from_numpy(data.queries[:50]), student.centroids.detach(), 4, student.coarse_metric)

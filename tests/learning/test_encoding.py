@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faiss_distill import DistillConfig
+from faiss_distill.learning.codes.nearest import decode, nearest_codes
 from faiss_distill.learning.codes.product import HALF, QueryAwareEncoder, score_error_codes
-from faiss_distill.learning.students import decode, nearest_codes
 from faiss_distill.state import Metric
 
 N, M, KSUB, DSUB, R = 6, 3, 4, 2, 3
@@ -22,7 +22,7 @@ def problem(seed, dsub=DSUB):
     root = rng.standard_normal((d, d))
     arrays = (
         rng.standard_normal((N, d)),  # residuals
-        rng.standard_normal((M, KSUB, dsub)),  # codebooks
+        rng.standard_normal((M, 1, KSUB, dsub)),  # codebooks
         root @ root.T / d + 0.1 * np.eye(d),  # hessian
         rng.standard_normal((N, R, d)),  # directions
         rng.uniform(0, 2, (N, R)) * (rng.uniform(size=(N, R)) > 0.3),  # weights
@@ -121,7 +121,7 @@ class TestQueryAwareEncoder:
         generator = torch.Generator().manual_seed(3)
         self.queries = torch.nn.functional.normalize(torch.randn(40, 8, generator=generator, dtype=torch.float64) + 0.5)
         self.x = torch.nn.functional.normalize(torch.randn(10, 8, generator=generator, dtype=torch.float64))
-        self.books = 0.4 * torch.randn(4, 6, 2, generator=generator, dtype=torch.float64)
+        self.books = 0.4 * torch.randn(4, 1, 6, 2, generator=generator, dtype=torch.float64)
         self.local = torch.randint(0, 40, (10, 3), generator=generator)
         self.local[0, 1:] = -1
 
@@ -193,7 +193,7 @@ class TestQueryAwareEncoder:
 
 
 def test_queries_that_are_all_zero_give_nearest_codes():
-    x, books = torch.randn(5, 8), torch.randn(4, 6, 2)
+    x, books = torch.randn(5, 8), torch.randn(4, 1, 6, 2)
     encoder = QueryAwareEncoder(
         torch.zeros(20, 8), books, Metric.INNER_PRODUCT, DistillConfig(local_queries=1, self_weight=0.0)
     )

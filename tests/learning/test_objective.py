@@ -15,7 +15,7 @@ from faiss_distill.config import Loss
 from faiss_distill.index.registry import open_index
 from faiss_distill.learning.documents import Documents
 from faiss_distill.learning.objective import Objective
-from faiss_distill.learning.students import IVFPQStudent
+from faiss_distill.learning.students import CodebookStudent
 from faiss_distill.losses import LOSSES
 from faiss_distill.tuning.gate import Gate
 
@@ -35,7 +35,7 @@ def parts(built, data):
         )
         mine = lambda *now: trainer._mine(documents, train, *now)  # noqa: E731
         objective = Objective(documents, train, trainer._teacher, 0.05, config, mine)
-        return trainer, train, documents, objective, IVFPQStudent(trainer.task.sample)
+        return trainer, train, documents, objective, CodebookStudent(trainer.task.sample)
 
     return parts
 

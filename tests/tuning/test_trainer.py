@@ -16,7 +16,7 @@ from faiss_distill.index.registry import open_index
 from faiss_distill.learning.codes.product import QueryAwareEncoder
 from faiss_distill.learning.documents import Documents
 from faiss_distill.learning.objective import Selection
-from faiss_distill.learning.students import IVFPQStudent
+from faiss_distill.learning.students import CodebookStudent
 from faiss_distill.tuning.gate import Gate
 
 
@@ -543,7 +543,7 @@ def test_selection_is_what_a_search_of_its_documents_finds(built, data, metric):
     documents = Documents(
         trainer.task.corpus, trainer.task.adapter.transforms, state, taught, 4, trainer.config, torch.device("cpu")
     )
-    got, scanned = Selection(documents, taught, nprobe=4)(IVFPQStudent(state), documents.start)
+    got, scanned = Selection(documents, taught, nprobe=4)(CodebookStudent(state), documents.start)
     assert scanned == pytest.approx(
         measure(trainer.task.adapter, trainer._query_set(taught, None), 4).own.codes_scanned
     )

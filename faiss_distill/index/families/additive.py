@@ -1,8 +1,7 @@
 """Additive quantizers, with inverted lists and without: residual, local search, and products of these.
 
-Which codewords stand for a vector is a search of its own, so codes are found in
-:mod:`faiss_distill.learning.codes.additive` and :mod:`faiss_distill.learning.students.additive`; faiss is only given
-them to store.
+Which codewords stand for a vector is a search of its own, so codes are found in :mod:`faiss_distill.learning.codes`;
+faiss is only given them to store.
 """
 
 from __future__ import annotations

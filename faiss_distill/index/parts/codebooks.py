@@ -33,7 +33,7 @@ class Codebooks(ABC):
         stores_norms: whether what is stored of a vector follows from the codewords, too.
     """
 
-    shape: tuple[int, ...]
+    shape: tuple[int, int, int, int]
     n_codes: int
     ksub: int
     stores_norms = False
@@ -81,12 +81,12 @@ class Codebooks(ABC):
 
 
 class ProductCodebooks(Codebooks):
-    """A ``ProductQuantizer``'s: ``(M, ksub, dsub)``."""
+    """A ``ProductQuantizer``'s: ``(M, 1, ksub, dsub)``."""
 
     def __init__(self, live: Any) -> None:
         """Read the shapes."""
         super().__init__(live)
-        self.shape, self.n_codes, self.ksub = (live.M, live.ksub, live.dsub), live.M, live.ksub
+        self.shape, self.n_codes, self.ksub = (live.M, 1, live.ksub, live.dsub), live.M, live.ksub
         check_size("numbers in its codebooks", live.centroids.size(), live.d * live.ksub)
 
     def read(self) -> Float32:
@@ -127,7 +127,7 @@ class ProductCodebooks(Codebooks):
 
 
 class AdditiveCodebooks(Codebooks):
-    """An ``AdditiveQuantizer``'s: ``(nsplits, M, ksub, dsub)``, with one split but for the product forms.
+    """An ``AdditiveQuantizer``'s: ``(nsplits, steps, ksub, dsub)``, with one split but for the product forms.
 
     Raises:
         UnsupportedIndexError: codebooks of several sizes, or a search that this package does not know.
@@ -204,7 +204,7 @@ class AdditiveCodebooks(Codebooks):
         return packed
 
     def unpack(self, packed: Packed) -> Codes:
-        """Codeword numbers ``(n, nsplits * M)``."""
+        """Codeword numbers ``(n, nsplits * steps)``."""
         return unpack(packed, self.n_codes, self._bits)
 
     def overwrite(self, source: Any) -> None:
@@ -240,7 +240,7 @@ def _norms(codewords: Float32, codes: Any) -> Float32:
     """Squared norms of what ``codes (n, n_codes)`` decode to: float32 ``(n,)``."""
     out = np.empty(len(codes), dtype=np.float32)
     for start in range(0, len(codes), ROWS):
-        decoded = decode(codewords, codes[start : start + ROWS])
+        decoded = decode(codes[start : start + ROWS], codewords)
         out[start : start + ROWS] = np.einsum("nd,nd->n", decoded, decoded)
     return out
 

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from faiss_distill.config import DistillConfig
+from faiss_distill.learning.codes.nearest import beam_codes, decode
 from faiss_distill.learning.codes.product import QueryAwareEncoder, block_of
-from faiss_distill.learning.students import beam_codes, decode_additive
 from faiss_distill.state import Metric
 
 TABLE = 2**28
@@ -27,9 +27,9 @@ TABLE = 2**28
 
 
 class AdditiveEncoder(QueryAwareEncoder):
-    """Query-aware codes of additive codebooks ``(nsplits, M, ksub, dsub)``.
+    """Query-aware codes of additive codebooks ``(nsplits, steps, ksub, dsub)``.
 
-    Holds a table of ``nq * nsplits * M * ksub`` numbers, but none of more than ``2**28``.
+    Holds a table of ``nq * nsplits * steps * ksub`` numbers, but none of more than ``2**28``.
     """
 
     def __init__(
@@ -71,13 +71,13 @@ class AdditiveEncoder(QueryAwareEncoder):
             return torch.bmm(directions, e[:, :, None])[:, :, 0] + kappa * e.square().sum(1, keepdim=True) - targets
 
         def cost(codes: Tensor) -> Tensor:
-            e = residuals - decode_additive(codes, self.codebooks)
+            e = residuals - decode(codes, self.codebooks)
             return ((e @ self.hessian) * e).sum(1) + (weights * score_error(e).square()).sum(1)
 
         codes = beam_codes(residuals, self.codebooks)
         if start is not None:
             codes = torch.where((cost(start) <= cost(codes))[:, None], start, codes)
-        e = residuals - decode_additive(codes, self.codebooks)
+        e = residuals - decode(codes, self.codebooks)
         he, wrong = e @ self.hessian, score_error(e)
         for _ in range(self.config.sweeps):
             before = codes.clone()

@@ -18,7 +18,7 @@ by. That matters for L2, where codewords lie inside the cloud of what they stand
 and for documents few of whose queries are known: were only some put right, these would win over those that are not.
 
 The terms that couple segments are the point: they let one segment cancel another's error. Coordinate descent over the
-``M`` sub-codes starts from the nearest codewords or from earlier codes; no sweep can raise the cost.
+sub-codes starts from the nearest codewords or from earlier codes; no sweep can raise the cost.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from faiss_distill.config import DistillConfig
-from faiss_distill.learning.students import decode, nearest_codes
+from faiss_distill.learning.codes.nearest import decode, nearest_codes
 from faiss_distill.state import Metric
 
 HALF = 24
@@ -49,26 +49,26 @@ def score_error_codes(
 
     Args:
         residuals: what the codes stand for, ``(n, d)``; :math:`e` is this minus the decoded codewords.
-        codebooks: ``(M, ksub, dsub)``.
+        codebooks: ``(nsplits, 1, ksub, dsub)``.
         hessian: :math:`H`, symmetric positive definite, ``(d, d)``.
         directions: :math:`u`, ``(n, R, d)``.
         weights: :math:`w \ge 0`, ``(n, R)``.
         kappa: 0 for inner product, positive for L2.
         sweeps: passes over the segments; stops early once nothing changes.
-        start: codes to start from, int64 ``(n, M)``; the nearest codewords if None.
+        start: codes to start from, int64 ``(n, nsplits)``; the nearest codewords if None.
         targets: :math:`t`, ``(n, R)``; 0 if None.
 
     Returns:
-        Codes, int64 ``(n, M)``.
+        Codes, int64 ``(n, nsplits)``.
     """
-    n, (n_segments, _, dsub) = len(residuals), codebooks.shape
+    n, (n_segments, _, _, dsub), books = len(residuals), codebooks.shape, codebooks[:, 0]
     segments = [slice(m * dsub, (m + 1) * dsub) for m in range(n_segments)]
     # Each segment's directions side by side in memory, times the roots of the weights.
     roots = weights.sqrt()[:, :, None]
     parts = (directions * roots).view(n, -1, n_segments, dsub).permute(2, 0, 1, 3).contiguous()
     # Per segment, the part of the cost that no other segment changes: (n, ksub) each.
     own = []
-    for u, s, book in zip(parts, segments, codebooks, strict=True):
+    for u, s, book in zip(parts, segments, books, strict=True):
         r = residuals[:, s]
         table = _quadratic(hessian[s, s], u, r, book)
         if kappa:
@@ -87,7 +87,7 @@ def score_error_codes(
         score_error -= roots * targets[:, :, None]
     for _ in range(sweeps):
         before = codes.clone()
-        for m, (u, s, book) in enumerate(zip(parts, segments, codebooks, strict=True)):
+        for m, (u, s, book) in enumerate(zip(parts, segments, books, strict=True)):
             old = e[:, s].clone()
             # Score error of the other segments alone.
             rest = torch.baddbmm(score_error, u, old[:, :, None], alpha=-1)
@@ -158,7 +158,7 @@ class QueryAwareEncoder:
 
     Args:
         queries: training queries behind the index's transforms, ``(nq, d)``.
-        codebooks: ``(M, ksub, dsub)``.
+        codebooks: ``(nsplits, 1, ksub, dsub)``.
         metric: the index's metric.
         config: the weights, ``local_queries`` and ``sweeps``.
         offset: what local queries' scores shall be wrong by: approximate minus exact score, higher being better.
@@ -183,7 +183,7 @@ class QueryAwareEncoder:
 
     def block_size(self, directions: int) -> int:
         """Documents to encode at a time, so that a block's tables and directions stay within 2**21 numbers each."""
-        n_segments, ksub, dsub = self.codebooks.shape
+        n_segments, _, ksub, dsub = self.codebooks.shape
         own = directions * ksub if dsub > 2 * directions else dsub**2  # of one segment at a time
         return block_of(max(n_segments * ksub, own), n_segments * dsub * directions)
 
@@ -208,7 +208,7 @@ class QueryAwareEncoder:
         return u, weights
 
     def __call__(self, vectors: Tensor, residuals: Tensor, local: Tensor, start: Tensor | None = None) -> Tensor:
-        """Codes of ``vectors (n, d)`` whose codes stand for ``residuals (n, d)``: int64 ``(n, M)``.
+        """Codes of ``vectors (n, d)`` whose codes stand for ``residuals (n, d)``: int64 ``(n, nsplits)``.
 
         The search for them begins at the codes ``start``, or at the nearest codewords.
         """

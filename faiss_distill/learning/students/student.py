@@ -1,7 +1,7 @@
 """What all students have in common: centroids, and how scores come about.
 
-Axes: ``nq`` queries, ``k`` candidate documents shared by them, ``d`` dimensions; ``nlist``, ``M``, ``ksub`` and
-``dsub`` as in :mod:`faiss_distill.state`.
+Axes: ``nq`` queries, ``k`` candidate documents shared by them, ``d`` dimensions; the others as in
+:mod:`faiss_distill.state`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Student(nn.Module, ABC):
 
     Attributes:
         centroids: ``(nlist, d)``.
-        codebooks: ``(M, ksub, dsub)``, or None.
+        codebooks: ``(nsplits, steps, ksub, dsub)``, or None.
         query_encoder: query inputs to embeddings, in front of the index's transforms.
     """
 
