@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from faiss_distill.config import Assignment, DistillConfig, Encoding, Loss
+from faiss_distill.config import Assignment, DistillConfig, Encoding
 
 OURS = DistillConfig()
 """The defaults of the library."""
 
 PUBLISHED = DistillConfig(
-    loss=Loss.LISTNET,
+    loss="listnet",
     candidates="gt + in_batch + top200:1",
     temperature=1.0,
     centroid_rate=1e-3,
@@ -20,7 +20,7 @@ PUBLISHED = DistillConfig(
 """Distill-VQ as published: labels and one of the teacher's Top-200, temperature 1, its learning rates."""
 
 CONTRASTIVE = DistillConfig(
-    loss=Loss.CONTRASTIVE,
+    loss="contrastive",
     candidates="gt + in_batch",
     learning_rate=0.005,
     encoding=Encoding.NEAREST,
@@ -33,7 +33,7 @@ together.
 """
 
 RECONSTRUCTION = DistillConfig(
-    loss=Loss.RECONSTRUCTION,
+    loss="reconstruction",
     candidates="in_batch + random10",
     encoding=Encoding.NEAREST,
     assignment=Assignment.FIXED,

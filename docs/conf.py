@@ -12,6 +12,7 @@ import faiss_distill
 from faiss_distill import DistillConfig
 from faiss_distill.config import field_notes
 from faiss_distill.index.registry import FAMILIES, REFUSED
+from faiss_distill.losses import LOSSES
 
 project = "faiss_distill"
 author = "the faiss_distill authors"
@@ -118,8 +119,19 @@ class ConfigTable(Directive):
         return node.children
 
 
+class LossReference(Directive):
+    """Every loss of the registry."""
+
+    def run(self):
+        lines = [line for name in LOSSES for line in (f".. autofunction:: faiss_distill.losses.{name}", "")]
+        node = nodes.container()
+        self.state.nested_parse(StringList(lines, source="LOSSES"), self.content_offset, node)
+        return node.children
+
+
 def setup(app):
     app.add_directive("support-table", SupportTable)
     app.add_directive("config-table", ConfigTable)
+    app.add_directive("loss-reference", LossReference)
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_displaymath, None))
     app.connect("doctree-read", drop_mail_links)

@@ -12,21 +12,8 @@ import torch
 
 from faiss_distill.checks import LARGEST, flag, integer, number
 from faiss_distill.errors import InputError
+from faiss_distill.losses import LOSSES
 from faiss_distill.mixture import Mixture
-
-
-class Loss(str, enum.Enum):
-    """What is minimised: a similarity of teacher and student scores, or an objective of the peers."""
-
-    LISTNET = "listnet"
-    KL = "kl"
-    RANKNET = "ranknet"
-    MSE = "mse"
-    MARGIN_MSE = "margin_mse"
-    LISTMLE = "listmle"
-    LAMBDARANK = "lambdarank"
-    CONTRASTIVE = "contrastive"
-    RECONSTRUCTION = "reconstruction"
 
 
 class Learn(str, enum.Enum):
@@ -78,7 +65,7 @@ NUMBERS: dict[str, tuple[str, float, float, bool]] = {
     **dict.fromkeys(("temperature", "centroid_rate", "codebook_rate", "query_encoder_rate"), POSITIVE),
 }
 """The range of each option: in words, its ends, and whether these belong to it."""
-ENUMS: dict[str, type[enum.Enum]] = {"loss": Loss, "learn": Learn, "assignment": Assignment, "encoding": Encoding}
+ENUMS: dict[str, type[enum.Enum]] = {"learn": Learn, "assignment": Assignment, "encoding": Encoding}
 
 
 @dataclass(frozen=True)
@@ -149,7 +136,7 @@ class DistillConfig:
     epochs: int = 3
     batch_size: int | None = None
     top_k: int = 100
-    loss: Loss = Loss.LISTNET
+    loss: str = "listnet"
     candidates: str = "in_batch + top100:10"
     learn: Learn = Learn.BOTH
     balance: bool = False
@@ -181,6 +168,8 @@ class DistillConfig:
 
     def __post_init__(self) -> None:
         """Check every field."""
+        if self.loss not in LOSSES:
+            raise InputError(f"loss: expected one of {', '.join(map(repr, LOSSES))}, got {self.loss!r}")
         for name, kind in ENUMS.items():
             if name == "assignment" and self.assignment is None:
                 continue
@@ -207,7 +196,7 @@ class DistillConfig:
                 f"assignment: expected 'fixed' with encoding='frozen', got {self.lists.value!r}; a code belongs "
                 f"to its list"
             )
-        if self.mixture.single and self.loss is not Loss.RECONSTRUCTION:
+        if self.mixture.single and LOSSES[self.loss].compares != "vectors":
             raise InputError(
                 f"candidates: expected others to rank a document against, got {self.candidates!r}; add in_batch"
             )

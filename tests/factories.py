@@ -1,6 +1,16 @@
 """Factory strings of small indexes."""
 
+import re
+
 from conftest import tunable
+
+
+def small(example):
+    """An example of the registry for 2,000 vectors of 64 dimensions."""
+    example = re.sub(r"IVF\d+", "IVF16", example).replace("PQ32x4", "PQ16x4").replace("OPQ16", "OPQ8")
+    example = re.sub(r"\bPQ16$", "PQ8np", example)
+    return example.replace("4x4x8", "2x2x4").replace("16x8", "4x4")
+
 
 FACTORIES = [
     "IVF16,PQ16x4",

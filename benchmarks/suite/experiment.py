@@ -22,10 +22,11 @@ from benchmarks.suite.cache import Arrays, Cache, digest, library_source
 from benchmarks.suite.measure import FaissSearcher, Measured, Searcher, TestQueries, measure
 from benchmarks.suite.results import Row
 from faiss_distill import DistillTrainer, LinearAdapter
-from faiss_distill.config import DistillConfig, Loss
+from faiss_distill.config import DistillConfig
 from faiss_distill.data.vectors import Vectors
 from faiss_distill.datasets import RetrievalData, load_debian_packages
 from faiss_distill.learning.teacher import Teacher
+from faiss_distill.losses import LOSSES
 from faiss_distill.state import Float32, Int64
 from faiss_distill.tuning.gate import Gate, Verdict
 
@@ -88,7 +89,7 @@ def cut(data: RetrievalData, n_documents: int, n_queries: tuple[int, int, int]) 
 
 def needs_labels(config: DistillConfig) -> bool:
     """Whether a method learns from labels; no other gets to see them."""
-    return config.loss is Loss.CONTRASTIVE or config.mixture.has("gt")
+    return LOSSES[config.loss].compares == "labels" or config.mixture.has("gt")
 
 
 def tuned_key(

@@ -15,10 +15,11 @@ import faiss
 import numpy as np
 
 from faiss_distill.checks import integer
-from faiss_distill.config import DistillConfig, Loss, as_config
+from faiss_distill.config import DistillConfig, as_config
 from faiss_distill.data.ids import NOTHING, as_ids
 from faiss_distill.data.vectors import Vectors, open_vectors
 from faiss_distill.errors import InputError
+from faiss_distill.losses import LOSSES
 from faiss_distill.mixture import GRAMMAR, TERM
 from faiss_distill.state import Int64
 from faiss_distill.tuning.report import DistillReport
@@ -114,16 +115,15 @@ def _option(factory: str, begin: int, text: str) -> tuple[str, Any]:
             except ValueError:
                 continue
         return name, WORDS.get(value, value)
-    losses = [loss.value for loss in Loss]
-    if text in losses:
+    if text in LOSSES:
         return "loss", text
     if text and all(term.strip() == "in_batch" or TERM.fullmatch(term.strip()) for term in text.split("+")):
         return "candidates", text
-    near = difflib.get_close_matches(text, losses, 1)
+    near = difflib.get_close_matches(text, LOSSES, 1)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise _wrong(
         factory, begin, begin + max(1, len(text)),
-        f"a loss ({', '.join(losses)}), candidates ({GRAMMAR}) or name=value{hint}",
+        f"a loss ({', '.join(LOSSES)}), candidates ({GRAMMAR}) or name=value{hint}",
     )  # fmt: skip
 
 

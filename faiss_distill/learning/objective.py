@@ -9,21 +9,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from faiss_distill.config import DistillConfig, Learn, Loss
+from faiss_distill.config import DistillConfig, Learn
 from faiss_distill.learning.candidates import Candidates, members
 from faiss_distill.learning.documents import Documents, StudentQueries, Taught
 from faiss_distill.learning.lists import probed_lists
 from faiss_distill.learning.placement import Placement
 from faiss_distill.learning.students import Student
 from faiss_distill.learning.teacher import Teacher
-from faiss_distill.losses import LOSSES, PAIRWISE, contrastive, reconstruction
+from faiss_distill.losses import LOSSES
 from faiss_distill.state import Int64
 
-OF_THE_BEST = PAIRWISE | {"listmle"}
-"""Losses that see only the candidates that the teacher likes best: the cost of pairs grows with their square, and
-ListMLE would spend itself on the order of those that nobody looks at."""
 MAX_OF_THE_BEST = 128
-"""How many these are, at most."""
+"""Candidates of a query that a loss of the best sees, at most."""
 
 
 class Selection:
@@ -92,7 +89,7 @@ class Objective:
         """Make tensors of the queries."""
         own = taught.queries.rows
         self._documents, self._teacher, self._temperature, self._config = documents, teacher, temperature, config
-        self._mixture, self._search = config.mixture, search
+        self._mixture, self._search, self._loss = config.mixture, search, LOSSES[config.loss]
         self._candidates = Candidates(self._mixture, taught.top, taught.relevant, documents.corpus.n)
         labelled = self._mixture.has("gt") and taught.relevant is not None
         self._relevant = torch.from_numpy(taught.relevant) if labelled else None
@@ -115,12 +112,12 @@ class Objective:
         exact, vectors = self._documents.take(rows)
         lists = placement.lists_of(rows, vectors.device)
         learn, terms = self._config.learn, []
-        if self._config.loss is Loss.RECONSTRUCTION:
+        if self._loss.compares == "vectors":
             if learn is not Learn.IVF:
                 codes = placement.codes_of(student, rows, vectors)
-                terms.append(reconstruction(vectors, student.reconstruct(lists, codes)))
+                terms.append(self._loss.function(vectors, student.reconstruct(lists, codes)))
             if learn is not Learn.PQ:
-                terms.append(reconstruction(vectors, F.embedding(lists, student.centroids)))
+                terms.append(self._loss.function(vectors, F.embedding(lists, student.centroids)))
         else:
             queries = self._queries(student, batch)
             compare = self._comparison(batch, candidates, exact, scored)
@@ -139,27 +136,26 @@ class Objective:
         self, batch: Tensor, candidates: Tensor, exact: Tensor, scored: Tensor | None
     ) -> Callable[[Tensor], Tensor]:
         """The loss of student scores ``(nq, k)``, not yet divided by the temperature."""
-        device, temperature, loss = self._documents.device, self._temperature, self._config.loss
+        device, temperature, loss = self._documents.device, self._temperature, self._loss
         targets = self._teacher.scores(self._exact[batch].to(device), exact) / temperature
         mask = scored
         if self._own is not None:
             other = candidates != self._own[batch, None]
             mask = other if mask is None else mask & other
         mask = None if mask is None else mask.to(device)
-        if loss is Loss.CONTRASTIVE:
+        if loss.compares == "labels":
             if self._relevant is not None:
                 positives = members(candidates, self._relevant[batch]).to(device)
             else:
                 best = (targets if mask is None else targets.masked_fill(~mask, -torch.inf)).argmax(dim=1, keepdim=True)
                 positives = torch.zeros_like(targets, dtype=torch.bool).scatter_(1, best, True)
-            return lambda scores: contrastive(scores / temperature, positives, mask)
-        similar = LOSSES[loss.value]
-        if loss.value in OF_THE_BEST and targets.shape[1] > MAX_OF_THE_BEST:
+            return lambda scores: loss.function(scores / temperature, positives, mask)
+        if loss.of_the_best and targets.shape[1] > MAX_OF_THE_BEST:
             liked = targets if mask is None else targets.masked_fill(~mask, -torch.inf)
             kept = liked.topk(MAX_OF_THE_BEST, dim=1).indices
             targets, mask = targets.gather(1, kept), None if mask is None else mask.gather(1, kept)
-            return lambda scores: similar(scores.gather(1, kept) / temperature, targets, mask)
-        return lambda scores: similar(scores / temperature, targets, mask)
+            return lambda scores: loss.function(scores.gather(1, kept) / temperature, targets, mask)
+        return lambda scores: loss.function(scores / temperature, targets, mask)
 
 
 def spread(vectors: Tensor) -> float:

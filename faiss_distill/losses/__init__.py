@@ -1,13 +1,15 @@
-"""Similarity functions between teacher and student scores, one a file.
+"""What is minimised: similarities of teacher and student scores, and the peers' objectives, one a file.
 
-Every loss of :data:`LOSSES` is pure: ``(student_scores, teacher_scores, mask) -> scalar``, all of shape ``(nq, k)``,
-scores already divided by the temperature, ``mask`` true where a candidate counts. :func:`contrastive` takes labels in
-place of the teacher's scores, :func:`reconstruction` takes vectors.
+Most are pure functions ``(student_scores, teacher_scores, mask) -> scalar``, all of shape ``(nq, k)``, scores already
+divided by the temperature, ``mask`` true where a candidate counts. What else one compares with is in its row of
+:data:`LOSSES`.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
@@ -21,39 +23,36 @@ from faiss_distill.losses.mse import mse
 from faiss_distill.losses.ranknet import ranknet
 from faiss_distill.losses.reconstruction import reconstruction
 
-__all__ = [
-    "LOSSES",
-    "PAIRWISE",
-    "Loss",
-    "contrastive",
-    "kl",
-    "lambdarank",
-    "listmle",
-    "listnet",
-    "margin_mse",
-    "mse",
-    "ranknet",
-    "reconstruction",
-]
+__all__ = ["LOSSES", "Loss"]
 
 
-class Loss(Protocol):
-    """What the functions of :data:`LOSSES` have in common."""
+@dataclass(frozen=True)
+class Loss:
+    """A row of the registry.
 
-    def __call__(self, student_scores: Tensor, teacher_scores: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Score the student ``(nq, k)`` against the teacher ``(nq, k)``, over the candidates where ``mask`` is true."""
+    Attributes:
+        function: the loss, with a scalar result.
+        compares: what the student is compared with: the ``"teacher"``'s scores; ``"labels"``, bool of that shape, in
+            their place; or ``"vectors"``: the function takes the documents and what the index makes of them,
+            ``(n, d)`` each, and there are no queries.
+        of_the_best: whether it sees, of many candidates, only those that the teacher likes best: since the cost of
+            pairs grows with their square, or since it would spend itself on an order that nobody looks at.
+    """
+
+    function: Callable[..., Tensor]
+    compares: Literal["teacher", "labels", "vectors"] = "teacher"
+    of_the_best: bool = False
 
 
-LOSSES: dict[str, Loss] = {
-    "mse": mse,
-    "margin_mse": margin_mse,
-    "ranknet": ranknet,
-    "kl": kl,
-    "listnet": listnet,
-    "listmle": listmle,
-    "lambdarank": lambdarank,
+LOSSES = {
+    "listnet": Loss(listnet),
+    "kl": Loss(kl),
+    "ranknet": Loss(ranknet, of_the_best=True),
+    "mse": Loss(mse),
+    "margin_mse": Loss(margin_mse),
+    "listmle": Loss(listmle, of_the_best=True),
+    "lambdarank": Loss(lambdarank, of_the_best=True),
+    "contrastive": Loss(contrastive, compares="labels"),
+    "reconstruction": Loss(reconstruction, compares="vectors"),
 }
-"""The losses that compare a student's scores with a teacher's, by name."""
-
-PAIRWISE = frozenset({"ranknet", "lambdarank"})
-"""The losses that compare all pairs: their time and memory grow with ``k ** 2``."""
+"""The losses by name. Options, command line and factory strings take their names from here."""

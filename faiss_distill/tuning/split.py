@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from faiss_distill.config import DistillConfig, Loss
+from faiss_distill.config import DistillConfig
 from faiss_distill.data import query_encoders
 from faiss_distill.data.likeness import Likeness
 from faiss_distill.data.provenance import SAMPLE
@@ -18,6 +18,7 @@ from faiss_distill.data.relevance import open_relevant
 from faiss_distill.data.vectors import Vectors
 from faiss_distill.errors import InputError
 from faiss_distill.index.registry import Adapter
+from faiss_distill.losses import LOSSES
 from faiss_distill.state import Float32, Int64, Metric
 from faiss_distill.tuning.task import open_queries
 
@@ -92,7 +93,7 @@ class Splitter:
         """Training queries with documents added that are none of the validation queries, if there are few."""
         config, n = self.config, len(train.vectors)
         full = min(config.fill_to, self.corpus.n // 3)
-        labelled = config.mixture.has("gt") or config.loss is Loss.CONTRASTIVE
+        labelled = config.mixture.has("gt") or LOSSES[config.loss].compares == "labels"
         if 4 * n >= full or labelled or self.query_encoder is not None:
             return train
         rows = self.rng.permutation(self.corpus.n)[: full - n]

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 import faiss_distill
 from faiss_distill import DistillConfig, InputError, build, describe, distill, index_factory
 from faiss_distill.building.factory import parse
-from faiss_distill.config import Loss
 from faiss_distill.index.factory_strings import factory_string
+from faiss_distill.losses import LOSSES
 
 MORE = tunable([
     "PQ8", "IVF16,PQ8", "IVF16,Flat", "IVF16_HNSW8,SQ4", "IVF16,SQfp16", "IVF16,RaBitQ4", "IVF16,RaBitQfs",
@@ -119,7 +119,7 @@ class TestToken:
             loss="kl", candidates="in_batch + top200:20", epochs=5, learning_rate=0.01, nprobe=None, balance=True
         )
 
-    @given(st.sampled_from([loss.value for loss in Loss]), st.integers(1, 9), st.integers(1, 500))
+    @given(st.sampled_from(list(LOSSES)), st.integers(1, 9), st.integers(1, 500))
     @settings(max_examples=25)
     def test_any_options(self, loss, epochs, depth):
         config = parse(f"PQ8,Distill({loss},in_batch+top{depth},epochs={epochs},seed=3)")[1]

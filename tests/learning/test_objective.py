@@ -11,12 +11,10 @@ from conftest import METRICS, QUICK, N, core, serialized
 from scipy.special import log_softmax, softmax
 
 from faiss_distill import DistillConfig, DistillTrainer, InputError, distill
-from faiss_distill.config import Loss
 from faiss_distill.index.registry import open_index
 from faiss_distill.learning.documents import Documents
 from faiss_distill.learning.objective import Objective
 from faiss_distill.learning.students import CodebookStudent
-from faiss_distill.losses import LOSSES
 from faiss_distill.tuning.gate import Gate
 
 
@@ -44,10 +42,6 @@ def loss(objective, student, batch=None, seed=0, hard=None):
     batch = torch.arange(16) if batch is None else batch
     start = objective._documents.start
     return objective(student, start, batch, hard, torch.Generator().manual_seed(seed))
-
-
-def test_every_similarity_function_can_be_chosen():
-    assert {x.value for x in Loss} == {*LOSSES, "contrastive", "reconstruction"}
 
 
 def test_the_loss_against_a_loop(parts, data):
