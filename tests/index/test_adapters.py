@@ -483,7 +483,7 @@ class TestRefusals:
             with pytest.raises(InputError, match="centroids: expected those of the MultiIndexQuantizer, got others"):
                 adapter.quantizer_with(old.centroids + 1)
         else:
-            with pytest.raises(InputError, match="learn: expected 'pq': the centroids of an MultiIndexQuantizer"):
+            with pytest.raises(InputError, match="learn: expected 'pq', got 'ivf'; the centroids of an Multi"):
                 settle(DistillConfig(learn="ivf"), adapter)
         assert serialized(index) == before
 

@@ -302,7 +302,7 @@ def test_lists_that_another_program_made_meanwhile_stay(command, always_kept, tm
     real = faiss.write_index
     monkeypatch.setattr(faiss, "write_index", lambda *a: ((tmp_path / "l").write_text("other"), real(*a)))
     assert main([*command, "-o", str(tmp_path / "o.faiss"), "--invlists-file", str(tmp_path / "l")]) == 2
-    assert "invlists_file: expected a file that does not exist yet" in capsys.readouterr().err
+    assert "--invlists-file: expected a file that does not exist yet" in capsys.readouterr().err
     assert (tmp_path / "l").read_text() == "other"
     assert not (tmp_path / "o.faiss").exists()
 
