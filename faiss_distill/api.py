@@ -264,7 +264,7 @@ def _nprobes(given: Any, nlist: int) -> list[int]:
     try:
         return [integer("nprobe", nprobe, 1, nlist) for nprobe in several]
     except (InputError, TypeError) as error:  # one can't iterate over an array of one number
-        raise InputError(f"nprobe: expected integers from 1 to nlist={nlist}, got {given!r}") from error
+        raise InputError("nprobe", f"integers from 1 to nlist={nlist}", repr(given)) from error
 
 
 def _open(
@@ -281,14 +281,12 @@ def _open(
 ) -> tuple[Task, QuerySet]:
     """What was passed, lined up with the index, and the queries with exact results."""
     if queries is None:
-        raise InputError("queries: expected those to search with, got None")
+        raise InputError("queries", "those to search with", "None")
     top_k = integer("top_k", top_k, 10)
     task = open_task(adapter, embeddings, ids, partial=sample)
     corpus = task.corpus
     if top_k > corpus.n:
-        raise InputError(
-            f"top_k: expected at most the {corpus.n} vectors {'passed' if sample else 'stored'}, got {top_k}"
-        )
+        raise InputError("top_k", f"at most the {corpus.n} vectors {'passed' if sample else 'stored'}", str(top_k))
     opened = open_queries(adapter, queries, "queries", BLOCK_ROWS)
     known = None if relevant is None else open_relevant(relevant, opened.n, task.labels, "relevant")
     if known is not None and sample:  # the others can't be found among these
@@ -298,11 +296,11 @@ def _open(
     task.check(vectors, np.random.default_rng(0), tunes=False)
     asked = vectors
     if query_encoder is None and query_inputs is not None:
-        raise InputError("query_inputs: expected together with query_encoder=, got it without one")
+        raise InputError("query_inputs", "together with query_encoder=", "it without one")
     if query_encoder is not None:
         entries = vectors if query_inputs is None else query_encoders.as_inputs(query_inputs, "query_inputs")
         if len(entries) != len(vectors):
-            raise InputError(f"query_inputs: expected one for each of {len(vectors)} queries, got {len(entries)}")
+            raise InputError("query_inputs", f"one for each of {len(vectors)} queries", str(len(entries)))
         device = query_encoders.home(query_encoder)
         query_encoders.check_encoder(query_encoder, entries, adapter.index.d, device)
         asked = query_encoders.encode(query_encoder, entries, device).cpu().numpy()

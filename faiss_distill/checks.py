@@ -28,7 +28,7 @@ def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
     except TypeError:
         number = None
     if number is None or number < low or (high is not None and number > high):
-        raise InputError(f"{name}: expected {expected}, got {value!r}")
+        raise InputError(name, expected, repr(value))
     return number
 
 
@@ -52,7 +52,7 @@ def number(name: str, value: Any, expected: str, low: float, high: float, ends: 
         with suppress(OverflowError):  # of an integer of Python's
             found = float(value)
     if not (low <= found <= high if ends else low < found < high):
-        raise InputError(f"{name}: expected {expected}, got {value!r}{hint}")
+        raise InputError(name, expected, repr(value), hint)
     return found
 
 
@@ -63,5 +63,5 @@ def flag(name: str, value: Any) -> bool:
         InputError: it is something else, true or not.
     """
     if not isinstance(value, bool | np.bool_):
-        raise InputError(f"{name}: expected True or False, got {value!r}")
+        raise InputError(name, "True or False", repr(value))
     return bool(value)

@@ -64,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         raise
     except (DistillError, OSError) as error:
+        if isinstance(error, DistillError) and error.argument in vars(args).keys() - {"index", "embeddings"}:
+            error.argument = f"--{error.argument.replace('_', '-')}"
         message = re.sub(r"^\[Errno \d+\] ", "", " ".join(str(error).split()))
         print(f"faiss-distill: error: {message}", file=sys.stderr)
         return 2
@@ -262,7 +264,7 @@ def _eval(args: argparse.Namespace) -> None:
 def _points(args: argparse.Namespace) -> None:
     given = [args.embeddings, args.queries, args.ids, args.relevant]
     if args.output is not None and args.at_least is None:
-        raise InputError("output: expected it with --at-least, which says what to set, got it without")
+        raise InputError("output", "it with --at-least, which says what to set", "it without")
     index = open_with_outputs(args.index, given, _outputs(args), force=args.force)
     points = operating_points(
         index,
@@ -300,7 +302,7 @@ def _demo(args: argparse.Namespace) -> None:
     for path in (written, tested, drawn):
         check_output("output", path, [], force=args.force)
         if path.exists() and not tuned.exists() and not args.force:
-            raise InputError(f"output: expected a new folder or one of a demo, got one that has {str(path)!r}")
+            raise InputError("output", "a new folder or one of a demo", f"one that has {str(path)!r}")
     sweep([args.output])
     check_plot(drawn)
     data = load_debian_packages()
@@ -309,7 +311,7 @@ def _demo(args: argparse.Namespace) -> None:
         index = faiss.index_factory(data.documents.shape[1], args.factory, metric)
         faiss.extract_index_ivf(index).nprobe = args.nprobe
     except RuntimeError as error:
-        raise InputError(f"factory: expected one of an IVF index, got {args.factory!r}: {error}") from error
+        raise InputError("factory", "one of an IVF index", f"{args.factory!r}: {error}") from error
     _say(f"building {args.factory} on {len(data.documents)} documents ...")
     start = time.perf_counter()
     index.train(data.documents)

@@ -169,7 +169,7 @@ class DistillConfig:
     def __post_init__(self) -> None:
         """Check every field."""
         if self.loss not in LOSSES:
-            raise InputError(f"loss: expected one of {', '.join(map(repr, LOSSES))}, got {self.loss!r}")
+            raise InputError("loss", f"one of {', '.join(map(repr, LOSSES))}", repr(self.loss))
         for name, kind in ENUMS.items():
             if name == "assignment" and self.assignment is None:
                 continue
@@ -177,29 +177,26 @@ class DistillConfig:
                 self._set(name, kind(getattr(self, name)))
             except ValueError:
                 names = ", ".join(repr(e.value) for e in kind)
-                raise InputError(f"{name}: expected one of {names}, got {getattr(self, name)!r}") from None
+                raise InputError(name, f"one of {names}", repr(getattr(self, name))) from None
         for name, least in INTEGERS.items():
             if getattr(self, name) is not None or name not in ("batch_size", "nprobe"):
                 self._set(name, integer(name, getattr(self, name), least, MAX_SEED if name == "seed" else None))
         for name, (expected, low, high, ends) in NUMBERS.items():
             if getattr(self, name) is not None or name not in ("temperature", "centroid_rate", "codebook_rate"):
                 self._set(name, number(name, getattr(self, name), expected, low, high, ends))
-        expected, hint = f"between 1 and top_k={self.top_k}", "; set it with top_k"
+        expected, hint = f"between 1 and top_k={self.top_k}", "set it with top_k"
         self._set("perplexity", number("perplexity", self.perplexity, expected, 1, self.top_k, False, hint))
         for name in ("balance", "judge_half_nprobe", "progress"):
             self._set(name, flag(name, getattr(self, name)))
         if not isinstance(self.device, str | torch.device):
-            raise InputError(f"device: expected a torch device or its name, got {self.device!r}")
+            raise InputError("device", "a torch device or its name", repr(self.device))
         self._set("device", str(self.device))
         if self.encoding is Encoding.FROZEN and self.lists is not Assignment.FIXED:
             raise InputError(
-                f"assignment: expected 'fixed' with encoding='frozen', got {self.lists.value!r}; a code belongs "
-                f"to its list"
+                "assignment", "'fixed' with encoding='frozen'", repr(self.lists.value), "a code belongs to its list"
             )
         if self.mixture.single and LOSSES[self.loss].compares != "vectors":
-            raise InputError(
-                f"candidates: expected others to rank a document against, got {self.candidates!r}; add in_batch"
-            )
+            raise InputError("candidates", "others to rank a document against", repr(self.candidates), "add in_batch")
 
     def _set(self, name: str, value: Any) -> None:
         """Make a field what it was checked to be."""
@@ -231,7 +228,7 @@ def as_config(config: Any) -> DistillConfig:
     if config is None:
         return DistillConfig()
     if not isinstance(config, DistillConfig):
-        raise InputError(f"config: expected a DistillConfig, got {type(config).__name__}; or pass **options")
+        raise InputError("config", "a DistillConfig", type(config).__name__, "or pass **options")
     return config
 
 

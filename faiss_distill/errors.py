@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple, dataclass
 
+
+@dataclass(eq=False)
 class DistillError(Exception):
-    """Base class: something is wrong with what was passed, and the index is as it was."""
+    """Base class: something is wrong with what was passed, and the index is as it was.
+
+    Its text is one sentence, ``{argument}: expected {expected}, got {got}; {hint}``.
+
+    Attributes:
+        argument: name of what is wrong.
+        expected: what it should be.
+        got: what came, or empty.
+        hint: what to do, or empty.
+    """
+
+    argument: str
+    expected: str
+    got: str = ""
+    hint: str = ""
+
+    def __post_init__(self) -> None:
+        self.args = astuple(self)  # of which pickle and copy make another
+
+    def __str__(self) -> str:
+        got = f", got {self.got}" if self.got else ""
+        hint = f"; {self.hint}" if self.hint else ""
+        return f"{self.argument}: expected {self.expected}{got}{hint}"
 
 
 class InputError(DistillError, ValueError):
-    """An argument has the wrong value, shape or dtype. The message names it, what was expected and what came."""
+    """An argument has the wrong value, shape or dtype."""
 
 
 class UnsupportedIndexError(DistillError, TypeError):
-    """The index, or a part of it, is of a kind that can't be tuned. The message names the class and what to do."""
+    """The index, or a part of it, is of a kind that can't be tuned."""
 
 
 class MissingDependencyError(DistillError, ImportError):
-    """An optional dependency is missing. The message gives the ``pip`` command that installs it."""
+    """An optional dependency is missing. The hint is the ``pip`` command that installs it."""

@@ -51,7 +51,7 @@ class Mixture:
             Mixture(sources=(Source(kind='top', depth=200, sampled=1),), in_batch=True)
         """
         if not isinstance(text, str):
-            raise InputError(f"candidates: expected {GRAMMAR}, got {text!r}")
+            raise InputError("candidates", GRAMMAR, repr(text))
         terms = "".join(text.split()).split("+")
         sources = []
         for term in terms:
@@ -59,14 +59,14 @@ class Mixture:
                 continue
             match = TERM.fullmatch(term)
             if match is None:
-                raise InputError(f"candidates: expected {GRAMMAR}, got {term!r} in {text!r}")
+                raise InputError("candidates", GRAMMAR, f"{term!r} in {text!r}")
             gt, kind, depth, sampled = match.groups()
             source = Source(gt or kind, int(depth or 0), int(sampled) if sampled else None)
             if sampled and (source.kind == "random" or (depth and int(sampled) > int(depth))):
-                raise InputError(f"candidates: expected randomN, or at most K of topK and hardK, got {term!r}")
+                raise InputError("candidates", "randomN, or at most K of topK and hardK", repr(term))
             sources.append(source)
         if not sources:
-            raise InputError(f"candidates: expected a source beside in_batch, such as top100:10, got {text!r}")
+            raise InputError("candidates", "a source beside in_batch, such as top100:10", repr(text))
         return cls(tuple(sources), "in_batch" in terms)
 
     @property

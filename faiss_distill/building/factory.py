@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
 import faiss
@@ -70,7 +70,7 @@ def parse(factory: str) -> tuple[str, DistillConfig | None]:
         'OPQ16,IVF4096,PQ16'
     """
     if not isinstance(factory, str):
-        raise InputError(f"factory: expected a string, got {type(factory).__name__}")
+        raise InputError("factory", "a string", type(factory).__name__)
     match = TOKEN.fullmatch(factory.strip())
     if match is None:
         at = factory.find("Distill")
@@ -94,10 +94,11 @@ def parse(factory: str) -> tuple[str, DistillConfig | None]:
     try:
         return match["faiss"], DistillConfig(**options)
     except InputError as error:
-        name = str(error).split(":")[0]
+        name = error.argument
         at = factory.find(f"{name}=", match.start("options"))
         begin, end = (at, at + len(name)) if at >= 0 else match.span("token")
-        raise InputError(f"factory: {error}\n{_pointer(factory, begin, end)}") from error
+        hint = f"{error.hint or 'see'}\n{_pointer(factory, begin, end)}"
+        raise replace(error, argument="factory", expected=f"{name} to be {error.expected}", hint=hint) from error
 
 
 def _option(factory: str, begin: int, text: str) -> tuple[str, Any]:
@@ -107,8 +108,8 @@ def _option(factory: str, begin: int, text: str) -> tuple[str, Any]:
     if equals:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
-            hint = f"; did you mean {near[0]}?" if near else f": {', '.join(known)}"
-            raise _wrong(factory, begin, begin + len(name), f"an option of DistillConfig{hint}")
+            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known)}"
+            raise _wrong(factory, begin, begin + len(name), "an option of DistillConfig", hint)
         for kind in (int, float):
             try:
                 return name, kind(value)
@@ -120,10 +121,10 @@ def _option(factory: str, begin: int, text: str) -> tuple[str, Any]:
     if text and all(term.strip() == "in_batch" or TERM.fullmatch(term.strip()) for term in text.split("+")):
         return "candidates", text
     near = difflib.get_close_matches(text, LOSSES, 1)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    hint = f"did you mean {near[0]}?" if near else "see"
     raise _wrong(
         factory, begin, begin + max(1, len(text)),
-        f"a loss ({', '.join(LOSSES)}), candidates ({GRAMMAR}) or name=value{hint}",
+        f"a loss ({', '.join(LOSSES)}), candidates ({GRAMMAR}) or name=value", hint,
     )  # fmt: skip
 
 
@@ -131,8 +132,8 @@ def _pointer(factory: str, begin: int, end: int) -> str:
     return f"{factory}\n{' ' * begin}{'^' * (end - begin)}"
 
 
-def _wrong(factory: str, begin: int, end: int, expected: str) -> InputError:
-    return InputError(f"factory: expected {expected}, got {factory[begin:end]!r}\n{_pointer(factory, begin, end)}")
+def _wrong(factory: str, begin: int, end: int, expected: str, hint: str = "see") -> InputError:
+    return InputError("factory", expected, repr(factory[begin:end]), f"{hint}\n{_pointer(factory, begin, end)}")
 
 
 def index_factory(d: int, factory: str, metric: int = faiss.METRIC_L2) -> Any:
@@ -164,8 +165,10 @@ def index_factory(d: int, factory: str, metric: int = faiss.METRIC_L2) -> Any:
     except (RuntimeError, MemoryError) as error:
         begin, end = _offending(d, plain, metric)
         raise InputError(
-            f"factory: faiss can't build {plain!r}: {_reason(error)}; it knows, in this order, {GRAMMAR_OF_FAISS}\n"
-            f"{_pointer(factory, begin, end)}"
+            "factory",
+            "one that faiss can build",
+            f"{plain!r}: {_reason(error)}",
+            f"it knows, in this order, {GRAMMAR_OF_FAISS}\n{_pointer(factory, begin, end)}",
         ) from error
     if config is not None:
         object.__setattr__(index, OPTIONS, config)  # faiss's own setattr refuses what C++ does not have
@@ -178,7 +181,7 @@ OPTIONS = "_distill_config"
 def _metric(metric: Any) -> int:
     known = isinstance(metric, int | np.integer) and metric in (faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT)
     if not known or isinstance(metric, bool):
-        raise InputError(f"metric: expected faiss.METRIC_L2 or faiss.METRIC_INNER_PRODUCT, got {metric!r}")
+        raise InputError("metric", "faiss.METRIC_L2 or faiss.METRIC_INNER_PRODUCT", repr(metric))
     return int(metric)
 
 
@@ -244,12 +247,12 @@ def build(
     """
     plain, own = parse(factory)
     if config is not None and own is None:
-        raise InputError(f"config: expected it with a factory string that ends in Distill, got {factory!r}")
+        raise InputError("config", "it with a factory string that ends in Distill", repr(factory))
     settled = as_config(own if config is None else config)
     inspect.signature(DistillTrainer).bind(None, **options)  # an unknown one is a TypeError before all the work
     corpus = open_vectors(embeddings, "embeddings")
     if corpus.n == 0 or corpus.d == 0:
-        raise InputError(f"embeddings: expected at least one vector, got shape {(corpus.n, corpus.d)}")
+        raise InputError("embeddings", "at least one vector", f"shape {(corpus.n, corpus.d)}")
     stored = None if ids is None else _ids_to_store(ids, corpus.n)
     index = index_factory(corpus.d, plain, metric)
     if nprobe is not None:
@@ -265,9 +268,9 @@ def build(
 def _ids_to_store(ids: Any, n: int) -> Int64:
     stored = as_ids(ids, "ids")
     if stored.shape != (n,):
-        raise InputError(f"ids: expected {n} integers, one a row, got shape {stored.shape}")
+        raise InputError("ids", f"{n} integers, one a row", f"shape {stored.shape}")
     if (stored == NOTHING).any():
-        raise InputError("ids: expected others than -1, which faiss returns where it found nothing, got it")
+        raise InputError("ids", "others than -1, which faiss returns where it found nothing", "it")
     return stored
 
 
@@ -276,7 +279,7 @@ def _set_nprobe(index: Any, plain: str, nprobe: Any) -> None:
     try:
         faiss.ParameterSpace().set_index_parameter(index, "nprobe", nprobe)
     except RuntimeError as error:
-        raise InputError(f"nprobe: expected None for {plain!r}, which has no lists, got {nprobe}") from error
+        raise InputError("nprobe", f"None for {plain!r}, which has no lists", str(nprobe)) from error
 
 
 def _fill(index: Any, corpus: Vectors, stored: Int64 | None, config: DistillConfig) -> None:
@@ -285,7 +288,7 @@ def _fill(index: Any, corpus: Vectors, stored: Int64 | None, config: DistillConf
         index.train(_training_rows(index, corpus, config))
     except RuntimeError as error:
         raise InputError(
-            f"embeddings: expected enough to train {type(index).__name__} on, got {corpus.n}: {_reason(error)}"
+            "embeddings", f"enough to train {type(index).__name__} on", f"{corpus.n}: {_reason(error)}"
         ) from error
     for start, block in corpus.blocks(config.block_rows):
         if stored is None and not isinstance(index, faiss.IndexIDMap):
@@ -296,7 +299,7 @@ def _fill(index: Any, corpus: Vectors, stored: Int64 | None, config: DistillConf
             index.add_with_ids(block, part)
         except RuntimeError as error:
             raise InputError(
-                f"ids: expected None for an {type(index).__name__}, which keeps none, got some; put it into an IDMap"
+                "ids", f"None for an {type(index).__name__}, which keeps none", "some", "put it into an IDMap"
             ) from error
 
 

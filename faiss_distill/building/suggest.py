@@ -105,7 +105,7 @@ def suggest(n: int, d: int, bytes_per_vector: float, metric: int = faiss.METRIC_
     n, d = integer("n", n, 1, MAX_N), integer("d", d, 1, MAX_D)
     bytes_per_vector = number("bytes_per_vector", bytes_per_vector, "a number of at least 1", 1, LARGEST)
     if not isinstance(metric, int | np.integer) or metric not in METRIC_NAMES:
-        raise InputError(f"metric: expected faiss.METRIC_L2 or faiss.METRIC_INNER_PRODUCT, got {metric!r}")
+        raise InputError("metric", "faiss.METRIC_L2 or faiss.METRIC_INNER_PRODUCT", repr(metric))
     nlist, coarse, reasons = _lists(n)
     transform, codes, why = _codes(n, d, int(bytes_per_vector))
     reasons += why

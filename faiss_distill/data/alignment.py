@@ -31,34 +31,39 @@ def rows_of(labels: Int64, n_embeddings: int, ids: Int64 | None) -> Int64:
     if ids is None:
         if labels.min() < 0 or labels.max() >= n_embeddings:
             raise InputError(
-                f"embeddings: expected row i to belong to id i for ids {labels.min()}..{labels.max()}, got "
-                f"{n_embeddings} rows; pass ids= with the id of each row"
+                "embeddings",
+                f"row i to belong to id i for ids {labels.min()}..{labels.max()}",
+                f"{n_embeddings} rows",
+                "pass ids= with the id of each row",
             )
         if n_embeddings > n and labels.max() == n - 1:  # distinct, so exactly 0..n-1: nothing was ever removed
             raise InputError(
-                f"embeddings: expected {n} rows, one for each of the ids 0..{n - 1}, got {n_embeddings}; if the last "
-                f"ones were removed from the index, pass embeddings[:{n}]"
+                "embeddings",
+                f"{n} rows, one for each of the ids 0..{n - 1}",
+                str(n_embeddings),
+                f"if the last ones were removed from the index, pass embeddings[:{n}]",
             )
         return labels
     if ids.shape != (n_embeddings,):
-        raise InputError(f"ids: expected {n_embeddings} integers, one a row, got shape {ids.shape}")
+        raise InputError("ids", f"{n_embeddings} integers, one a row", f"shape {ids.shape}")
     if (ids == NOTHING).any():
         raise InputError(
-            "ids: expected others than -1, which faiss returns where it found nothing, got it; such a vector needs "
-            "another id"
+            "ids", "others than -1, which faiss returns where it found nothing", "it", "such a vector needs another id"
         )
     order = np.argsort(ids, kind="stable")
     ordered = ids[order]
     doubles = ordered[1:][ordered[1:] == ordered[:-1]]
     if len(doubles):
-        raise InputError(f"ids: expected distinct ids, got {len(doubles)} repeated ({examples(doubles)})")
+        raise InputError("ids", "distinct ids", f"{len(doubles)} repeated ({examples(doubles)})")
     missing = np.setdiff1d(labels, ordered)
     if len(missing):
         raise InputError(
-            f"ids: expected the ids of all {n} stored vectors, {len(missing)} are missing ({examples(missing)}); "
-            f"a sample will do with encoding='frozen'"
+            "ids",
+            f"the ids of all {n} stored vectors",
+            f"all but {len(missing)} ({examples(missing)})",
+            "a sample will do with encoding='frozen'",
         )
     if n_embeddings > n:
         extra = np.setdiff1d(ordered, labels)
-        raise InputError(f"ids: expected only ids that the index holds, got {len(extra)} others ({examples(extra)})")
+        raise InputError("ids", "only ids that the index holds", f"{len(extra)} others ({examples(extra)})")
     return order[np.searchsorted(ordered, labels)]

@@ -39,7 +39,7 @@ def as_ids(values: Any, name: str) -> Int64:
     if array.dtype == object and array.size:
         return from_integers(array.ravel().tolist(), name).reshape(array.shape)
     if array.dtype.kind not in "iu":
-        raise InputError(f"{name}: expected integers, got {array.dtype} of shape {array.shape}")
+        raise InputError(name, "integers", f"{array.dtype} of shape {array.shape}")
     if array.dtype.kind == "u" and (array == UNSIGNED).any():
         raise _meant_nothing(name)
     ids: Int64 = array.astype(np.int64, order="C", copy=False)  # which wraps around
@@ -54,7 +54,7 @@ def from_integers(values: Sequence[Any], name: str) -> Int64:
     """
     wrong = {kind.__name__ for kind in set(map(type, values)) if not is_integer(kind)}
     if wrong:
-        raise InputError(f"{name}: expected integers, got some of type {', '.join(sorted(wrong))}")
+        raise InputError(name, "integers", f"some of type {', '.join(sorted(wrong))}")
     try:
         return np.array(values, dtype=np.int64)
     except OverflowError:
@@ -62,7 +62,7 @@ def from_integers(values: Sequence[Any], name: str) -> Int64:
     if UNSIGNED in values:
         raise _meant_nothing(name)
     if too_long:
-        raise InputError(f"{name}: expected integers of 64 bits, got {examples(too_long)}")
+        raise InputError(name, "integers of 64 bits", examples(too_long))
     return np.array([int(value) % 2**64 for value in values], dtype=np.uint64).astype(np.int64)
 
 
@@ -73,11 +73,11 @@ def as_array(values: Any, name: str) -> Any:
         InputError: its values can't be had: of a sparse tensor, or masked.
     """
     if isinstance(values, np.ma.MaskedArray):
-        raise InputError(f"{name}: expected an array of integers, got a masked one; use its .filled() or .compressed()")
+        raise InputError(name, "an array of integers", "a masked one", "use its .filled() or .compressed()")
     try:
         return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
     except (TypeError, ValueError, RuntimeError) as error:  # a sparse tensor, bfloat16
-        raise InputError(f"{name}: expected an array of integers, got {type(values).__name__}: {error}") from error
+        raise InputError(name, "an array of integers", f"{type(values).__name__}: {error}") from error
 
 
 def is_integer(kind: type) -> bool:
@@ -92,8 +92,10 @@ def examples(values: Any) -> str:
 
 def _meant_nothing(name: str) -> InputError:
     return InputError(
-        f"{name}: expected ids below {UNSIGNED}, got that, which faiss, as -1, returns where it found nothing; such a "
-        f"vector needs another id, and -1 is for padding"
+        name,
+        f"ids below {UNSIGNED}",
+        "that, which faiss, as -1, returns where it found nothing",
+        "such a vector needs another id, and -1 is for padding",
     )
 
 
@@ -102,5 +104,5 @@ def _of_lists(values: Any, name: str) -> Any:
     try:
         array = np.asarray(values)  # which refuses rows of unequal length
     except (ValueError, OverflowError) as error:
-        raise InputError(f"{name}: expected an array of integers, got rows of unequal length") from error
+        raise InputError(name, "an array of integers", "rows of unequal length") from error
     return np.array(values, dtype=object).reshape(array.shape) if array.size else np.zeros(array.shape, dtype=np.int64)

@@ -53,14 +53,14 @@ def read_qrels(
         empty = False
         if rows is None:
             row = _integer(
-                query, where, "query ids that are row numbers", "query_ids= to read_qrels, the id of each row"
+                query, where, "query ids that are row numbers", "pass query_ids= to read_qrels, the id of each row"
             )
         elif query in rows:
             row = rows[query]
         else:
             continue
         if ids is None:
-            hint = "document_ids= to read_qrels, the integer in the index for each"
+            hint = "pass document_ids= to read_qrels, the integer in the index for each"
             known = _integer(document, where, "document ids that are the integers in the index", hint)
         elif document in ids:
             known = ids[document]
@@ -69,16 +69,20 @@ def read_qrels(
             continue
         out.setdefault(row, {})[known] = _integer(grade, where, "an integer grade in the last column")
     if empty:
-        raise InputError(f"{str(path)!r}: expected judgements, got an empty file")
+        raise InputError("qrels", "judgements", f"an empty file {str(path)!r}")
     if unknown:
         raise InputError(
-            f"{str(path)!r}: expected documents that are in document_ids, got {len(unknown)} others "
-            f"({_examples(unknown)}); pass document_ids= of the whole corpus"
+            "qrels",
+            "documents that are in document_ids",
+            f"{len(unknown)} others ({_examples(unknown)}) in {str(path)!r}",
+            "pass document_ids= of the whole corpus",
         )
     if rows is not None and not out:
         raise InputError(
-            f"{str(path)!r}: expected lines of some of the {len(rows)} query_ids ({_examples(rows)}), got none, "
-            f"only of other queries; check that the ids are those in the file, and the split"
+            "qrels",
+            f"lines of some of the {len(rows)} query_ids ({_examples(rows)})",
+            f"none in {str(path)!r}, only of other queries",
+            "check that the ids are those in the file, and the split",
         )
     return out
 
@@ -93,19 +97,19 @@ def _lines(path: Path) -> Iterator[tuple[str, str, str, str]]:
             for number, line in enumerate(file, 1):
                 if not line.strip():
                     continue
-                where = f"{str(path)!r}, line {number}"
+                where = f"in line {number} of {str(path)!r}"
                 first = not width
                 if first:
                     separator, width = _format(line, where)
                 columns = [column.strip() for column in line.split(separator)]
                 if len(columns) != width:
-                    raise InputError(f"{where}: expected {width} columns as in the first line, got {len(columns)}")
+                    raise InputError("qrels", f"{width} columns as in the first line", f"{len(columns)} {where}")
                 if not (first and columns[-1].lower() == "score"):  # BEIR's header
                     yield where, columns[0], columns[-2], columns[-1]
     except OSError as error:
-        raise InputError(f"qrels: can't read {str(path)!r}: {error.strerror or error}") from error
+        raise InputError("qrels", "a file that can be read", f"{str(path)!r}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{str(path)!r}: expected qrels as text in UTF-8, got something else: {error}") from error
+        raise InputError("qrels", "text in UTF-8", f"something else in {str(path)!r}: {error}") from error
 
 
 def _format(line: str, where: str) -> tuple[str | None, int]:
@@ -115,33 +119,34 @@ def _format(line: str, where: str) -> tuple[str | None, int]:
         if width in (3, 4):
             return separator, width
     raise InputError(
-        f"{where}: expected 4 columns (TREC: query, iteration, document, grade) or 3 (BEIR: query-id, corpus-id, "
-        f"score), got {width}"
+        "qrels",
+        "4 columns (TREC: query, iteration, document, grade) or 3 (BEIR: query-id, corpus-id, score)",
+        f"{width} {where}",
     )
 
 
 def _numbers(ids: Iterable[Any], name: str) -> dict[str, int]:
     """The number of each id: its position, or what a mapping says."""
     if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
-        raise InputError(f"{name}: expected a sequence of ids, got {ids!r}")
+        raise InputError(name, "a sequence of ids", repr(ids))
     if isinstance(ids, Mapping):
         keys, values = [str(key) for key in ids], list(ids.values())
         if not all(map(is_integer, set(map(type, values)))):
-            raise InputError(f"{name}: expected integers as values of the mapping, got {values[:5]!r}")
+            raise InputError(name, "integers as values of the mapping", repr(values[:5]))
     else:
         keys = [str(key) for key in (ids.tolist() if hasattr(ids, "tolist") else ids)]  # a tensor's items print as such
         values = list(range(len(keys)))
     out = {key: int(value) for key, value in zip(keys, values, strict=True)}
     if len(out) < len(keys):
         repeated = [key for key, count in Counter(keys).items() if count > 1]
-        raise InputError(f"{name}: expected distinct ids, got {len(repeated)} repeated ({_examples(repeated)})")
+        raise InputError(name, "distinct ids", f"{len(repeated)} repeated ({_examples(repeated)})")
     return out
 
 
 def _integer(text: str, where: str, expected: str, hint: str = "") -> int:
     if INTEGER.fullmatch(text):
         return int(text)
-    raise InputError(f"{where}: expected {expected}, got {text!r}" + (f"; pass {hint}" if hint else ""))
+    raise InputError("qrels", expected, f"{text!r} {where}", hint)
 
 
 def _examples(ids: Iterable[str]) -> str:

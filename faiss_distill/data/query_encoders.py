@@ -86,9 +86,9 @@ def as_inputs(inputs: Any, name: str) -> NDArray[Any]:
         out = np.empty(len(inputs), dtype=object)
         out[:] = list(inputs)
     else:
-        raise InputError(f"{name}: expected an array or a list with one entry a query, got {type(inputs).__name__}")
+        raise InputError(name, "an array or a list with one entry a query", type(inputs).__name__)
     if len(out) == 0:
-        raise InputError(f"{name}: expected one for each query, got none")
+        raise InputError(name, "one for each query", "none")
     return out
 
 
@@ -134,18 +134,20 @@ def check_encoder(encoder: Any, inputs: NDArray[Any], d: int, device: torch.devi
         InputError: it is no module, fails, or returns the wrong shape, NaN, infinity, or no gradient.
     """
     if not isinstance(encoder, nn.Module):
-        raise InputError(f"query_encoder: expected a torch.nn.Module, got {type(encoder).__name__}")
+        raise InputError("query_encoder", "a torch.nn.Module", type(encoder).__name__)
     few = inputs[:2]
     try:
         with evaluating(encoder), torch.enable_grad():
             out = apply(encoder, few, device)
     except Exception as error:
-        raise InputError(f"query_encoder: failed on the first {len(few)} query inputs: {error}") from error
+        raise InputError(
+            "query_encoder", f"it to encode the first {len(few)} query inputs", str(error) or type(error).__name__
+        ) from error
     shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
     if shape != (len(few), d):
-        raise InputError(f"query_encoder: expected embeddings of shape {(len(few), d)}, got {shape}")
+        raise InputError("query_encoder", f"embeddings of shape {(len(few), d)}", str(shape))
     if not torch.isfinite(out).all():
-        raise InputError("query_encoder: expected finite embeddings, got NaN or infinity")
+        raise InputError("query_encoder", "finite embeddings", "NaN or infinity")
     parameters = [p for p in encoder.parameters() if p.requires_grad]
     gradients: tuple[Tensor | None, ...] = ()
     if out.requires_grad and parameters:
@@ -153,6 +155,8 @@ def check_encoder(encoder: Any, inputs: NDArray[Any], d: int, device: torch.devi
             gradients = torch.autograd.grad(out.square().sum(), parameters, allow_unused=True)
     if not any(g is not None for g in gradients):
         raise InputError(
-            "query_encoder: expected embeddings with a gradient to its parameters, got none; let some of them require "
-            "one, and don't detach or convert to numpy on the way"
+            "query_encoder",
+            "embeddings with a gradient to its parameters",
+            "none",
+            "let some of them require one, and don't detach or convert to numpy on the way",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,7 @@ def open_relevant(relevant: Any, n_queries: int, labels: Int64, name: str) -> In
         raise _not_held(name, unknown.tolist())
     if not len(given):
         raise InputError(
-            f"{name}: expected at least one relevant id, got none for any of the {n_queries} queries; "
-            f"leave it out to go without"
+            name, "at least one relevant id", f"none for any of the {n_queries} queries", "leave it out to go without"
         )
     return out
 
@@ -71,7 +71,7 @@ def _read(path: Path, name: str) -> Any:
     try:
         return read_qrels(path)
     except InputError as error:
-        raise InputError(f"{name}: {error}") from error
+        raise replace(error, argument=name) from error
 
 
 def _from_array(relevant: Any, n_queries: int, name: str) -> Int64:
@@ -97,9 +97,11 @@ def _from_mapping(relevant: Mapping[Any, Any], n_queries: int, name: str) -> Int
     bad = [key for key in keys if not is_integer(type(key)) or not 0 <= key < n_queries]
     if bad:
         raise InputError(
-            f"{name}: expected query rows 0..{n_queries - 1}, got {len(bad)} others "
-            f"({examples(list(map(repr, bad)))}); if these are "
-            f"ids of queries, read the file with read_qrels(path, query_ids=...), which turns them into rows"
+            name,
+            f"query rows 0..{n_queries - 1}",
+            f"{len(bad)} others ({examples(list(map(repr, bad)))})",
+            "if these are ids of queries, read the file with read_qrels(path, query_ids=...), which turns them "
+            "into rows",
         )
     return _from_values(np.array(keys, dtype=np.int64), relevant.values(), n_queries, name)
 
@@ -108,7 +110,7 @@ def _from_sparse(relevant: Any, n_queries: int, name: str) -> Int64:
     """Of a sparse matrix with a column for each id."""
     if relevant.ndim != 2 or relevant.shape[0] != n_queries or relevant.dtype.kind not in "biuf":
         got = f"{relevant.dtype} of shape {relevant.shape}"
-        raise InputError(f"{name}: expected a sparse matrix of {n_queries} rows, one a query, got {got}")
+        raise InputError(name, f"a sparse matrix of {n_queries} rows, one a query", got)
     matrix = relevant.tocoo(copy=True)
     matrix.sum_duplicates()
     positive = matrix.data > 0
@@ -135,7 +137,7 @@ def _ids(value: Any, name: str) -> list[Any]:
         try:
             ids = [i for i, grade in value.items() if grade > 0]
         except (TypeError, ValueError) as error:
-            raise InputError(f"{name}: expected numbers as grades of ids, got {value!r}") from error
+            raise InputError(name, "numbers as grades of ids", repr(value)) from error
         if -1 in ids:
             raise _not_held(name, [-1])  # it was judged, so it is no padding
         return ids
@@ -166,11 +168,11 @@ def _tidied(ids: Int64) -> Int64:
 
 
 def _misshapen(name: str, n_queries: int, got: str, strings: bool = False) -> InputError:
-    hint = "; turn them into the ids of the index first, as read_qrels(path, document_ids=...) does" if strings else ""
-    return InputError(f"{name}: expected integers ({n_queries},) or ({n_queries}, r), one row a query, got {got}{hint}")
+    hint = "turn them into the ids of the index first, as read_qrels(path, document_ids=...) does" if strings else ""
+    return InputError(name, f"integers ({n_queries},) or ({n_queries}, r), one row a query", got, hint)
 
 
 def _not_held(name: str, ids: Sequence[int]) -> InputError:
     return InputError(
-        f"{name}: expected ids that the index holds, got {len(ids)} others ({examples(ids)}); leave them out, or put -1"
+        name, "ids that the index holds", f"{len(ids)} others ({examples(ids)})", "leave them out, or put -1"
     )

@@ -79,10 +79,10 @@ def _load_full(directory: Path) -> RetrievalData:
         documents, queries = (np.load(directory / f"{n}.npy").astype(np.float32) for n in ("documents", "queries"))
         relevant = np.load(directory / "relevant.npy").astype(np.int64)
     except (OSError, ValueError) as error:
-        raise InputError(f"directory: expected documents.npy, queries.npy and relevant.npy in it: {error}") from error
+        raise InputError("directory", "documents.npy, queries.npy and relevant.npy in it", str(error)) from error
     held_out = FULL_TRAIN + FULL_VALIDATION
     if len(queries) <= held_out or len(relevant) != len(queries):
-        raise InputError(f"directory: expected more than {held_out} queries with a label each, got {len(queries)}")
+        raise InputError("directory", f"more than {held_out} queries with a label each", str(len(queries)))
     return RetrievalData(
         documents, queries, relevant, slice(0, FULL_TRAIN), slice(FULL_TRAIN, held_out), slice(held_out, len(queries))
     )

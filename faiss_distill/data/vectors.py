@@ -33,12 +33,14 @@ class Vectors:
     def __init__(self, array: Any, name: str, rows: Int64 | None = None) -> None:
         """Check shape and dtype, touching no data."""
         if len(array.shape) != 2:
-            raise InputError(f"{name}: expected a matrix (n, d), got shape {tuple(array.shape)}")
+            raise InputError(name, "a matrix (n, d)", f"shape {tuple(array.shape)}")
         is_float = array.is_floating_point() if isinstance(array, torch.Tensor) else array.dtype.kind == "f"
         if not is_float:
             raise InputError(
-                f"{name}: expected a floating dtype, got {array.dtype}; if these are embeddings, "
-                f"convert them, e.g. with .astype('float32')"
+                name,
+                "a floating dtype",
+                str(array.dtype),
+                "if these are embeddings, convert them, e.g. with .astype('float32')",
             )
         self._array, self._rows, self.name = array, rows, name
         self.n: int = len(array) if rows is None else len(rows)
@@ -81,8 +83,10 @@ class Vectors:
             bad = bad if self._rows is None else np.sort(self._rows[bad]).tolist()
             shown = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
             raise InputError(
-                f"{self.name}: expected finite float32 values, got NaN or infinity in {len(bad)} of {self.n} rows "
-                f"({shown}); repair or drop these rows"
+                self.name,
+                "finite float32 values",
+                f"NaN or infinity in {len(bad)} of {self.n} rows ({shown})",
+                "repair or drop these rows",
             )
 
     def _read(self, rows: slice | Int64) -> Float32:
@@ -112,11 +116,11 @@ def open_vectors(source: Any, name: str) -> Vectors:
     if isinstance(source, str | Path):
         return Vectors(_open_file(Path(source), name), name)
     if isinstance(source, list | tuple) and any(isinstance(item, str | Path) for item in source):
-        raise InputError(f"{name}: expected a matrix or the path of one file, got a {type(source).__name__} of paths")
+        raise InputError(name, "a matrix or the path of one file", f"a {type(source).__name__} of paths")
     if scipy.sparse.issparse(source):
-        raise InputError(f"{name}: expected a dense matrix of floats, got {type(source).__name__}; use its .toarray()")
+        raise InputError(name, "a dense matrix of floats", type(source).__name__, "use its .toarray()")
     if isinstance(source, np.ma.MaskedArray):
-        raise InputError(f"{name}: expected a matrix of floats, got a masked one; drop its masked rows, or fill them")
+        raise InputError(name, "a matrix of floats", "a masked one", "drop its masked rows, or fill them")
     if isinstance(source, torch.Tensor):
         _check_tensor(source, name)
     elif not (isinstance(getattr(source, "dtype", None), np.dtype) and hasattr(source, "shape")):
@@ -127,21 +131,21 @@ def open_vectors(source: Any, name: str) -> Vectors:
 def _open_file(path: Path, name: str) -> Any:
     """What is in a file of one of the formats."""
     if path.suffix not in FORMATS:
-        raise InputError(f"{name}: expected a file ending in {', '.join(FORMATS)}, got {str(path)!r}")
+        raise InputError(name, f"a file ending in {', '.join(FORMATS)}", repr(str(path)))
     check_file(path, name)
     try:
         return FORMATS[path.suffix](path, name)
     except OSError as error:
-        raise InputError(f"{name}: can't read {str(path)!r}: {error.strerror or error}") from error
+        raise InputError(name, "a file that can be read", f"{str(path)!r}: {error.strerror or error}") from error
 
 
 def _check_tensor(tensor: torch.Tensor, name: str) -> None:
     """Refuse a tensor whose values are not all there, in rows."""
     kind = "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
     if kind != "strided":
-        raise InputError(f"{name}: expected a dense tensor, got a {kind} one; use its .to_dense(), or pad it")
+        raise InputError(name, "a dense tensor", f"a {kind} one", "use its .to_dense(), or pad it")
     if tensor.is_meta:
-        raise InputError(f"{name}: expected a tensor with values, got one on the meta device, which holds none")
+        raise InputError(name, "a tensor with values", "one on the meta device, which holds none")
 
 
 def _as_matrix(source: Any, name: str) -> Any:
@@ -149,7 +153,7 @@ def _as_matrix(source: Any, name: str) -> Any:
     try:
         array = np.asarray(source)
     except Exception as error:  # whatever the object's own conversion raises
-        raise InputError(f"{name}: expected a matrix of floats, got {type(source).__name__}: {error}") from error
+        raise InputError(name, "a matrix of floats", f"{type(source).__name__}: {error}") from error
     if array.dtype == object:
-        raise InputError(f"{name}: expected a matrix of floats, got {type(source).__name__}")
+        raise InputError(name, "a matrix of floats", type(source).__name__)
     return array

@@ -63,9 +63,11 @@ class OperatingPoints:
                 return point
         best = self.front[-1]
         raise InputError(
-            f"at_least: expected at most the {self.title} of {getattr(best, self.quality):.3f} that is reached with "
-            f"{best.parameters or 'this index'}, got {at_least}; to find more, try other parameters, longer codes or a "
-            f"refinement"
+            "at_least",
+            f"at most the {self.title} of {getattr(best, self.quality):.3f} that is reached with "
+            f"{best.parameters or 'this index'}",
+            str(at_least),
+            "to find more, try other parameters, longer codes or a refinement",
         )
 
     def set_on(self, index: Any, at_least: float) -> OperatingPoint:
@@ -157,18 +159,18 @@ def settings(
         InputError: one of ``wanted``, ``quality`` and ``cost`` is not known, or needs labels that there are not.
     """
     if not (isinstance(cost, str) and cost in COSTS):
-        raise InputError(f"cost: expected one of {', '.join(COSTS)}, got {cost!r}")
+        raise InputError("cost", f"one of {', '.join(COSTS)}", repr(cost))
     qualities = [name for name in QUALITIES if labelled or not name.startswith(("mrr", "label"))]
     if not (isinstance(quality, str) and quality in qualities):
-        hint = "; those of labels need relevant=" if isinstance(quality, str) and quality in QUALITIES else ""
-        raise InputError(f"quality: expected one of {', '.join(qualities)}, got {quality!r}{hint}")
+        hint = "those of labels need relevant=" if isinstance(quality, str) and quality in QUALITIES else ""
+        raise InputError("quality", f"one of {', '.join(qualities)}", repr(quality), hint)
     offered = ranges(adapter.index)
     if not isinstance(wanted, Mapping | None):
-        raise InputError(f"parameters: expected a mapping from names to values, got {type(wanted).__name__}")
+        raise InputError("parameters", "a mapping from names to values", type(wanted).__name__)
     tried = {}
     for name, values in (offered if wanted is None else wanted).items():
         if name not in offered:
-            raise InputError(f"parameters: expected some of {', '.join(offered) or 'none'}, got {name!r}")
+            raise InputError("parameters", f"some of {', '.join(offered) or 'none'}", repr(name))
         tried[name] = _values(name, values, adapter.nlist if name == "nprobe" else LARGEST)
     return tried
 
@@ -178,10 +180,10 @@ def _values(name: str, values: Any, top: float) -> list[float]:
     try:
         found = sorted({number(name, value, "", 1, top) for value in values})
         if not found or (name != "k_factor_rf" and not all(value.is_integer() for value in found)):
-            raise InputError(name)
+            raise TypeError(name)
     except (InputError, TypeError) as error:
         kind = "numbers" if name == "k_factor_rf" else "integers"
-        raise InputError(f"parameters: expected {kind} from 1 to {top:g} for {name}, got {values!r}") from error
+        raise InputError("parameters", f"{kind} from 1 to {top:g} for {name}", repr(values)) from error
     return found
 
 

@@ -46,13 +46,11 @@ class Adapter(ABC):
         """
         core = wrapped.core
         if not (core.is_trained and wrapped.outer.is_trained):
-            raise InputError("index: expected a trained index, got an untrained one; call index.train and index.add")
+            raise InputError("index", "a trained index", "an untrained one", "call index.train and index.add")
         if core.ntotal == 0:
-            raise InputError("index: expected a filled index, got an empty one; call index.add first")
+            raise InputError("index", "a filled index", "an empty one", "call index.add first")
         if core.metric_type not in METRICS:
-            raise UnsupportedIndexError(
-                f"index: expected METRIC_INNER_PRODUCT or METRIC_L2, got metric_type {core.metric_type}"
-            )
+            raise UnsupportedIndexError("index", "METRIC_INNER_PRODUCT or METRIC_L2", f"metric_type {core.metric_type}")
         self.index, self.core, self.metric = wrapped.outer, core, METRICS[core.metric_type]
         self._wrapped = wrapped
         self._check()
@@ -218,13 +216,17 @@ class Adapter(ABC):
         out = outer_ids(self._wrapped, ids)
         if (out == -1).any():
             raise InputError(
-                "index: expected no vector with the id -1, which faiss returns for nothing found, got one; rebuild the "
-                "index without it"
+                "index",
+                "no vector with the id -1, which faiss returns for nothing found",
+                "one",
+                "rebuild the index without it",
             )
         if len(np.unique(out)) != len(out):
             raise InputError(
-                f"index: expected distinct ids, got {len(out) - len(np.unique(out))} that occur twice; a vector "
-                f"can't be told from its double: rebuild the index with distinct ids"
+                "index",
+                "distinct ids",
+                f"{len(out) - len(np.unique(out))} that occur twice",
+                "a vector can't be told from its double: rebuild the index with distinct ids",
             )
         return out
 
@@ -262,13 +264,13 @@ class Adapter(ABC):
         for name, (shape, dtype) in expected.items():
             array = getattr(state, name)
             if array.shape != shape or array.dtype != dtype:
-                raise InputError(f"{name}: expected {np.dtype(dtype)} {shape}, got {array.dtype} {array.shape}")
+                raise InputError(name, f"{np.dtype(dtype)} {shape}", f"{array.dtype} {array.shape}")
         for name, array, top in bounded:
             if len(array) and (int(array.min()) < 0 or int(array.max()) >= top):
-                raise InputError(f"{name}: expected values in [0, {top}), got {array.min()} to {array.max()}")
+                raise InputError(name, f"values in [0, {top})", f"{array.min()} to {array.max()}")
         for name, array in finite:
             if not np.isfinite(array).all():
-                raise InputError(f"{name}: expected finite values, got NaN or infinity")
+                raise InputError(name, "finite values", "NaN or infinity")
         norms = self.codebooks is not None and self.codebooks.stores_norms
         return self._transaction(state, quantizer, self.words(state) if words is None else words, lists or norms, file)
 

@@ -134,14 +134,17 @@ def _on_disk(index: Any, lists: Any) -> Any:
         copy = _reread(index, faiss.IO_FLAG_READ_ONLY if lists.read_only else 0)
     except RuntimeError as error:
         raise InputError(
-            f"index: expected to open the file of its inverted lists, {lists.filename!r}, once more, got "
-            f"{str(error).splitlines()[-1]}"
+            "index",
+            f"to open the file of its inverted lists, {lists.filename!r}, once more",
+            str(error).splitlines()[-1],
         ) from error
     same = (map(np.array_equal, get_invlist(lists, i), get_invlist(copy.invlists, i)) for i in range(index.nlist))
     if not all(all(of_list) for of_list in same):
         raise InputError(
-            f"index: expected its inverted lists in {lists.filename!r}, which it was read from, got others: the file "
-            f"was replaced; read the index again"
+            "index",
+            f"its inverted lists in {lists.filename!r}, which it was read from",
+            "others: the file was replaced",
+            "read the index again",
         )
     return copy
 

@@ -38,8 +38,8 @@ def read_index(path: Path) -> Any:
         with path.open("rb") as file, _lengths_up_to(path.stat().st_size):
             index = faiss.read_index(faiss.PyCallbackIOReader(file.read))  # type: ignore[attr-defined]
     except (RuntimeError, MemoryError) as error:
-        hint = "; the index comes first, then its embeddings" if path.suffix == ".npy" else ""
-        raise InputError(f"index: {str(path)!r} is not a complete faiss index: {_without_cpp(error)}{hint}") from error
+        hint = "the index comes first, then its embeddings" if path.suffix == ".npy" else ""
+        raise InputError("index", "a complete faiss index", f"{str(path)!r}: {_without_cpp(error)}", hint) from error
     lists = _lists_on_disk(index)
     if lists is not None and not Path(lists.filename).is_absolute():
         lists.filename = stored_name("index", Path(lists.filename))
@@ -56,7 +56,7 @@ def stored_name(name: str, path: Path) -> str:
     try:
         absolute.encode()
     except UnicodeEncodeError as error:
-        raise InputError(f"{name}: expected inverted lists in a file with a name in UTF-8, got {absolute!r}") from error
+        raise InputError(name, "inverted lists in a file with a name in UTF-8", repr(absolute)) from error
     return absolute
 
 
@@ -102,7 +102,7 @@ def check_apart(outputs: Mapping[str, Path | None], lists: Path | None) -> None:
     """
     for name, path in outputs.items():
         if path is not None and lists is not None and same_file(path, lists):
-            raise InputError(f"{name}: expected another file than that of the inverted lists, got {str(path)!r}")
+            raise InputError(name, "another file than that of the inverted lists", repr(str(path)))
 
 
 def lists_file_of(index: Any) -> Path | None:
@@ -134,25 +134,27 @@ def check_output(
         OSError: there can be no such file: its name is too long, say.
     """
     if any(other is not None and same_file(path, other) for other in others):
-        raise InputError(f"{name}: expected another file than the inputs and other outputs, got {str(path)!r}")
+        raise InputError(name, "another file than the inputs and other outputs", repr(str(path)))
     try:
         links = path.stat().st_nlink
     except FileNotFoundError:
         links = 0
     if links and not path.is_file():
-        raise InputError(f"{name}: expected a file, got the {_kind(path)} {str(path)!r}")
+        raise InputError(name, "a file", f"the {_kind(path)} {str(path)!r}")
     folder = Path(os.path.realpath(path)).parent
     if not folder.is_dir():
-        raise InputError(f"{name}: no such folder: {str(folder)!r}")
+        raise InputError(name, "a folder that exists", repr(str(folder)))
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"{name}: the folder {str(folder)!r} is not writable")
+        raise InputError(name, "a folder that can be written to", repr(str(folder)))
     if links > 1 and not force:
         raise InputError(
-            f"{name}: expected a file with one name, got {str(path)!r}, which has {links} (hard links); --force "
-            f"replaces it under this name, and leaves what it was under the others"
+            name,
+            "a file with one name",
+            f"{str(path)!r}, which has {links} (hard links)",
+            "--force replaces it under this name, and leaves what it was under the others",
         )
     if index and links and not force and path.stat().st_size and not is_index(path):
-        raise InputError(f"{name}: expected a new file or a faiss index, got {str(path)!r}; --force replaces it")
+        raise InputError(name, "a new file or a faiss index", repr(str(path)), "--force replaces it")
 
 
 def check_room(name: str, path: Path, size: int) -> None:
@@ -164,7 +166,7 @@ def check_room(name: str, path: Path, size: int) -> None:
     folder = Path(os.path.realpath(path)).parent
     free = shutil.disk_usage(folder).free
     if free < size:
-        raise InputError(f"{name}: expected {size} bytes free in {str(folder)!r}, got {free}")
+        raise InputError(name, f"{size} bytes free in {str(folder)!r}", str(free))
 
 
 def same_file(one: str | Path, other: str | Path) -> bool:
@@ -230,7 +232,7 @@ class NewLists:
             yield
         except FileExistsError as error:
             raise InputError(
-                f"invlists_file: expected a file that does not exist yet, got {str(self.placed)!r}, made meanwhile"
+                "invlists_file", "a file that does not exist yet", f"{str(self.placed)!r}, made meanwhile"
             ) from error
         finally:
             withdraw(self.made.parent)

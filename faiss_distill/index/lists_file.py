@@ -31,7 +31,7 @@ def new_lists_file(adapter: Adapter, wanted: Any, frozen: bool = False) -> Path 
         if wanted is None:
             return None
         raise InputError(
-            f"invlists_file: expected None with encoding='frozen', whose lists stay where they are, got {str(wanted)!r}"
+            "invlists_file", "None with encoding='frozen', whose lists stay where they are", repr(str(wanted))
         )
     if wanted is None:
         own = adapter.lists_file
@@ -40,24 +40,22 @@ def new_lists_file(adapter: Adapter, wanted: Any, frozen: bool = False) -> Path 
         names = (own.with_name(f"{own.name}.tuned{i or ''}") for i in itertools.count())
         wanted = next(name for name in names if not os.path.lexists(name))
     if not isinstance(wanted, str | Path):
-        raise InputError(f"invlists_file: expected a path, got {type(wanted).__name__}")
+        raise InputError("invlists_file", "a path", type(wanted).__name__)
     file = Path(stored_name("invlists_file", Path(wanted)))
     try:
         file.lstat()
     except FileNotFoundError:
         pass
     except OSError as error:
-        raise InputError(
-            f"invlists_file: expected a name for a new file, got {str(file)!r}: {error.strerror}"
-        ) from error
+        raise InputError("invlists_file", "a name for a new file", f"{str(file)!r}: {error.strerror}") from error
     else:
-        raise InputError(f"invlists_file: expected a file that does not exist yet, got {str(file)!r}")
+        raise InputError("invlists_file", "a file that does not exist yet", repr(str(file)))
     if not (file.parent.is_dir() and os.access(file.parent, os.W_OK)):
-        raise InputError(f"invlists_file: expected a file in a folder that can be written to, got {str(file)!r}")
+        raise InputError("invlists_file", "a file in a folder that can be written to", repr(str(file)))
     if not adapter.traits.lists_in_a_file:
-        raise InputError(f"invlists_file: expected None for an {type(adapter.core).__name__}, got {str(file)!r}")
+        raise InputError("invlists_file", f"None for an {type(adapter.core).__name__}", repr(str(file)))
     try:
         room_for_lists(file, adapter.core)
     except OSError as error:
-        raise InputError(f"invlists_file: {error}") from error
+        raise InputError("invlists_file", "room for the inverted lists", str(error)) from error
     return file

@@ -84,29 +84,34 @@ def open_index(index: Any) -> Adapter:
     """
     if isinstance(index, faiss.IndexBinary):
         raise UnsupportedIndexError(
-            f"index: an {type(index).__name__} can't be tuned: it compares bits, not embeddings"
+            "index", "one that can be tuned", f"an {type(index).__name__}: it compares bits, not embeddings"
         )
     if not isinstance(index, faiss.Index):
         raise InputError(
-            f"index: expected a faiss.Index, got {type(index).__name__}; "
-            f"read a file with faiss.read_index, and take the faiss index out of a wrapper"
+            "index",
+            "a faiss.Index",
+            type(index).__name__,
+            "read a file with faiss.read_index, and take the faiss index out of a wrapper",
         )
     if type(index).__name__.startswith("Gpu"):
         raise UnsupportedIndexError(
-            f"index: an {type(index).__name__} can't be tuned on its device: tune its copy, index = "
-            f"faiss.index_gpu_to_cpu(index), and bring that back with faiss.index_cpu_to_gpu"
+            "index",
+            "one in the memory of the CPU",
+            f"an {type(index).__name__}",
+            "tune its copy, index = faiss.index_gpu_to_cpu(index), and bring that back with faiss.index_cpu_to_gpu",
         )
     wrapped = unwrap(index)
     family = FAMILIES.get(type(wrapped.core))
     if family is None:
         why = REFUSED.get(type(wrapped.core))
         if why is not None:
-            raise UnsupportedIndexError(f"index: an {type(wrapped.core).__name__} can't be tuned: {why}")
+            raise UnsupportedIndexError("index", "one that can be tuned", f"an {type(wrapped.core).__name__}: {why}")
         known = ", ".join(sorted(c.__name__ for c in FAMILIES))
         raise UnsupportedIndexError(
-            f"index: expected one of {known} (inside any of IndexPreTransform, IndexIDMap, IndexIDMap2, "
-            f"IndexRefine, IndexRefineFlat), got {type(wrapped.core).__name__}; build one with e.g. "
-            f"faiss.index_factory(d, 'OPQ16,IVF1024,PQ16', metric)"
+            "index",
+            f"one of {known} (inside any of IndexPreTransform, IndexIDMap, IndexIDMap2, IndexRefine, IndexRefineFlat)",
+            type(wrapped.core).__name__,
+            "build one with e.g. faiss.index_factory(d, 'OPQ16,IVF1024,PQ16', metric)",
         )
     return family.adapter(wrapped)
 

@@ -58,7 +58,7 @@ def set_parameters(index: Any, text: str) -> None:
     except RuntimeError as error:
         _restore(before)  # faiss sets one after the other
         raise InputError(
-            f"parameters: expected some of {', '.join(ranges(index)) or 'none'}, which the index has, got {text!r}"
+            "parameters", f"some of {', '.join(ranges(index)) or 'none'}, which the index has", repr(text)
         ) from error
 
 

@@ -107,8 +107,10 @@ def optimise(
             loss = total / (n_queries // batch)
             if not math.isfinite(loss):
                 raise InputError(
-                    f"learning_rate: expected a rate, temperature and weights at which the loss stays finite, got "
-                    f"{loss} in epoch {epoch}; lower learning_rate, centroid_rate or codebook_rate"
+                    "learning_rate",
+                    "a rate, temperature and weights at which the loss stays finite",
+                    f"{loss} in epoch {epoch}",
+                    "lower learning_rate, centroid_rate or codebook_rate",
                 )
             placement = documents.renew(student, placement, budget)
             score, scanned = selection(student, placement)

@@ -18,13 +18,13 @@ def check_plot(path: str | Path) -> None:
         MissingDependencyError: matplotlib is not installed.
     """
     if Path(path).suffix not in PLOT_FORMATS:
-        raise InputError(f"plot: expected a file ending in {', '.join(PLOT_FORMATS)}, got {str(path)!r}")
+        raise InputError("plot", f"a file ending in {', '.join(PLOT_FORMATS)}", repr(str(path)))
     if not Path(path).parent.is_dir():
-        raise InputError(f"plot: no such folder: {str(Path(path).parent)!r}")
+        raise InputError("plot", "a folder that exists", repr(str(Path(path).parent)))
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
-        raise MissingDependencyError("plot: needs matplotlib; pip install 'faiss-distill[plot]'") from error
+        raise MissingDependencyError("plot", "matplotlib", "none", "pip install 'faiss-distill[plot]'") from error
 
 
 def new_figure(panels: int) -> tuple[Any, Any]:

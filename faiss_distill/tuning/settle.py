@@ -22,12 +22,12 @@ def settle(config: DistillConfig, adapter: Adapter) -> DistillConfig:
     traits, name = adapter.traits, type(adapter.cores[0]).__name__
     if traits.codebooks is None:
         if config.learn is Learn.PQ:
-            raise InputError(f"learn: expected 'ivf': an {name} has no codebooks; got 'pq'")
+            raise InputError("learn", "'ivf'", "'pq'", f"an {name} has no codebooks")
         if config.encoding is Encoding.FROZEN:
-            raise InputError(f"encoding: expected another than 'frozen' for an {name}, whose lists are what is learned")
+            raise InputError("encoding", f"another than 'frozen' for an {name}, whose lists are what is learned")
         config = replace(config, learn=Learn.IVF, encoding=Encoding.NEAREST)
     if traits.fixed is not None:
         if config.learn is Learn.IVF:
-            raise InputError(f"learn: expected 'pq': {traits.fixed}; got 'ivf'")
+            raise InputError("learn", "'pq'", "'ivf'", traits.fixed)
         config = replace(config, learn=Learn.PQ)
     return config if traits.lists else replace(config, assignment=Assignment.FIXED)

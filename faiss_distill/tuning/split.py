@@ -66,13 +66,13 @@ class Splitter:
             ("query_encoder", self.query_encoder is not None, some),
         ):
             if present and not belongs:
-                raise InputError(f"{name}: expected together with the queries it belongs to, got it without them")
+                raise InputError(name, "together with the queries it belongs to", "it without them")
         for name, value in (("query_inputs", given.inputs), ("validation_query_inputs", held_out.inputs)):
             if value is not None and self.query_encoder is None:
-                raise InputError(f"{name}: expected together with query_encoder=, got it without one")
+                raise InputError(name, "together with query_encoder=", "it without one")
         if others and (given.inputs is None) != (held_out.inputs is None):
             missing = "query_inputs" if given.inputs is None else "validation_query_inputs"
-            raise InputError(f"{missing}: expected inputs for queries and validation_queries alike, got none")
+            raise InputError(missing, "inputs for queries and validation_queries alike", "none")
         if not some:
             rows = self.rng.permutation(self.corpus.n)[: min(STAND_INS, self.config.max_queries)]
             return self._divide(Queries(self._documents(rows), rows).distinct(self._likeness), "embeddings")
@@ -83,9 +83,10 @@ class Splitter:
         validation = self._load(held_out, "validation_").distinct(self._likeness, but=whole)
         if len(validation.vectors) < MIN_QUERIES // 3:
             raise InputError(
-                f"validation_queries: expected at least {MIN_QUERIES // 3} distinct ones that are not in queries, "
-                f"got {len(validation.vectors)}; pass more, "
-                f"or leave them out to have some held out of queries"
+                "validation_queries",
+                f"at least {MIN_QUERIES // 3} distinct ones that are not in queries",
+                str(len(validation.vectors)),
+                "pass more, or leave them out to have some held out of queries",
             )
         return self._filled(whole, validation), validation
 
@@ -125,7 +126,7 @@ class Splitter:
             entries = query_encoders.as_inputs(given.inputs, f"{prefix}query_inputs")
         counts = [x.n if isinstance(x, Vectors) else len(x) for x in (vectors, entries) if x is not None]
         if counts[-1] != counts[0]:
-            raise InputError(f"{prefix}query_inputs: expected one for each of {counts[0]} queries, got {counts[1]}")
+            raise InputError(f"{prefix}query_inputs", f"one for each of {counts[0]} queries", str(counts[1]))
         known = None
         if given.relevant is not None:
             known = open_relevant(given.relevant, counts[0], self.labels, f"{prefix}relevant")
@@ -146,14 +147,18 @@ class Splitter:
         n = len(whole.vectors)
         if n < MIN_QUERIES:
             raise InputError(
-                f"{name}: expected at least {MIN_QUERIES} distinct ones to train on some and judge by others, got {n}; "
-                f"pass more queries, or none to have documents stand in for them"
+                name,
+                f"at least {MIN_QUERIES} distinct ones to train on some and judge by others",
+                str(n),
+                "pass more queries, or none to have documents stand in for them",
             )
         held_out = min(max(round(self.config.validation_fraction * n), MIN_VALIDATION), n // 3, MAX_VALIDATION)
         judges, others = self._likeness.hold_out(whole.vectors, self.rng.permutation(n), held_out)
         if len(judges) < MIN_QUERIES // 3:
             raise InputError(
-                f"{name}: expected at least {MIN_QUERIES // 3} to judge by that are unlike all others, got "
-                f"{len(judges)}; pass more that are not the same in other words, or validation_queries"
+                name,
+                f"at least {MIN_QUERIES // 3} to judge by that are unlike all others",
+                str(len(judges)),
+                "pass more that are not the same in other words, or validation_queries",
             )
         return whole.take(others), whole.take(judges)

@@ -100,28 +100,33 @@ def _open_corpus(adapter: Adapter, embeddings: Any, labels: Int64, ids: Any, par
         own = adapter.vectors
         if own is None:
             raise InputError(
-                "embeddings: expected the vectors behind the index, got None; only an IndexRefineFlat, or an "
-                "IndexRefine by a scalar quantizer of 8 bits or more, outside of any transform holds them itself"
+                "embeddings",
+                "the vectors behind the index",
+                "None",
+                "only an IndexRefineFlat, or an IndexRefine by a scalar quantizer of 8 bits or more, outside of "
+                "any transform holds them itself",
             )
         if ids is not None:
-            raise InputError("ids: expected together with embeddings, got them without")
+            raise InputError("ids", "together with embeddings", "them without")
         embeddings, ids = own
         kept = np.flatnonzero(np.isin(ids, labels))  # not those that were removed from the index inside
     corpus = open_vectors(embeddings, "embeddings")
     if kept is not None and len(kept) < corpus.n:
         corpus, ids = corpus.select(kept), ids[kept]
     if corpus.d != adapter.index.d:
-        raise InputError(f"embeddings: expected dimension {adapter.index.d} as the index has, got {corpus.d}")
+        raise InputError("embeddings", f"dimension {adapter.index.d} as the index has", str(corpus.d))
     held = np.arange(len(labels))
     if partial and not adapter.traits.takes_a_sample and corpus.n < len(labels):
         raise InputError(
-            f"embeddings: expected all {len(labels)} vectors, got {corpus.n}; an index without lists can't be searched "
-            f"with a sample"
+            "embeddings",
+            f"all {len(labels)} vectors",
+            str(corpus.n),
+            "an index without lists can't be searched with a sample",
         )
     if partial and adapter.traits.takes_a_sample and ids is not None:
         held = np.flatnonzero(np.isin(labels, ids))
         if len(held) == 0:
-            raise InputError("ids: expected ids that the index holds, got none that it does")
+            raise InputError("ids", "ids that the index holds", "none that it does")
     rows = rows_of(labels[held], corpus.n, ids)
     return corpus if np.array_equal(rows, np.arange(corpus.n)) else corpus.select(rows), held
 
@@ -146,7 +151,7 @@ def check_corpus(adapter: Adapter, state: IndexState, corpus: Vectors, rng: np.r
         rng,
     )
     if found is not None:
-        raise InputError(f"embeddings: expected the vectors behind the index, got ones that {found}")
+        raise InputError("embeddings", "the vectors behind the index", f"ones that {found}")
 
 
 def check_scores(adapter: Adapter, corpus: Vectors, queries: Float32, rng: np.random.Generator, tunes: bool) -> None:
@@ -168,7 +173,7 @@ def check_scores(adapter: Adapter, corpus: Vectors, queries: Float32, rng: np.ra
         f"METRIC_L2, or with a transform that takes off no mean, such as OPQ or RR"
     )
     if tunes and shares[0] < DESTRUCTIVE * shares[1]:
-        raise UnsupportedIndexError(f"index: expected one that ranks by the inner product of the vectors, but {found}")
+        raise UnsupportedIndexError("index", "one that ranks by the inner product of the vectors", hint=found)
     logger.warning("%s", found)
 
 
@@ -180,8 +185,8 @@ def open_queries(adapter: Adapter, queries: Any, name: str, block_rows: int) -> 
     """
     vectors = open_vectors(queries, name)
     if vectors.d != adapter.index.d:
-        raise InputError(f"{name}: expected dimension {adapter.index.d} as the index has, got {vectors.d}")
+        raise InputError(name, f"dimension {adapter.index.d} as the index has", str(vectors.d))
     if vectors.n == 0:
-        raise InputError(f"{name}: expected at least one query, got none; leave it out to use documents instead")
+        raise InputError(name, "at least one query", "none", "leave it out to use documents instead")
     vectors.check_finite(block_rows)
     return vectors

@@ -301,12 +301,13 @@ class DistillTrainer:
         deepest = max(config.depth, config.mixture.depth("hard"), config.mixture.depth("random"))
         if deepest >= n:
             raise InputError(
-                f"{'top_k' if deepest == config.top_k else 'candidates'}: expected less than the "
-                f"{n} vectors {'passed' if self._frozen else 'stored'}, got {deepest}"
+                "top_k" if deepest == config.top_k else "candidates",
+                f"less than the {n} vectors {'passed' if self._frozen else 'stored'}",
+                str(deepest),
             )
         if config.nprobe is not None and config.nprobe > adapter.nlist:
             lists = f"nlist={adapter.nlist}" if adapter.nlist > 1 else "1, as there is one list"
-            raise InputError(f"nprobe: expected at most {lists}, got {config.nprobe}")
+            raise InputError("nprobe", f"at most {lists}", str(config.nprobe))
         if config.nprobe is None and adapter.nprobe == 1 < adapter.nlist:
             logger.warning("judged at nprobe 1, which a fresh index has; set the one that you search with")
 
@@ -316,8 +317,7 @@ class DistillTrainer:
         if mixture.has("gt"):
             if train.relevant is None:
                 raise InputError(
-                    f"candidates: expected sources that need no labels, got 'gt' in {self.config.candidates!r}; "
-                    f"pass relevant="
+                    "candidates", "sources that need no labels", f"'gt' in {self.config.candidates!r}", "pass relevant="
                 )
             if all(source.kind == "gt" for source in mixture.sources):
                 known = (positions(self.task.sample_labels, train.relevant) >= 0).sum(axis=1)
@@ -327,13 +327,17 @@ class DistillTrainer:
                     logger.warning("%d training queries with too few labelled documents are left out", (~known).sum())
             if len(train.vectors) == 0:
                 raise InputError(
-                    "relevant: expected some that are among the embeddings and belong to training queries, got none; "
-                    "add a source that needs no labels to candidates"
+                    "relevant",
+                    "some that are among the embeddings and belong to training queries",
+                    "none",
+                    "add a source that needs no labels to candidates",
                 )
         if self.config.batch_size is not None and self.config.batch_size > len(train.vectors):
             raise InputError(
-                f"batch_size: expected at most the {len(train.vectors)} training queries, got "
-                f"{self.config.batch_size}; leave it out for as many as there are"
+                "batch_size",
+                f"at most the {len(train.vectors)} training queries",
+                str(self.config.batch_size),
+                "leave it out for as many as there are",
             )
 
     def _check_unchanged(self) -> None:
@@ -341,7 +345,7 @@ class DistillTrainer:
         now = self.task.adapter.extract()
         same = [np.array_equal(getattr(now, name), value) for name, value in vars(self.task.state).items()]
         if not all(same):
-            raise InputError("index: expected it as it was when the trainer was made, got another; make a new one")
+            raise InputError("index", "it as it was when the trainer was made", "another", "make a new one")
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:
@@ -405,5 +409,5 @@ def _device(name: str) -> torch.device:
         (torch.ones(1, device=name) + 1).item()
     except Exception as error:  # each backend has its own way to be missing
         reason = str(error).partition("\n")[0]
-        raise InputError(f"device: expected one that torch can use, got {name!r}: {reason}") from error
+        raise InputError("device", "one that torch can use", f"{name!r}: {reason}") from error
     return torch.device(name)

@@ -386,7 +386,9 @@ class TestRefusals:
             self.refused(built, data, match, encoder)
 
     def test_one_that_fails(self, built, data):
-        self.refused(built, data, "query_encoder: failed on the first 2 query inputs: mat1 and mat2", nn.Linear(32, 64))
+        self.refused(
+            built, data, "expected it to encode the first 2 query inputs, got mat1 and mat2", nn.Linear(32, 64)
+        )
 
     def test_inputs_that_do_not_go_with_the_queries(self, built, data):
         match = "query_inputs: expected one for each of 2000 queries, got 3"

@@ -42,31 +42,31 @@ class TestFiles:
         path = tmp_path / f"x{suffix}"
         WRITERS[suffix](path, X)
         path.write_bytes(path.read_bytes()[:-cut])
-        with pytest.raises(InputError, match=rf"queries: .*x\{suffix}' is not a complete"):
+        with pytest.raises(InputError, match=rf"queries: expected a complete .*x\{suffix}'"):
             open_vectors(path, "queries")
 
     def test_empty(self, tmp_path, suffix):
         path = tmp_path / f"x{suffix}"
         path.touch()
-        with pytest.raises(InputError, match="is not a complete"):
+        with pytest.raises(InputError, match="expected a complete"):
             open_vectors(path, "queries")
 
     def test_missing(self, tmp_path, suffix):
-        with pytest.raises(InputError, match="embeddings: no such file"):
+        with pytest.raises(InputError, match="embeddings: expected a file that exists"):
             open_vectors(tmp_path / f"x{suffix}", "embeddings")
 
 
 def test_fvecs_of_unequal_dimensions(tmp_path):
     rows = [np.array([3], "<i4").tobytes() + bytes(12), np.array([9], "<i4").tobytes() + bytes(12)]
     (tmp_path / "x.fvecs").write_bytes(b"".join(rows))
-    with pytest.raises(InputError, match="differ in dimension"):
+    with pytest.raises(InputError, match="expected vectors of one dimension"):
         open_vectors(tmp_path / "x.fvecs", "queries")
 
 
 def test_npz_named_npy(tmp_path):
     np.savez(tmp_path / "x.npz", x=X)
     (tmp_path / "x.npz").rename(tmp_path / "x.npy")
-    with pytest.raises(InputError, match=r"is not a complete \.npy file"):
+    with pytest.raises(InputError, match=r"expected a complete \.npy file"):
         open_vectors(tmp_path / "x.npy", "queries")
 
 

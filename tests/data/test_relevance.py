@@ -276,16 +276,16 @@ class TestRefused:
         refused(relevant, "relevant: expected a sparse matrix of 3 rows, one a query, got .* of shape")
 
     def test_files(self, refused, written, tmp_path):
-        refused(str(tmp_path / "x.npy"), "relevant: no such file: '.*x.npy'")
-        refused(tmp_path / "x.tsv", "relevant: no such file: '.*x.tsv'")
+        refused(str(tmp_path / "x.npy"), "relevant: expected a file that exists, got '.*x.npy'")
+        refused(tmp_path / "x.tsv", "relevant: expected a file that exists, got '.*x.tsv'")
         refused(tmp_path, "relevant: expected a file, got the folder")
-        refused(written(b"", "x.npy"), r"relevant: '.*x.npy' is not a complete \.npy file")
+        refused(written(b"", "x.npy"), r"relevant: expected a complete \.npy file, got '.*x.npy'")
         np.save(tmp_path / "x.npy", np.zeros(3))
         refused(tmp_path / "x.npy", r"relevant: expected integers .* got float64 of shape \(3,\)")
         refused(
-            written("PLAIN-1 0 3 1\n"), r"relevant: '.*qrels.tsv', line 1: .* 'PLAIN-1'; pass query_ids= to read_qrels"
+            written("PLAIN-1 0 3 1\n"), r"relevant: .* 'PLAIN-1' in line 1 of '.*qrels.tsv'; pass query_ids= to read_"
         )
-        refused(written("0 0 MED-1 1\n"), r"relevant: .*, line 1: .* 'MED-1'; pass document_ids= to read_qrels")
+        refused(written("0 0 MED-1 1\n"), r"relevant: .* 'MED-1' in line 1 of .*; pass document_ids= to read_qrels")
 
 
 text_ids = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1, max_size=5)
@@ -348,24 +348,24 @@ class TestQrelsRefused:
     @pytest.mark.parametrize(
         ("text", "match"),
         [
-            ("", "qrels.tsv': expected judgements, got an empty file"),
+            ("", "qrels: expected judgements, got an empty file '.*qrels.tsv'"),
             ("\n \n", "expected judgements, got an empty file"),
             ("query-id\tcorpus-id\tscore\n", "expected judgements, got an empty file"),
-            ("0 3\n", "line 1: expected 4 columns .TREC: .* or 3 .BEIR: .* got 2"),
-            ("0 0 3 1 9.5 run\n", "line 1: expected 4 columns .* got 6"),
-            ("0 0 3 1\n\n0 0 3\n", "line 3: expected 4 columns as in the first line, got 3"),
-            ("0\t3\t1\n0\t0\t3\t1\n", "line 2: expected 3 columns as in the first line, got 4"),
-            ("0 0 3 1\n0 0 5 0.5\n", "line 2: expected an integer grade in the last column, got '0.5'"),
-            ("0\t3\t1\n0\t3\tscore\n", "line 2: expected an integer grade in the last column, got 'score'"),
-            ("0 0 3 yes\n", "line 1: expected an integer grade in the last column, got 'yes'"),
+            ("0 3\n", "expected 4 columns .TREC: .* or 3 .BEIR: .* got 2 in line 1 of "),
+            ("0 0 3 1 9.5 run\n", "expected 4 columns .* got 6 in line 1 of "),
+            ("0 0 3 1\n\n0 0 3\n", "expected 4 columns as in the first line, got 3 in line 3 of "),
+            ("0\t3\t1\n0\t0\t3\t1\n", "expected 3 columns as in the first line, got 4 in line 2 of "),
+            ("0 0 3 1\n0 0 5 0.5\n", "expected an integer grade in the last column, got '0.5' in line 2 of "),
+            ("0\t3\t1\n0\t3\tscore\n", "expected an integer grade in the last column, got 'score' in line 2 of "),
+            ("0 0 3 yes\n", "expected an integer grade in the last column, got 'yes' in line 1 of "),
             (
                 "0 0 3 1\nq1 0 3 1\n",
-                "line 2: expected query ids that are row numbers, got 'q1'; pass query_ids= to read_",
+                "expected query ids that are row numbers, got 'q1' in line 2 of .*; pass query_ids= to read_",
             ),
-            ("0 0 12_3 1\n", "line 1: expected document ids .* got '12_3'; pass document_ids= to read_qrels"),
-            ("0\t0\t\t1\n", "line 1: expected document ids .* got ''"),
-            (f"0 0 {'9' * 5000} 1\n", "line 1: expected document ids that are the integers in the index"),
-            (b"\x93NUMPY\xff\xfe", "expected qrels as text in UTF-8, got something else"),
+            ("0 0 12_3 1\n", "expected document ids .* got '12_3' in line 1 of .*; pass document_ids= to read_qrels"),
+            ("0\t0\t\t1\n", "expected document ids .* got '' in line 1 of "),
+            (f"0 0 {'9' * 5000} 1\n", "expected document ids that are the integers in the index, got .* in line 1 of "),
+            (b"\x93NUMPY\xff\xfe", "expected text in UTF-8, got something else"),
         ],
     )
     def test_text(self, written, text, match):
@@ -373,7 +373,10 @@ class TestQrelsRefused:
             read_qrels(written(text))
 
     def test_missing(self, tmp_path):
-        for path, match in ((tmp_path / "x.tsv", "no such file: "), (tmp_path, "expected a file, got the folder")):
+        for path, match in (
+            (tmp_path / "x.tsv", "expected a file that"),
+            (tmp_path, "expected a file, got the folder"),
+        ):
             with pytest.raises(InputError, match=f"qrels: {match}"):
                 read_qrels(path)
 

@@ -423,14 +423,14 @@ class TestRefusals:
         self.refused(index, UnsupportedIndexError, REFUSED[type(inner)])
 
     def test_bits(self):
-        with pytest.raises(UnsupportedIndexError, match="an IndexBinaryFlat can't be tuned: it compares bits"):
+        with pytest.raises(UnsupportedIndexError, match="can be tuned, got an IndexBinaryFlat: it compares bits"):
             open_index(faiss.IndexBinaryFlat(64))
 
     def test_on_a_gpu(self):
         class GpuIndexIVFPQ(faiss.IndexIVFPQ):
             """As the other wheel calls it."""
 
-        with pytest.raises(UnsupportedIndexError, match=r"GpuIndexIVFPQ can't be .* faiss.index_gpu_to_cpu\(index\)"):
+        with pytest.raises(UnsupportedIndexError, match=r"got an GpuIndexIVFPQ; .* faiss.index_gpu_to_cpu\(index\)"):
             open_index(GpuIndexIVFPQ.__new__(GpuIndexIVFPQ))
 
     def test_not_an_index(self):
@@ -482,7 +482,7 @@ class TestRefusals:
             with pytest.raises(InputError, match="centroids: expected those of the MultiIndexQuantizer, got others"):
                 adapter.quantizer_with(old.centroids + 1)
         else:
-            with pytest.raises(InputError, match="learn: expected 'pq': the centroids of an MultiIndexQuantizer"):
+            with pytest.raises(InputError, match="learn: expected 'pq', got 'ivf'; the centroids of an Multi"):
                 settle(DistillConfig(learn="ivf"), adapter)
         assert serialized(index) == before
 

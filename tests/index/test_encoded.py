@@ -130,7 +130,7 @@ def test_what_they_do_not_have_is_refused(built, data, factory):
     index = built(factory)
     before, name = serialized(index), type(index).__name__
     for options, match in (
-        ({"learn": "pq"}, f"learn: expected 'ivf': an {name} has no codebooks; got 'pq'"),
+        ({"learn": "pq"}, f"learn: expected 'ivf', got 'pq'; an {name} has no codebooks"),
         ({"encoding": "frozen"}, f"encoding: expected another than 'frozen' for an {name}"),
     ):
         with pytest.raises(InputError, match=match):

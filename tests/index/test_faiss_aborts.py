@@ -52,7 +52,7 @@ except UnsupportedIndexError as error:
         pytest.param(
             CUSTOM_IDS,
             "index.search(x[:5], 10)",
-            "IndexIVFPQR can't be tuned: its second codes refine the first ones",
+            "one that can be tuned, got an IndexIVFPQR: its second codes refine the first ones",
             marks=pytest.mark.skipif(FAISS < (1, 14), reason="older releases read beyond the codes, and go on"),
         ),
         (LISTS_AS_QUANTIZER, "index.train(x)", "got IndexIVFFlat without a direct map, with which faiss aborts"),

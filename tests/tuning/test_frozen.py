@@ -169,7 +169,7 @@ class TestRefusals:
 
     def test_a_sample_for_other_codes(self, built, data):
         match = (
-            r"ids: expected the ids of all 2000 .*, 1100 are missing \(900, .*a sample will do with encoding='frozen'"
+            r"ids: expected the ids of all 2000 .*, got all but 1100 \(900, .*a sample will do with encoding='frozen'"
         )
         self.refused(built, match, data.documents[:900], data.queries, ids=np.arange(900), **QUICK)
 

@@ -56,7 +56,7 @@ def test_phases_add_up(report):
 
 
 def test_plot_into_no_folder(report, tmp_path):
-    with pytest.raises(InputError, match="plot: no such folder"):
+    with pytest.raises(InputError, match="plot: expected a folder that exists"):
         report.plot(tmp_path / "no" / "p.png")
 
 

@@ -160,7 +160,7 @@ def test_without_lists_codebooks_and_codes_gain(built, data, factory, metric):
 def test_without_lists_there_are_no_centroids_to_learn_and_no_samples(built, data):
     index = built("PQ8np")
     before = serialized(index)
-    with pytest.raises(InputError, match="learn: expected 'pq': an IndexPQ has no centroids; got 'ivf'"):
+    with pytest.raises(InputError, match="learn: expected 'pq', got 'ivf'; an IndexPQ has no centroids"):
         distill(index, data.documents[:N], data.queries, learn="ivf", **QUICK)
     with pytest.raises(InputError, match="embeddings: expected all 2000 vectors, got 900; an index without lists"):
         distill(

@@ -19,5 +19,5 @@ def open_fbin(path: Path, name: str) -> Any:
     size = path.stat().st_size
     n, d = np.fromfile(path, dtype="<u4", count=2).tolist() if size >= 8 else (0, 0)
     if n <= 0 or d <= 0 or size != 8 + 4 * n * d:
-        raise InputError(f"{name}: {str(path)!r} is not a complete .fbin file: {size} bytes, header says {n} x {d}")
+        raise InputError(name, "a complete .fbin file", f"{str(path)!r}: {size} bytes, header says {n} x {d}")
     return np.memmap(path, dtype="<f4", mode="r", offset=8, shape=(n, d))

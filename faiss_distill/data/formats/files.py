@@ -25,11 +25,11 @@ def check_file(path: Path, name: str) -> None:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError as error:
-        raise InputError(f"{name}: no such file: {str(path)!r}") from error
+        raise InputError(name, "a file that exists", repr(str(path))) from error
     except (OSError, ValueError, RuntimeError) as error:  # a loop of links, a name that is too long or holds a zero
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{name}: expected a file that can be read, got {str(path)!r}: {reason}") from error
+        raise InputError(name, "a file that can be read", f"{str(path)!r}: {reason}") from error
     if not stat.S_ISREG(mode):
         kind = KINDS.get(stat.S_IFMT(mode), "something else")
-        hint = "; save what comes through it in a file first" if stat.S_ISFIFO(mode) else ""
-        raise InputError(f"{name}: expected a file, got {kind} {str(path)!r}{hint}")
+        hint = "save what comes through it in a file first" if stat.S_ISFIFO(mode) else ""
+        raise InputError(name, "a file", f"{kind} {str(path)!r}", hint)

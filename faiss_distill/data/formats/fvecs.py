@@ -23,14 +23,13 @@ def open_fvecs(path: Path, name: str) -> Any:
     d = int(np.fromfile(path, dtype="<i4", count=1)[0]) if size >= 4 else 0
     row = 4 * (d + 1)
     if d <= 0 or size % row:
-        raise InputError(f"{name}: {str(path)!r} is not a complete .fvecs file: {size} bytes, first dimension {d}")
+        raise InputError(name, "a complete .fvecs file", f"{str(path)!r}: {size} bytes, first dimension {d}")
     raw = np.memmap(path, dtype="<i4", mode="r", shape=(size // row, d + 1))
     for start in range(0, len(raw), ROWS):
         others = np.flatnonzero(raw[start : start + ROWS, 0] != d)
         if len(others):
             row = start + int(others[0])
             raise InputError(
-                f"{name}: {str(path)!r} is not an .fvecs file: its vectors differ in dimension, {d} in row 0 and "
-                f"{raw[row, 0]} in row {row}"
+                name, "vectors of one dimension", f"{str(path)!r}: {d} in row 0 and {raw[row, 0]} in row {row}"
             )
     return raw.view("<f4")[:, 1:]

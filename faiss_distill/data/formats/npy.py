@@ -28,15 +28,17 @@ def open_npy(path: Path, name: str) -> Any:
         raise
     except Exception as error:  # whatever Python's own parser, which numpy has read the header, makes of it
         reason = str(error).partition("\n")[0] or type(error).__name__
-        raise InputError(f"{name}: {str(path)!r} is not a complete .npy file: {reason}") from error
+        raise InputError(name, "a complete .npy file", f"{str(path)!r}: {reason}") from error
     if dtype.hasobject:
         raise InputError(
-            f"{name}: expected numbers, got a .npy file of Python objects, {str(path)!r}; load it with allow_pickle, "
-            f"if you trust it, and save it as numbers"
+            name,
+            "numbers",
+            f"a .npy file of Python objects, {str(path)!r}",
+            "load it with allow_pickle, if you trust it, and save it as numbers",
         )
     addressable = min(shape, default=0) >= 0 and dtype.itemsize * math.prod(n or 1 for n in shape) < 2**63
     if not addressable or size < offset + dtype.itemsize * math.prod(shape):
         raise InputError(
-            f"{name}: {str(path)!r} is not a complete .npy file: {size} bytes, header says {dtype} of shape {shape}"
+            name, "a complete .npy file", f"{str(path)!r}: {size} bytes, header says {dtype} of shape {shape}"
         )
     return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape, order="F" if fortran else "C")

@@ -39,7 +39,7 @@ class CodesAdapter(OneListAdapter):
         self.traits = replace(self.traits, fixed=f"an {type(self.core).__name__} has no centroids")
         if not self.core.codes.is_owned:
             raise UnsupportedIndexError(
-                "index: expected codes in memory, got memory-mapped ones; read the index without IO_FLAG_MMAP_IFC"
+                "index", "codes in memory", "memory-mapped ones", "read the index without IO_FLAG_MMAP_IFC"
             )
         self.codebooks = self._open_codebooks()
         check_size("bytes of codes", self.core.codes.size(), self.core.ntotal * self.core.code_size)
@@ -84,6 +84,6 @@ class CodesAdapter(OneListAdapter):
         self, state: IndexState, quantizer: Any, words: Any, lists: bool, file: Path | None
     ) -> Transaction:
         if lists and state.n != self.core.ntotal:  # a search would read past the codes
-            raise InputError(f"codes: expected those of all {self.core.ntotal} vectors, got {state.n}")
+            raise InputError("codes", f"those of all {self.core.ntotal} vectors", str(state.n))
         holder = self._hold(self.codebooks.pack(words, state.codes)) if lists else None
         return Transaction([CodesWriteBack(self.core, self.codebooks, words, holder)])

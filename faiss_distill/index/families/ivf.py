@@ -29,24 +29,28 @@ class IVFAdapter(Adapter):
         ivf = self.core
         if ivf.quantizer.metric_type not in METRICS:
             raise UnsupportedIndexError(
-                f"index: expected a coarse quantizer of METRIC_INNER_PRODUCT or METRIC_L2, got metric_type "
-                f"{ivf.quantizer.metric_type}"
+                "index",
+                "a coarse quantizer of METRIC_INNER_PRODUCT or METRIC_L2",
+                f"metric_type {ivf.quantizer.metric_type}",
             )
         if ivf.nprobe < 1:
-            raise InputError(f"index: expected an nprobe of at least 1, got {ivf.nprobe}; set index.nprobe")
+            raise InputError("index", "an nprobe of at least 1", str(ivf.nprobe), "set index.nprobe")
         invlists: Any = faiss.downcast_InvertedLists(ivf.invlists)
         if not self._readable(invlists):
             raise UnsupportedIndexError(
-                f"index: expected inverted lists in memory, on disk or mapped by IO_FLAG_MMAP, got "
-                f"{type(invlists).__name__} of another kind; read the index without IO_FLAG_MMAP_IFC, or merge its "
-                f"lists into memory"
+                "index",
+                "inverted lists in memory, on disk or mapped by IO_FLAG_MMAP",
+                f"{type(invlists).__name__} of another kind",
+                "read the index without IO_FLAG_MMAP_IFC, or merge its lists into memory",
             )
         check_size("inverted lists", invlists.nlist, ivf.nlist)
         self._check_lists(invlists)
         if invlists.compute_ntotal() != ivf.ntotal:
             raise InputError(
-                f"index: expected ntotal={ivf.ntotal} vectors in its lists, got {invlists.compute_ntotal()}; some were "
-                f"added with NaN or with no list: rebuild the index without them"
+                "index",
+                f"ntotal={ivf.ntotal} vectors in its lists",
+                str(invlists.compute_ntotal()),
+                "some were added with NaN or with no list: rebuild the index without them",
             )
         self._quantizer = faiss.downcast_index(ivf.quantizer)
         coarse_quantizers.check_quantizer(self._quantizer, ivf.nlist, ivf.d)
@@ -152,7 +156,7 @@ class IVFAdapter(Adapter):
         if self.traits.fixed is not None:
             own = self._quantizer.reconstruct_n(0, self.nlist)
             if not np.array_equal(centroids, own):
-                raise InputError(f"centroids: expected those of the {type(self._quantizer).__name__}, got others")
+                raise InputError("centroids", f"those of the {type(self._quantizer).__name__}", "others")
             return None, own
         quantizer = coarse_quantizers.with_centroids(self._quantizer, centroids)
         return quantizer, quantizer.reconstruct_n(0, self.nlist)

@@ -29,9 +29,10 @@ class IVFEncodedAdapter(IVFAdapter):
         super()._check()
         if self.traits.fixed is not None:
             raise UnsupportedIndexError(
-                f"index: expected a coarse quantizer whose centroids can move, got {type(self._quantizer).__name__}: "
-                f"there is nothing else to learn in an {type(self.core).__name__}; replace it with "
-                f"faiss.contrib.ivf_tools.replace_ivf_quantizer"
+                "index",
+                "a coarse quantizer whose centroids can move",
+                f"{type(self._quantizer).__name__}: there is nothing else to learn in an {type(self.core).__name__}",
+                "replace it with faiss.contrib.ivf_tools.replace_ivf_quantizer",
             )
 
     @abstractmethod

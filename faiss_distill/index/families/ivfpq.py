@@ -24,6 +24,9 @@ class IVFPQAdapter(IVFAdapter):
         """Refuse what only this family of indexes can have."""
         if ivf.polysemous_ht != 0:
             raise UnsupportedIndexError(
-                f"index: expected polysemous_ht 0, got {ivf.polysemous_ht}; learned codebooks lose the codes' "
-                f"bit order that polysemous filtering needs: set polysemous_ht = 0 to tune it"
+                "index",
+                "polysemous_ht 0",
+                str(ivf.polysemous_ht),
+                "learned codebooks lose the codes' bit order that polysemous filtering needs: set polysemous_ht = "
+                "0 to tune it",
             )

@@ -19,8 +19,11 @@ class PQAdapter(CodesAdapter):
     def _check(self) -> None:
         if self.core.search_type != faiss.IndexPQ.ST_PQ:  # type: ignore[attr-defined]
             raise UnsupportedIndexError(
-                f"index: expected search_type ST_PQ, got {self.core.search_type}: other searches compare codes bit by "
-                f"bit, and learned codebooks lose that order; set search_type = faiss.IndexPQ.ST_PQ to tune it"
+                "index",
+                "search_type ST_PQ",
+                f"{self.core.search_type}: other searches compare codes bit by bit, and learned codebooks lose "
+                "that order",
+                "set search_type = faiss.IndexPQ.ST_PQ to tune it",
             )
         super()._check()
 

@@ -29,12 +29,14 @@ class JointAdapter(Adapter):
         """Check the number of vectors first, which faiss does not keep up to date."""
         core = wrapped.core
         if core.count() == 0:
-            raise InputError(f"index: expected an {type(core).__name__} with parts, got none")
+            raise InputError("index", f"an {type(core).__name__} with parts", "none")
         expected = self._total([core.at(i).ntotal for i in range(core.count())])
         if core.ntotal != expected:
             raise InputError(
-                f"index: expected ntotal={expected} as the parts of the {type(core).__name__} hold, got {core.ntotal}; "
-                f"call its syncWithSubIndexes()"
+                "index",
+                f"ntotal={expected} as the parts of the {type(core).__name__} hold",
+                str(core.ntotal),
+                "call its syncWithSubIndexes()",
             )
         super().__init__(wrapped)
 
@@ -51,18 +53,17 @@ class JointAdapter(Adapter):
             try:
                 part = open_index(self.core.at(i))
             except DistillError as error:
-                raise type(error)(f"part {i} of the {name}: {error}") from error
+                raise replace(error, expected=f"in part {i} of the {name} {error.expected}") from error
             if part.lists_file is not None:
                 raise UnsupportedIndexError(
-                    f"index: expected parts of an {name} in memory, got part {i} with its lists on disk; tune it by "
-                    f"itself"
+                    "index", f"parts of an {name} in memory", f"part {i} with its lists on disk", "tune it by itself"
                 )
             self._parts.append(part)
         self._first = first = self._parts[0]
         self.codebooks = first.codebooks
         self.traits = replace(first.traits, lists_in_a_file=False, summary=self.traits.summary)
         if len({int(core.this) for core in self.cores}) < len(self.cores):
-            raise InputError(f"index: expected an {name} of different indexes, got one in several of its parts")
+            raise InputError("index", f"an {name} of different indexes", "one in several of its parts")
         steps = [array for step in first.transforms.steps for array in (step or ())]
         for i, part in enumerate(self._parts):
             others = [array for step in part.transforms.steps for array in (step or ())]
@@ -73,8 +74,9 @@ class JointAdapter(Adapter):
                 own = _settings(first)[setting]
                 if value != own:
                     raise InputError(
-                        f"index: expected the same {setting} in all parts of an {name}, got {own:g} in part 0 and "
-                        f"{value:g} in part {i}"
+                        "index",
+                        f"the same {setting} in all parts of an {name}",
+                        f"{own:g} in part 0 and {value:g} in part {i}",
                     )
             for what, value in part.trained.items():
                 self._must(what in first.trained and first.trained[what] == value, what, i)
@@ -82,8 +84,10 @@ class JointAdapter(Adapter):
     def _must(self, same: bool, what: str, i: int) -> None:
         if not same:
             raise InputError(
-                f"index: expected all parts of an {type(self.core).__name__} to be copies of one trained index, got "
-                f"other {what} in part {i}; tune each by itself"
+                "index",
+                f"all parts of an {type(self.core).__name__} to be copies of one trained index",
+                f"other {what} in part {i}",
+                "tune each by itself",
             )
 
     @property
@@ -209,9 +213,12 @@ class ShardsAdapter(JointAdapter):
         )
         if self.core.successive_ids and len(np.unique(ids)) < len(ids):
             raise InputError(
-                "index: expected distinct ids, got some of an IndexShards that occur twice, since its successive_ids "
-                "adds the number of vectors in earlier parts to the parts' ids; set successive_ids = False if they "
-                "have ids of their own, and rebuild parts that vectors were removed from"
+                "index",
+                "distinct ids",
+                "some of an IndexShards that occur twice, since its successive_ids adds the number of vectors in "
+                "earlier parts to the parts' ids",
+                "set successive_ids = False if they have ids of their own, and rebuild parts that vectors were "
+                "removed from",
             )
         order = np.argsort(ids, kind="stable")
         self._ids = ids[order]

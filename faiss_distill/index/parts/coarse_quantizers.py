@@ -36,9 +36,10 @@ def check_quantizer(quantizer: Any, nlist: int, d: int) -> None:
     """
     if isinstance(quantizer, faiss.IndexIVF) and quantizer.direct_map.no():
         raise UnsupportedIndexError(
-            f"index: expected a coarse quantizer that reconstructs its centroids, got {type(quantizer).__name__} "
-            f"without a direct map, with which faiss aborts the process when it adds; put an RFlat behind it, or call "
-            f"its make_direct_map()"
+            "index",
+            "a coarse quantizer that reconstructs its centroids",
+            f"{type(quantizer).__name__} without a direct map, with which faiss aborts the process when it adds",
+            "put an RFlat behind it, or call its make_direct_map()",
         )
     check_size("centroids in its coarse quantizer", quantizer.ntotal, nlist)
     check_size("dimensions in its coarse quantizer", quantizer.d, d)
@@ -49,11 +50,13 @@ def check_quantizer(quantizer: Any, nlist: int, d: int) -> None:
         quantizer.reconstruct_n(0, nlist)
     except RuntimeError as error:
         raise UnsupportedIndexError(
-            f"index: expected a coarse quantizer that reconstructs its centroids, got {type(quantizer).__name__}: "
-            f"{str(error).splitlines()[-1]}; replace it with faiss.contrib.ivf_tools.replace_ivf_quantizer"
+            "index",
+            "a coarse quantizer that reconstructs its centroids",
+            f"{type(quantizer).__name__}: {str(error).splitlines()[-1]}",
+            "replace it with faiss.contrib.ivf_tools.replace_ivf_quantizer",
         ) from error
     if not all(store.codes.is_owned for store in stores):
-        raise InputError("index: expected one in memory, got memory-mapped storage; read it without IO_FLAG_MMAP_IFC")
+        raise InputError("index", "one in memory", "memory-mapped storage", "read it without IO_FLAG_MMAP_IFC")
 
 
 def with_centroids(quantizer: Any, centroids: Float32) -> Any:

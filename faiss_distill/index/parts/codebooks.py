@@ -139,7 +139,7 @@ class AdditiveCodebooks(Codebooks):
         bits = faiss.vector_to_array(live.nbits)
         if (bits != bits[0]).any():
             raise UnsupportedIndexError(
-                f"index: expected additive codebooks of one size, got {bits.tolist()} bits; rebuild it with one"
+                "index", "additive codebooks of one size", f"{bits.tolist()} bits", "rebuild it with one"
             )
         kinds = type(live)
         decompresses = live.search_type == kinds.ST_decompress
@@ -149,13 +149,17 @@ class AdditiveCodebooks(Codebooks):
         self._n_norms = {kinds.ST_norm_cqint8: 256, kinds.ST_norm_cqint4: 16}.get(live.search_type, 1)
         if not (decompresses or without_norms or self.stores_norms):
             raise UnsupportedIndexError(
-                f"index: expected an additive quantizer that stores no norms or numbers for them, got search_type "
-                f"{live.search_type}; rebuild it with e.g. _Nqint8 in its factory string"
+                "index",
+                "an additive quantizer that stores no norms or numbers for them",
+                f"search_type {live.search_type}",
+                "rebuild it with e.g. _Nqint8 in its factory string",
             )
         if without_norms and metric_type == faiss.METRIC_L2:
             raise UnsupportedIndexError(
-                "index: expected an L2 search that knows norms, got search_type ST_LUT_nonorm, which ranks by inner "
-                "product: build the index for that, or without _Nnone in its factory string"
+                "index",
+                "an L2 search that knows norms",
+                "search_type ST_LUT_nonorm, which ranks by inner product",
+                "build the index for that, or without _Nnone in its factory string",
             )
         splits = live.nsplits if type(live) in PRODUCT else 1
         self._bits, self.n_codes, self.ksub = int(bits[0]), live.M, 2 ** int(bits[0])

@@ -116,8 +116,10 @@ def unwrap(index: Any) -> Wrapped:
             id_map = faiss.vector_to_array(core.id_map)
             if len(id_map) != core.index.ntotal:
                 raise InputError(
-                    f"index: expected as many ids in its {type(core).__name__} as vectors in the index inside, "
-                    f"got {len(id_map)} and {core.index.ntotal}; rebuild the index"
+                    "index",
+                    f"as many ids in its {type(core).__name__} as vectors in the index inside",
+                    f"{len(id_map)} and {core.index.ntotal}",
+                    "rebuild the index",
                 )
             inner = core.index
         elif type(core) in REFINEMENTS:
@@ -158,16 +160,16 @@ def _check_transform(transform: Any) -> None:
     name = type(transform).__name__
     if not isinstance(transform, TRANSFORMS):
         known = ", ".join(t.__name__ for t in TRANSFORMS)
-        raise UnsupportedIndexError(f"index: expected transforms of {known}, got {name}")
+        raise UnsupportedIndexError("index", f"transforms of {known}", name)
     if not transform.is_trained:
-        raise InputError(f"index: expected a trained index, its {name} is not; call index.train")
+        raise InputError("index", "a trained index", f"one whose {name} is not", "call index.train")
     if isinstance(transform, faiss.LinearTransform):
         check_size(f"numbers in the matrix of its {name}", transform.A.size(), transform.d_in * transform.d_out)
         check_size(
             f"numbers in the bias of its {name}", transform.b.size(), transform.d_out * bool(transform.have_bias)
         )
     if isinstance(transform, faiss.NormalizationTransform) and transform.norm != 2.0:
-        raise UnsupportedIndexError(f"index: expected NormalizationTransform with norm 2, got {transform.norm}")
+        raise UnsupportedIndexError("index", "NormalizationTransform with norm 2", str(transform.norm))
 
 
 def outer_ids(wrapped: Wrapped, ids: Int64) -> Int64:
@@ -180,7 +182,9 @@ def outer_ids(wrapped: Wrapped, ids: Int64) -> Int64:
         return ids
     if len(ids) and (ids.min() < 0 or ids.max() >= len(wrapped.id_map)):
         raise InputError(
-            f"index: expected ids below {len(wrapped.id_map)} inside its IndexIDMap, got {ids.max()}: the index "
-            f"returns wrong ids, as after remove_ids on an IndexIDMap around an IVF index; rebuild it"
+            "index",
+            f"ids below {len(wrapped.id_map)} inside its IndexIDMap",
+            f"{ids.max()}: the index returns wrong ids, as after remove_ids on an IndexIDMap around an IVF index",
+            "rebuild it",
         )
     return np.ascontiguousarray(wrapped.id_map[ids])

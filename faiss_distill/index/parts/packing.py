@@ -38,8 +38,10 @@ def check_blocks(index: Any) -> None:
     """
     if index.bbs != BLOCK:
         raise UnsupportedIndexError(
-            f"index: expected blocks of {BLOCK} vectors (bbs), got {index.bbs}, whose codes faiss does not unpack; "
-            f"rebuild it without _{index.bbs} in its factory string"
+            "index",
+            f"blocks of {BLOCK} vectors (bbs)",
+            f"{index.bbs}, whose codes faiss does not unpack",
+            f"rebuild it without _{index.bbs} in its factory string",
         )
 
 

@@ -13,5 +13,5 @@ def check_size(what: str, got: int, expected: int) -> None:
     """
     if got != expected:
         raise InputError(
-            f"index: expected {expected} {what}, got {got}: it is damaged; read it from its file again, or rebuild it"
+            "index", f"{expected} {what}", f"{got}: it is damaged", "read it from its file again, or rebuild it"
         )

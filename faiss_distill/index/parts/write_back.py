@@ -201,7 +201,7 @@ def room_for_lists(file: Path, core: Any) -> None:
     """
     needed, free = core.ntotal * (core.code_size + 8), shutil.disk_usage(file.parent).free
     if needed > free:
-        raise OSError(f"expected {needed} bytes free for the inverted lists in {str(file.parent)!r}, got {free}")
+        raise OSError(f"{free} bytes free in {str(file.parent)!r} of the {needed} that the inverted lists need")
 
 
 def lists_of(nlist: int, code_size: int) -> Any:
