@@ -25,18 +25,17 @@ from faiss_distill.data.samples import load_debian_packages
 from faiss_distill.errors import DistillError, InputError
 from faiss_distill.evaluation.measure import table
 from faiss_distill.evaluation.operating_points import COSTS, QUALITIES
+from faiss_distill.files import replacing, sweep
 from faiss_distill.index.files import (
     check_apart,
     check_output,
     new_lists,
     open_with_outputs,
     read_index,
-    replacing,
     write_index,
 )
 from faiss_distill.index.lists_file import new_lists_file
 from faiss_distill.index.registry import open_index
-from faiss_distill.index.scratch import sweep
 from faiss_distill.index.search_parameters import ranges
 from faiss_distill.render.plot import check_plot
 from faiss_distill.tuning.report import plot

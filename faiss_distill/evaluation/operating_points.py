@@ -13,7 +13,7 @@ from faiss.contrib.evaluation import OperatingPointsWithRanges
 from faiss_distill.checks import LARGEST, number
 from faiss_distill.errors import InputError
 from faiss_distill.evaluation.measure import OperatingPoint, QuerySet, columns_of, lined_up, measure_point
-from faiss_distill.index.files import replacing
+from faiss_distill.files import replacing
 from faiss_distill.index.registry import Adapter
 from faiss_distill.index.search_parameters import ranges, set_parameters, text_of
 from faiss_distill.progress import counted

@@ -11,7 +11,7 @@ from torch import nn
 
 from faiss_distill.config import DistillConfig, Encoding
 from faiss_distill.evaluation.measure import Evaluation, table
-from faiss_distill.index.files import replacing
+from faiss_distill.files import replacing
 from faiss_distill.render.plot import check_plot, log_axis, new_figure
 
 
