@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import re
 import sys
@@ -23,23 +22,25 @@ from faiss_distill.data.formats.files import check_file
 from faiss_distill.data.formats.npy import open_npy
 from faiss_distill.data.samples import load_debian_packages
 from faiss_distill.errors import DistillError, InputError
-from faiss_distill.evaluation.measure import table
+from faiss_distill.evaluation.measure import compared
 from faiss_distill.evaluation.operating_points import COSTS, QUALITIES
+from faiss_distill.files import sweep
 from faiss_distill.index.files import (
     check_apart,
     check_output,
     new_lists,
     open_with_outputs,
     read_index,
-    replacing,
     write_index,
 )
 from faiss_distill.index.lists_file import new_lists_file
 from faiss_distill.index.registry import open_index
-from faiss_distill.index.scratch import sweep
 from faiss_distill.index.search_parameters import ranges
-from faiss_distill.render.plot import check_plot
-from faiss_distill.tuning.report import plot
+from faiss_distill.render.content import Section
+from faiss_distill.render.plot import check_plot, draw
+from faiss_distill.render.result import as_json
+from faiss_distill.render.table import as_text
+from faiss_distill.tuning.report import curves
 from faiss_distill.tuning.settle import settle
 
 DEMO_FILES = ("tuned.faiss", "report.json", "test.json", "recall.png")
@@ -332,14 +333,14 @@ def _demo(args: argparse.Namespace) -> None:
     report.to_json(written)
     result = {"factory": args.factory, "build_seconds": build, "tune_seconds": tuning}
     result |= {"before": before.to_dict(), "after": after.to_dict()}
-    with replacing(tested) as new:
-        new.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    content = as_json(result, tested)
     title = f"{args.factory}, {before.bytes_per_vector} bytes a vector: {len(before.overlap)} test queries"
-    plot(before, after, drawn, title)
+    draw(curves(before, after, title), drawn)
     if args.json:
-        print(json.dumps(result, indent=2))
+        print(content)
         return
-    print(f"\n{report}\n\nOn {len(before.overlap)} test queries that took no part:\n\n{table(before, after)}")
+    heading = Section(f"On {len(before.overlap)} test queries that took no part:")
+    print(f"\n{report}\n\n{as_text([heading, compared(before, after)])}")
     print(f"\nfaiss built the index in {build:.0f} s, tuning took {tuning:.0f} s")
     print(f"wrote {', '.join(DEMO_FILES)} to {args.output}")
 

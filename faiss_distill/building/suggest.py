@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
-import textwrap
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import faiss
@@ -17,6 +15,8 @@ from faiss_distill.checks import LARGEST, integer, number
 from faiss_distill.config import DistillConfig
 from faiss_distill.errors import InputError
 from faiss_distill.index.describe import METRIC_NAMES, parts
+from faiss_distill.render.content import FACTS, Section
+from faiss_distill.render.result import Result
 
 POINTS = 39
 """Training vectors a centroid, below which faiss warns."""
@@ -29,7 +29,7 @@ GRAPH_FROM = 16_384
 
 
 @dataclass(frozen=True)
-class Suggestion:
+class Suggestion(Result):
     """What :func:`suggest` gives. ``print`` it.
 
     Attributes:
@@ -56,18 +56,10 @@ class Suggestion:
     build_seconds: float
     tune_seconds: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain Python numbers, strings, lists and dicts."""
-        return asdict(self)
-
-    def to_json(self) -> str:
-        """:meth:`to_dict` as JSON text."""
-        return json.dumps(self.to_dict(), indent=2)
-
-    def __str__(self) -> str:
-        """The string, why, and what to expect."""
+    def sections(self) -> tuple[Section, ...]:
+        """The string, what to expect, and why."""
         each = ", ".join(f"{k} {v:g}" for k, v in self.bytes_per_vector.items())
-        rows = {
+        facts = {
             "factory string": self.factory,
             "metric": self.metric,
             **({} if self.nprobe is None else {"nprobe": f"{self.nprobe} to begin with"}),
@@ -77,9 +69,7 @@ class Suggestion:
             "faiss train + add": f"about {_duration(self.build_seconds)}",
             **({"tuning": f"about {_duration(self.tune_seconds)}"} if self.tune_seconds else {}),
         }
-        lines = [f"{name.ljust(18)} {value}" for name, value in rows.items()]
-        why = [textwrap.fill(f"- {reason}", 88, subsequent_indent="  ") for reason in self.reasons]
-        return "\n".join([*lines, "", *why])
+        return Section(columns=FACTS, rows=[*facts.items()]), Section(items=self.reasons)
 
 
 def suggest(n: int, d: int, bytes_per_vector: float, metric: int = faiss.METRIC_L2) -> Suggestion:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,8 @@ import numpy as np
 from faiss_distill.index.registry import Adapter
 from faiss_distill.index.search_parameters import reranked, searching
 from faiss_distill.metrics import all_but, hits, recall, reciprocal_rank
+from faiss_distill.render.content import Cell, Column, Role, Section, Series
+from faiss_distill.render.result import Result
 from faiss_distill.state import Float32, Int64
 
 NPROBES = (1, 4, 16, 64)
@@ -70,7 +71,7 @@ class OperatingPoint:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Result):
     """An index at several nprobe.
 
     Attributes:
@@ -114,56 +115,54 @@ class Evaluation:
         )
         return replace(self, points=points, imbalance=other.imbalance)
 
-    def __str__(self) -> str:
-        """A text table; the nprobe it is judged at is starred."""
-        return table(self)
+    def sections(self) -> tuple[Section, ...]:
+        """A table; the nprobe it is judged at is starred."""
+        return (compared(self),)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain Python numbers, lists and dicts, without the per-query arrays."""
-        out = asdict(self)
+        out = super().to_dict()
         del out["overlaps"]
         return out
 
-    def to_json(self) -> str:
-        """:meth:`to_dict` as JSON text."""
-        return json.dumps(self.to_dict(), indent=2)
 
-
-def columns_of(evaluated: OperatingPoint, k: int) -> list[tuple[str, str, str]]:
-    """What a table of such points shows: title, field and format of each column."""
-    columns: list[tuple[str, str, str]] = [
-        ("overlap@10", "overlap_at_10", ".3f"),
-        ("nearest in 10", "nearest_in_10", ".3f"),
-        (f"recall@{k}", "recall_at_k", ".3f"),
-        ("codes scanned", "codes_scanned", ".0f"),
-        ("ms/query", "latency_ms", ".3f"),
-    ]
+def columns_of(evaluated: OperatingPoint, k: int) -> dict[str, Column]:
+    """What a table of such points shows, by field."""
+    columns = {
+        "overlap_at_10": Column("overlap@10", ".3f"),
+        "nearest_in_10": Column("nearest in 10", ".3f"),
+        "recall_at_k": Column(f"recall@{k}", ".3f"),
+        "codes_scanned": Column("codes scanned", ".0f"),
+        "distances": Column("distances", ".0f"),
+        "latency_ms": Column("ms/query", ".3f"),
+    }
     if evaluated.mrr_at_10 is not None:
-        columns += [
-            ("MRR@10 (labels)", "mrr_at_10", ".3f"),
-            ("R@10 (labels)", "label_recall_at_10", ".3f"),
-            (f"R@{k} (labels)", "label_recall_at_k", ".3f"),
-        ]
+        columns |= {
+            "mrr_at_10": Column("MRR@10 (labels)", ".3f"),
+            "label_recall_at_10": Column("R@10 (labels)", ".3f"),
+            "label_recall_at_k": Column(f"R@{k} (labels)", ".3f"),
+        }
     return columns
 
 
-def lined_up(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as text, each column as wide as its widest cell."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows)
+def compared(*evaluations: Evaluation) -> Section:
+    """One evaluation, or two of the same queries, as a table; the nprobe they are judged at is starred."""
+    first = evaluations[0]
+    listed = first.nlist > 1
+    columns = columns_of(first.own, first.k)
+    del columns["distances"]
+    rows: list[list[Cell]] = []
+    for points in zip(*(evaluation.points for evaluation in evaluations), strict=True):
+        nprobe = points[0].nprobe
+        star = "*" if nprobe == first.own_nprobe else " "
+        cells = [tuple(getattr(point, name) for point in points) for name in columns]
+        rows.append([*([f"{nprobe}{star}"] if listed else []), *cells])
+    return Section(columns=[*([Column("nprobe")] if listed else []), *columns.values()], rows=rows)
 
 
-def table(before: Evaluation, after: Evaluation | None = None) -> str:
-    """One evaluation, or two of the same queries, as a text table; the nprobe they are judged at is starred."""
-    columns = columns_of(before.own, before.k)
-    listed = before.nlist > 1
-    rows = [[*(["nprobe"] if listed else []), *(title for title, _, _ in columns)]]
-    for old, new in zip(before.points, after.points if after else before.points, strict=True):
-        star = "*" if old.nprobe == before.own_nprobe else " "
-        points = [old, new] if after else [old]
-        cells = [" → ".join(f"{getattr(p, a):{f}}" for p in points) for _, a, f in columns]
-        rows.append([*([f"{old.nprobe}{star}"] if listed else []), *cells])
-    return lined_up(rows)
+def series_of(role: Role, points: Sequence[OperatingPoint], x: str, y: str, **shown: Any) -> Series:
+    """Two fields of such points, to draw."""
+    return Series(role, [getattr(point, x) for point in points], [getattr(point, y) for point in points], **shown)
 
 
 def measure(adapter: Adapter, queries: QuerySet, own_nprobe: int, nprobes: Iterable[int] = NPROBES) -> Evaluation:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,13 @@ from faiss.contrib.evaluation import OperatingPointsWithRanges
 
 from faiss_distill.checks import LARGEST, number
 from faiss_distill.errors import InputError
-from faiss_distill.evaluation.measure import OperatingPoint, QuerySet, columns_of, lined_up, measure_point
-from faiss_distill.index.files import replacing
+from faiss_distill.evaluation.measure import OperatingPoint, QuerySet, columns_of, measure_point, series_of
 from faiss_distill.index.registry import Adapter
 from faiss_distill.index.search_parameters import ranges, set_parameters, text_of
 from faiss_distill.progress import counted
-from faiss_distill.render.plot import check_plot, log_axis, new_figure
+from faiss_distill.render.content import Column, Panel, Picture, Section
+from faiss_distill.render.plot import draw
+from faiss_distill.render.result import Result
 
 COSTS = {"distances": "distances computed per query", "latency_ms": "milliseconds per query"}
 QUALITIES = tuple(
@@ -26,7 +26,7 @@ QUALITIES = tuple(
 
 
 @dataclass(frozen=True)
-class OperatingPoints:
+class OperatingPoints(Result):
     """Settings of an index's search. ``print(points)`` shows the Pareto front.
 
     Attributes:
@@ -87,30 +87,27 @@ class OperatingPoints:
         set_parameters(index, point.parameters)
         return point
 
-    def __str__(self) -> str:
-        """The front as a text table."""
+    def sections(self) -> tuple[Section, ...]:
+        """The front as a table."""
         columns = columns_of(self.points[0], self.k)
-        at = next(i for i, (_, name, _) in enumerate(columns) if name == "codes_scanned") + 1
-        columns.insert(at, ("distances", "distances", ".0f"))
-        rows = [["parameters", *(title for title, _, _ in columns)]]
-        for point in self.front:
-            rows.append([point.parameters or "none", *(f"{getattr(point, name):{f}}" for _, name, f in columns)])
-        first = [row[0] for row in rows]
-        width = max(map(len, first))  # names to the left, numbers to the right
-        numbers = lined_up([row[1:] for row in rows]).splitlines()
-        table = "\n".join(f"{name.ljust(width)}  {line}" for name, line in zip(first, numbers, strict=True))
-        return (
+        title = (
             f"{self.index}: {self.title} against {self.cost}, the {len(self.front)} of {len(self.points)} operating "
-            f"points that no other beats\n\n{table}"
+            f"points that no other beats"
         )
+        rows = [[p.parameters or "none", *(getattr(p, name) for name in columns)] for p in self.front]
+        return Section(title), Section(columns=[Column("parameters", left=True), *columns.values()], rows=rows)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain Python numbers, strings, lists and dicts."""
-        return asdict(self)
+    def picture(self) -> Picture:
+        """``quality`` against each of the costs."""
+        names = " and ".join(part.split("=")[0] for part in self.front[0].parameters.split(","))
+        caption = f"{self.index}: in red, what no other setting finds as cheaply ({names})"
+        return Picture([self._panel(cost, label) for cost, label in COSTS.items()], caption=caption)
 
-    def to_json(self) -> str:
-        """:meth:`to_dict` as JSON text."""
-        return json.dumps(self.to_dict(), indent=2)
+    def _panel(self, cost: str, label: str) -> Panel:
+        values = [", ".join(part.split("=")[-1] for part in p.parameters.split(",")) for p in self.front]
+        every = series_of("all", self.points, cost, self.quality, joined=False)
+        front = series_of("front", self.front, cost, self.quality, labels=values, joined=cost == self.cost)
+        return Panel(label, self.title, [every, front])
 
     def plot(self, path: str | Path) -> None:
         """Draw ``quality`` against distances and against latency into ``path``, ``.png``, ``.svg`` or ``.pdf``.
@@ -119,35 +116,12 @@ class OperatingPoints:
             InputError: another suffix, or no such folder.
             MissingDependencyError: matplotlib is not installed.
         """
-        check_plot(path)
-        figure, axes = new_figure(2)
-        for ax, (cost, label) in zip(axes, COSTS.items(), strict=True):
-            for points, color in ((self.points, "0.7"), (self.front, "#c0392b")):
-                style = "o-" if points is self.front and cost == self.cost else "o"
-                xy = [(getattr(p, cost), getattr(p, self.quality)) for p in points]
-                ax.plot(*zip(*xy, strict=True), style, color=color, markersize=4)
-            log_axis(ax)
-            ax.set(xlabel=label, ylabel=self.title)
-            ax.margins(x=0.12, y=0.12)
-            ax.grid(alpha=0.3)
-            figure.draw_without_rendering()  # which settles where points are
-            last = None
-            for p in self.front:
-                at = getattr(p, cost), getattr(p, self.quality)
-                pixel = ax.transData.transform(at)
-                if last is None or max(abs(pixel - last)) > 14:  # or the numbers would cover each other
-                    values = ", ".join(part.split("=")[-1] for part in p.parameters.split(","))
-                    ax.annotate(values, at, (5, -5), textcoords="offset points", fontsize=7, va="top")
-                    last = pixel
-        names = " and ".join(part.split("=")[0] for part in self.front[0].parameters.split(","))
-        figure.suptitle(f"{self.index}: in red, what no other setting finds as cheaply ({names})", fontsize=9)
-        with replacing(path) as new:
-            figure.savefig(new, dpi=150)
+        draw(self.picture(), path)
 
     @property
     def title(self) -> str:
         """``quality`` as tables call it."""
-        return next(title for title, name, _ in columns_of(self.points[0], self.k) if name == self.quality)
+        return columns_of(self.points[0], self.k)[self.quality].name
 
 
 def settings(

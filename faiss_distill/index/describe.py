@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import faiss
@@ -12,6 +11,8 @@ import numpy as np
 from faiss_distill.errors import DistillError
 from faiss_distill.index.factory_strings import factory_string
 from faiss_distill.index.registry import open_index
+from faiss_distill.render.content import FACTS, Section
+from faiss_distill.render.result import Result
 
 METRIC_NAMES = {faiss.METRIC_INNER_PRODUCT: "inner_product", faiss.METRIC_L2: "l2"}
 ID = 8
@@ -19,7 +20,7 @@ ID = 8
 
 
 @dataclass(frozen=True)
-class Description:
+class Description(Result):
     """What :func:`describe` finds.
 
     Attributes:
@@ -53,18 +54,10 @@ class Description:
         """All of it."""
         return round(self.ntotal * sum(self.bytes_per_vector.values())) + sum(self.shared_bytes.values())
 
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain Python numbers, strings and dicts."""
-        return asdict(self) | {"total_bytes": self.total_bytes}
-
-    def to_json(self) -> str:
-        """:meth:`to_dict` as JSON text."""
-        return json.dumps(self.to_dict(), indent=2)
-
-    def __str__(self) -> str:
-        """A text table."""
+    def sections(self) -> tuple[Section, ...]:
+        """A table."""
         each = sum(self.bytes_per_vector.values())
-        rows: dict[str, Any] = {
+        facts: dict[str, Any] = {
             "index": self.index,
             "factory string": self.factory or "none builds the like",
             "metric": self.metric,
@@ -74,12 +67,14 @@ class Description:
             "bytes per vector": f"{each:.4g}: " + ", ".join(f"{k} {v:.4g}" for k, v in self.bytes_per_vector.items()),
             "shared bytes": ", ".join(f"{k} {v}" for k, v in self.shared_bytes.items()) or "none",
             "total bytes": self.total_bytes,
-            "can be tuned": "yes" if self.can_be_tuned else "no",
+            "can be tuned": self.can_be_tuned,
+            **({"what changes": self.what_changes} if self.can_be_tuned else {"why not": self.why_not}),
         }
-        rows |= {"what changes": self.what_changes} if self.can_be_tuned else {"why not": self.why_not}
-        width = max(map(len, rows))
-        yes_no = {True: "yes", False: "no"}
-        return "\n".join(f"{k.ljust(width)}  {yes_no[v] if isinstance(v, bool) else v}" for k, v in rows.items())
+        return (Section(columns=FACTS, rows=[*facts.items()]),)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain Python numbers, strings and dicts."""
+        return super().to_dict() | {"total_bytes": self.total_bytes}
 
 
 def describe(index: Any) -> Description:

@@ -1,14 +1,12 @@
-"""Files read and written: whole or not at all, and never in place of something else than was meant."""
+"""Index files read and written, and outputs: never in place of something else than was meant."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +15,7 @@ import faiss
 
 from faiss_distill.data.formats.files import check_file
 from faiss_distill.errors import InputError
-from faiss_distill.index.scratch import POSIX, scratch, sweep, withdraw
-
-logger = logging.getLogger(__name__)
+from faiss_distill.files import replacing, scratch, sweep, sync, withdraw
 
 HEADER = slice(16, 32)
 """Of an index file: two constants that faiss writes after the class, the dimension and the number of vectors."""
@@ -177,35 +173,6 @@ def same_file(one: str | Path, other: str | Path) -> bool:
         return os.path.realpath(one) == os.path.realpath(other)
 
 
-@contextmanager
-def replacing(path: str | Path, lists: NewLists | None = None) -> Iterator[Path]:
-    """A new file to write in the block, which takes the place of ``path`` if nothing is raised there.
-
-    It gets the owner, group, mode and extended attributes of the one that it replaces. A link stays a link, and what is
-    not a regular file, such as ``/dev/stdout``, is written to as it is.
-
-    Args:
-        path: the file.
-        lists: inverted lists that it refers to, put in their place along with it.
-
-    Raises:
-        OSError: it can't be written; what was at ``path`` is still there.
-    """
-    target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
-        yield target
-        return
-    try:
-        with scratch(target.parent) as folder:
-            new = folder / f"new{target.suffix[:9]}"
-            yield new
-            with contextlib.nullcontext() if lists is None else lists.in_place(new):
-                _put(new, target)
-    except OSError as error:
-        text = f"can't write {str(path)!r}: {error.strerror or error}"
-        raise (OSError(error.errno, text) if error.errno else OSError(text)) from error
-
-
 @dataclass(frozen=True)
 class NewLists:
     """Inverted lists in a file of their own, which gets its name along with the index that refers to it.
@@ -227,8 +194,8 @@ class NewLists:
         """
         try:
             self._place(index_file)
-            _sync(self.placed)
-            _sync(self.placed.parent)
+            sync(self.placed)
+            sync(self.placed.parent)
             yield
         except FileExistsError as error:
             raise InputError(
@@ -263,7 +230,7 @@ def write_index(index: Any, path: Path, lists: NewLists | None = None) -> None:
 
     Args:
         index: the index; it refers to its lists by the file that they are made in.
-        path: where to; see :func:`replacing`.
+        path: where to; see :func:`~faiss_distill.files.replacing`.
         lists: its lists, if some were made.
 
     Raises:
@@ -273,47 +240,8 @@ def write_index(index: Any, path: Path, lists: NewLists | None = None) -> None:
         lists = None
     if lists is not None:
         _lists_on_disk(index).filename = stored_name("invlists_file", lists.placed)
-    with replacing(path, lists) as new, new.open("wb") as file:
+    with replacing(path, nullcontext if lists is None else lists.in_place) as new, new.open("wb") as file:
         faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))  # type: ignore[attr-defined]
-
-
-def _put(new: Path, target: Path) -> None:
-    """Rename ``new`` to ``target``, with everything about the file that is there but what it holds, for good."""
-    if target.exists():
-        _take_after(new, target)
-    _sync(new)
-    new.replace(target)
-    _sync(target.parent)
-
-
-def _take_after(new: Path, old: Path) -> None:
-    """Give ``new`` the owner, group, mode and extended attributes of ``old``."""
-    status = old.stat()
-    if POSIX and not _chown(new, status.st_uid, status.st_gid):
-        logger.warning("%s: its owner and group can't be kept without being root", old)
-        _chown(new, -1, status.st_gid)
-    shutil.copystat(old, new)
-    os.utime(new)  # it is as new as it is
-
-
-def _chown(file: Path, owner: int, group: int) -> bool:
-    """Whether that is allowed."""
-    try:
-        os.chown(file, owner, group)
-    except PermissionError:
-        return False
-    return True
-
-
-def _sync(path: Path) -> None:
-    """Have the disk hold what was written to ``path``, a file or a folder."""
-    if not POSIX:
-        return  # Windows opens no folder
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

@@ -1,1 +1,1 @@
-"""Results as pictures."""
+"""Results as tables, JSON and pictures."""

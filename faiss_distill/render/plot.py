@@ -1,13 +1,45 @@
-"""Where plots are drawn: matplotlib, asked for only when a plot is, and without a display."""
+"""Pictures as files: drawn by matplotlib, asked for only when a plot is, and without a display."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from faiss_distill.errors import InputError, MissingDependencyError
+from faiss_distill.files import replacing
+from faiss_distill.render.content import Panel, Picture, Role, Series
 
 PLOT_FORMATS = (".png", ".svg", ".pdf")
+
+
+@dataclass(frozen=True)
+class Style:
+    """How points are drawn.
+
+    Attributes:
+        color: of points and line.
+        label: where the labels are, and their color if it is not black.
+        line: matplotlib's name of a line.
+        size: of a point; None for matplotlib's own.
+        spaced: whether labels are to the right, where some are left out if they would cover each other.
+    """
+
+    color: str
+    label: Mapping[str, Any]
+    line: str = "-"
+    size: float | None = None
+    spaced: bool = False
+
+
+GREY, RED, BESIDE = "0.45", "#c0392b", {"xytext": (5, -5), "va": "top"}
+STYLES: dict[Role, Style] = {
+    "before": Style(GREY, {"xytext": (0, -14), "ha": "center", "color": GREY}, line="--"),
+    "after": Style(RED, {"xytext": (0, 7), "ha": "center", "color": RED}),
+    "all": Style("0.7", BESIDE, size=4, spaced=True),
+    "front": Style(RED, BESIDE, size=4, spaced=True),
+}
 
 
 def check_plot(path: str | Path) -> None:
@@ -27,17 +59,55 @@ def check_plot(path: str | Path) -> None:
         raise MissingDependencyError("plot", "matplotlib", "none", "pip install 'faiss-distill[plot]'") from error
 
 
-def new_figure(panels: int) -> tuple[Any, Any]:
-    """A figure without a window, and its axes side by side."""
+def draw(picture: Picture, path: str | Path) -> None:
+    """Draw a picture into ``path``.
+
+    Raises:
+        InputError: see :func:`check_plot`.
+        MissingDependencyError: matplotlib is not installed.
+    """
+    check_plot(path)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.5 * panels, 3.8), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(1, panels)
+    count = len(picture.panels)
+    figure = Figure(figsize=(4.5 * count, 3.8), layout="constrained")
+    FigureCanvasAgg(figure)  # without a window
+    axes = figure.subplots(1, count, squeeze=False)[0]
+    for ax, panel in zip(axes, picture.panels, strict=True):
+        _draw_panel(ax, panel)
+    if any(series.name for series in picture.panels[0].series):
+        axes[0].legend(loc="lower right", frameon=False)
+    figure.suptitle(picture.title or picture.caption, fontsize=11 if picture.title else 9)
+    with replacing(path) as new:
+        figure.savefig(new, dpi=150)
 
 
-def log_axis(ax: Any) -> None:
+def _draw_panel(ax: Any, panel: Panel) -> None:
+    for series in panel.series:
+        style = STYLES[series.role]
+        line = style.line if series.joined else ""
+        ax.plot(series.x, series.y, f"o{line}", label=series.name, color=style.color, markersize=style.size)
+    _log_axis(ax)
+    ax.set(xlabel=panel.x, ylabel=panel.y)
+    ax.margins(x=0.12 if any(STYLES[series.role].spaced for series in panel.series) else None, y=0.12)
+    ax.grid(alpha=0.3)
+    for series in panel.series:
+        _label(ax, series)
+
+
+def _label(ax: Any, series: Series) -> None:
+    style, last = STYLES[series.role], None
+    if style.spaced and series.labels:
+        ax.figure.draw_without_rendering()  # which settles where points are
+    for label, *at in zip(series.labels, series.x, series.y, strict=False):
+        pixel = ax.transData.transform(at)
+        if not style.spaced or last is None or max(abs(pixel - last)) > 14:  # or the labels would cover each other
+            ax.annotate(label, at, textcoords="offset points", fontsize=7, **style.label)
+            last = pixel
+
+
+def _log_axis(ax: Any) -> None:
     """A logarithmic x axis with plain numbers, also where it spans less than a decade."""
     from matplotlib.ticker import LogLocator, NullFormatter
 

@@ -2,50 +2,38 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from faiss_distill.config import DistillConfig, Encoding
-from faiss_distill.evaluation.measure import Evaluation, table
-from faiss_distill.index.files import replacing
-from faiss_distill.render.plot import check_plot, log_axis, new_figure
+from faiss_distill.evaluation.measure import Evaluation, compared, series_of
+from faiss_distill.render.content import Panel, Picture, Role, Section, Series
+from faiss_distill.render.plot import draw
+from faiss_distill.render.result import Result, as_json
+
+FOUND = {"overlap_at_10": "overlap@10 with the exact top 10", "nearest_in_10": "exact nearest in the first 10"}
 
 
-def plot(before: Evaluation, after: Evaluation, path: str | Path, title: str = "") -> None:
-    """Draw overlap@10 and nearest-in-10 against codes scanned into ``path``, ``.png``, ``.svg`` or ``.pdf``.
+def curves(before: Evaluation, after: Evaluation, title: str = "") -> Picture:
+    """What is :data:`FOUND` against codes scanned."""
 
-    Raises:
-        InputError: another suffix, or no such folder.
-        MissingDependencyError: matplotlib is not installed.
-    """
-    check_plot(path)
-    figure, axes = new_figure(2)
-    panels = [("overlap_at_10", "overlap@10 with the exact top 10"), ("nearest_in_10", "exact nearest in the first 10")]
-    for ax, (field, label) in zip(axes, panels, strict=True):
-        for evaluation, name, style in ((before, "before", "o--"), (after, "after", "o-")):
-            points = evaluation.points
-            x, y = [p.codes_scanned for p in points], [getattr(p, field) for p in points]
-            (line,) = ax.plot(x, y, style, label=name, color="0.45" if name == "before" else "#c0392b")
-            for p, px, py in zip(points, x, y, strict=True):
-                offset = (0, 7) if name == "after" else (0, -14)
-                text = {"ha": "center", "fontsize": 7, "color": line.get_color()}
-                ax.annotate(f"{p.nprobe}", (px, py), offset, textcoords="offset points", **text)
-        log_axis(ax)
-        ax.set(xlabel="codes scanned per query (numbers: nprobe)", ylabel=label)
-        ax.margins(y=0.12)
-        ax.grid(alpha=0.3)
-    axes[0].legend(loc="lower right", frameon=False)
-    figure.suptitle(title or f"{before.bytes_per_vector} bytes per vector, before and after", fontsize=11)
-    with replacing(path) as new:
-        figure.savefig(new, dpi=150)
+    def curve(role: Role, evaluation: Evaluation, found: str) -> Series:
+        labels = [f"{point.nprobe}" for point in evaluation.points]
+        return series_of(role, evaluation.points, "codes_scanned", found, name=role, labels=labels)
+
+    at = "codes scanned per query (numbers: nprobe)"
+    panels = [
+        Panel(at, label, [curve("before", before, found), curve("after", after, found)])
+        for found, label in FOUND.items()
+    ]
+    return Picture(panels, title or f"{before.bytes_per_vector} bytes per vector, before and after")
 
 
 @dataclass(frozen=True)
-class DistillReport:
+class DistillReport(Result):
     """The outcome of a tuning run. ``print(report)`` shows it as a table.
 
     Attributes:
@@ -99,37 +87,43 @@ class DistillReport:
     seconds: dict[str, float]
     config: DistillConfig
 
-    def __str__(self) -> str:
+    def sections(self) -> tuple[Section, ...]:
         """The table, with what a reader needs to judge it."""
-        epochs = len(self.history) - 1
+        before, after, listed = self.before, self.after, self.before.nlist > 1
+        imbalance = f"list imbalance {before.imbalance:.2f} → {after.imbalance:.2f}, " if listed else ""
+        size = f"bytes per vector {before.bytes_per_vector} → {after.bytes_per_vector}"
+        seconds = "seconds: " + ", ".join(f"{k} {v:.1f}" for k, v in self.seconds.items())
+        judged = [f"* judged here, nprobe {before.own_nprobe}"] if listed else []
+        part = "" if self.n_embeddings == self.n else f", measured among the {self.n_embeddings} embeddings passed"
+        return (
+            Section(
+                f"{self.description}, {self.metric}, {self.n} vectors of {before.bytes_per_vector} bytes{part}",
+                notes=self._made(),
+            ),
+            replace(compared(before, after), notes=judged),
+            Section(notes=[imbalance + size, seconds]),
+        )
+
+    def _made(self) -> list[str]:
+        """How it came about."""
         share = " (documents stood in for queries: the gain on real queries may differ)"
         only_codes = not self.best_epoch and self.config.encoding is not Encoding.FROZEN
-        part = "" if self.n_embeddings == self.n else f", measured among the {self.n_embeddings} embeddings passed"
         trained = f"{self.n_train} {self.query_source}"
         if self.query_source == "queries" and self.n_stand_ins:
             trained = f"{self.n_train - self.n_stand_ins} queries and {self.n_stand_ins} documents as more"
-        lines = [
-            f"{self.description}, {self.metric}, {self.n} vectors of {self.before.bytes_per_vector} bytes{part}",
+        return [
             f"{'Kept' if self.kept else 'NOT kept, the index is as it was'}: {self.reason}",
             *([] if self.kept else ["(in the table: before → what the tuned index would have found)"]),
-            f"trained on {trained}, epoch {self.best_epoch} of {epochs} chosen by "
+            f"trained on {trained}, epoch {self.best_epoch} of {len(self.history) - 1} chosen by "
             f"{self.n_selection} others, measured on {self.n_validation} more"
             + (share if self.query_source == "documents" else ""),
             *(["search with the embeddings of report.query_encoder"] if self.query_encoder is not None else []),
             *(["centroids and codebooks are those of before: only lists and codes are new"] if only_codes else []),
-            "",
-            table(self.before, self.after),
-            *([f"* judged here, nprobe {self.before.own_nprobe}"] if self.before.nlist > 1 else []),
-            "",
-            (
-                f"list imbalance {self.before.imbalance:.2f} → {self.after.imbalance:.2f}, "
-                if self.before.nlist > 1
-                else ""
-            )
-            + f"bytes per vector {self.before.bytes_per_vector} → {self.after.bytes_per_vector}",
-            "seconds: " + ", ".join(f"{k} {v:.1f}" for k, v in self.seconds.items()),
         ]
-        return "\n".join(lines)
+
+    def picture(self) -> Picture:
+        """Recall against codes scanned, before and after."""
+        return curves(self.before, self.after)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain Python numbers, strings, lists and dicts, without the per-query arrays and the index."""
@@ -142,11 +136,7 @@ class DistillReport:
 
     def to_json(self, path: str | Path | None = None) -> str:
         """:meth:`to_dict` as JSON text, also written to ``path`` if one is given."""
-        text = json.dumps(self.to_dict(), indent=2)
-        if path is not None:
-            with replacing(path) as new:
-                new.write_text(text + "\n", encoding="utf-8")
-        return text
+        return as_json(self.to_dict(), path)
 
     def plot(self, path: str | Path) -> None:
         """Draw recall against codes scanned, before and after, into ``path``, ``.png``, ``.svg`` or ``.pdf``.
@@ -155,4 +145,4 @@ class DistillReport:
             InputError: another suffix, or no such folder.
             MissingDependencyError: matplotlib is not installed.
         """
-        plot(self.before, self.after, path)
+        draw(self.picture(), path)

@@ -7,8 +7,8 @@ import pytest
 from conftest import core
 
 from faiss_distill import DistillConfig, InputError, MissingDependencyError, distill, evaluate
-from faiss_distill.evaluation.measure import Evaluation, OperatingPoint, table
-from faiss_distill.tuning.report import plot
+from faiss_distill.evaluation.measure import Evaluation, OperatingPoint, compared
+from faiss_distill.render.table import as_text
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def report(data, built):
 
 
 def test_the_table_lines_up_and_stars_the_judged_nprobe(report):
-    lines = table(report.before, report.after).splitlines()
+    lines = as_text([compared(report.before, report.after)]).splitlines()
     assert len({len(line) for line in lines}) == 1
     assert [line.split()[0] for line in lines] == ["nprobe", "1", "2", "4*", "16"]
     own = report.before.own, report.after.own
@@ -71,7 +71,7 @@ def test_plot_data(report, tmp_path, monkeypatch):
 
     drawn = []
     monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: (drawn.append(self), path.touch()))
-    plot(report.before, report.after, tmp_path / "x.png")
+    report.plot(tmp_path / "x.png")
     before, after = drawn[0].axes[0].lines
     assert list(before.get_ydata()) == [p.overlap_at_10 for p in report.before.points]
     assert list(after.get_xdata()) == [p.codes_scanned for p in report.after.points]

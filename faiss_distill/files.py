@@ -1,4 +1,4 @@
-"""Folders for files on their way: beside the place of a file, which is made there and then renamed.
+"""Files written whole or not at all: made in a folder beside their place, and then renamed.
 
 Such a folder is locked while its process lives. One that is not locked is what a killed run left.
 """
@@ -10,8 +10,8 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 POSIX = os.name == "posix"
@@ -41,6 +41,37 @@ def scratch(beside: Path) -> Iterator[Path]:
         yield folder
 
 
+@contextmanager
+def replacing(
+    path: str | Path, placing: Callable[[Path], AbstractContextManager[object]] = nullcontext
+) -> Iterator[Path]:
+    """A new file to write in the block, which takes the place of ``path`` if nothing is raised there.
+
+    It gets the owner, group, mode and extended attributes of the one that it replaces. A link stays a link, and what is
+    not a regular file, such as ``/dev/stdout``, is written to as it is.
+
+    Args:
+        path: the file.
+        placing: given the new file, what it takes its place in, such as the placing of others that it refers to.
+
+    Raises:
+        OSError: it can't be written; what was at ``path`` is still there.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        yield target
+        return
+    try:
+        with scratch(target.parent) as folder:
+            new = folder / f"new{target.suffix[:9]}"
+            yield new
+            with placing(new):
+                _put(new, target)
+    except OSError as error:
+        text = f"can't write {str(path)!r}: {error.strerror or error}"
+        raise (OSError(error.errno, text) if error.errno else OSError(text)) from error
+
+
 def sweep(folders: Iterable[Path]) -> None:
     """Remove what killed runs left beside files in ``folders``: what no live process has locked."""
     found = {path for folder in folders for path in folder.glob(f"{PREFIX}*")}
@@ -58,6 +89,45 @@ def withdraw(folder: Path) -> None:
     made, placed, index = (folder / name for name in ("lists", "placed", "index"))
     if index.exists() and placed.exists() and made.exists() and made.samefile(placed):
         placed.readlink().unlink()
+
+
+def sync(path: Path) -> None:
+    """Have the disk hold what was written to ``path``, a file or a folder."""
+    if not POSIX:
+        return  # Windows opens no folder
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _put(new: Path, target: Path) -> None:
+    """Rename ``new`` to ``target``, with everything about the file that is there but what it holds, for good."""
+    if target.exists():
+        _take_after(new, target)
+    sync(new)
+    new.replace(target)
+    sync(target.parent)
+
+
+def _take_after(new: Path, old: Path) -> None:
+    """Give ``new`` the owner, group, mode and extended attributes of ``old``."""
+    status = old.stat()
+    if POSIX and not _chown(new, status.st_uid, status.st_gid):
+        logger.warning("%s: its owner and group can't be kept without being root", old)
+        _chown(new, -1, status.st_gid)
+    shutil.copystat(old, new)
+    os.utime(new)  # it is as new as it is
+
+
+def _chown(file: Path, owner: int, group: int) -> bool:
+    """Whether that is allowed."""
+    try:
+        os.chown(file, owner, group)
+    except PermissionError:
+        return False
+    return True
 
 
 def _abandoned(folder: Path, stack: ExitStack) -> bool:
