@@ -16,8 +16,8 @@ from faiss_distill.config import Encoding, Learn
 
 NEAREST = replace(OURS, encoding=Encoding.NEAREST)
 METHODS = {
-    "centroids alone, nearest codes": replace(NEAREST, learn=Learn.IVF),
-    "codebooks alone, nearest codes": replace(NEAREST, learn=Learn.PQ),
+    "centroids alone, nearest codes": replace(NEAREST, learn=Learn.CENTROIDS),
+    "codebooks alone, nearest codes": replace(NEAREST, learn=Learn.CODEBOOKS),
     "both, nearest codes": NEAREST,
     "ours": OURS,
 }

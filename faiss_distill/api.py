@@ -18,7 +18,7 @@ from faiss_distill.errors import InputError
 from faiss_distill.evaluation.measure import NPROBES, Evaluation, QuerySet, measure
 from faiss_distill.evaluation.operating_points import OperatingPoints, explore, settings
 from faiss_distill.index.copies import copy_of
-from faiss_distill.index.registry import Adapter, open_to_measure
+from faiss_distill.index.registry import IndexAdapter, open_to_measure
 from faiss_distill.index.search_parameters import takes_parameters
 from faiss_distill.learning.teacher import Teacher
 from faiss_distill.tuning.report import DistillReport
@@ -250,7 +250,7 @@ def operating_points(
     return explore(adapter, searched, tried, quality, cost, progress)
 
 
-def _open_apart(index: Any, sample: bool = False) -> Adapter:
+def _open_apart(index: Any, sample: bool = False) -> IndexAdapter:
     """An index opened to measure it; a copy where measuring would set or restrict it for a while."""
     adapter = open_to_measure(index)
     if takes_parameters(index) and not (sample and adapter.traits.takes_a_sample):
@@ -268,7 +268,7 @@ def _nprobes(given: Any, nlist: int) -> list[int]:
 
 
 def _open(
-    adapter: Adapter,
+    adapter: IndexAdapter,
     embeddings: Any,
     queries: Any,
     ids: Any,
@@ -288,9 +288,9 @@ def _open(
     if top_k > corpus.n:
         raise InputError("top_k", f"at most the {corpus.n} vectors {'passed' if sample else 'stored'}", str(top_k))
     opened = open_queries(adapter, queries, "queries", BLOCK_ROWS)
-    known = None if relevant is None else open_relevant(relevant, opened.n, task.labels, "relevant")
+    known = None if relevant is None else open_relevant(relevant, opened.n, task.ids, "relevant")
     if known is not None and sample:  # the others can't be found among these
-        known = np.where(np.isin(known, task.sample_labels), known, -1)
+        known = np.where(np.isin(known, task.sample_ids), known, -1)
     corpus.check_finite(BLOCK_ROWS, progress)
     vectors = opened.block(0, opened.n)
     task.check(vectors, np.random.default_rng(0), tunes=False)
@@ -303,6 +303,6 @@ def _open(
             raise InputError("query_inputs", f"one for each of {len(vectors)} queries", str(len(entries)))
         device = query_encoders.home(query_encoder)
         query_encoders.check_encoder(query_encoder, entries, adapter.index.d, device)
-        asked = query_encoders.encode(query_encoder, entries, device).cpu().numpy()
+        asked = query_encoders.embed(query_encoder, entries, device).cpu().numpy()
     top, _ = Teacher(adapter.metric, adapter.normalizes, BLOCK_ROWS, progress=progress).top_k(corpus, vectors, top_k)
-    return task, QuerySet(asked, task.sample_labels[top], None, known)
+    return task, QuerySet(asked, task.sample_ids[top], None, known)

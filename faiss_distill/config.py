@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
+import warnings
 from dataclasses import dataclass
 from inspect import getdoc
 from typing import Any
@@ -20,8 +21,16 @@ class Learn(str, enum.Enum):
     """Which parameters are learned, by which of the two losses."""
 
     BOTH = "both"
-    IVF = "ivf"
-    PQ = "pq"
+    CENTROIDS = "centroids"
+    CODEBOOKS = "codebooks"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Learn | None:
+        """The names of before, for one more release."""
+        new = {"ivf": cls.CENTROIDS, "pq": cls.CODEBOOKS}.get(value) if isinstance(value, str) else None
+        if new is not None:
+            warnings.warn(f"learn={value!r} is now learn={new.value!r}", DeprecationWarning, stacklevel=2)
+        return new
 
 
 class Assignment(str, enum.Enum):
@@ -89,8 +98,8 @@ class DistillConfig:
             tuned finds, searched anew for each epoch; ``gt``, those labelled relevant; ``randomN``; joined by ``+``. A
             ``:S`` draws S of them at each step; ``in_batch`` shares them within the batch. For example
             ``"gt + in_batch + top200:1"``.
-        learn: ``"both"``, the ``"ivf"`` centroids alone by the loss of the coarse scores, or the ``"pq"`` codebooks
-            alone by that of the full scores.
+        learn: ``"both"``, the ``"centroids"`` alone by the loss of the coarse scores, or the ``"codebooks"`` alone by
+            that of the full scores.
         balance: scale the loss of the coarse scores to the size of that of the full scores, as published.
         assignment: before each epoch and after the last, ``"query_aware"`` moves each vector to the list in which the
             queries that it matters to look for it, at a price on codes scanned; ``"refreshed"`` to the list that faiss

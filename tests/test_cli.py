@@ -94,12 +94,12 @@ def test_eval_agrees_with_the_library(files, capsys, data):
 def test_options_and_labels_reach_the_trainer(files, capsys):
     (files / "qrels.txt").write_text("".join(f"{q} 0 {q} 1\n" for q in range(0, 2000, 3)))
     options = ["--relevant", str(files / "qrels.txt"), "--candidates", "gt + in_batch + top120:2", "--loss", "kl"]
-    options += ["--balance", "--temperature", "0.05", "--learn", "pq", "--encoding", "frozen", "--json"]
+    options += ["--balance", "--temperature", "0.05", "--learn", "codebooks", "--encoding", "frozen", "--json"]
     assert tune(files, *options) == 0
     printed = json.loads(capsys.readouterr().out)
     config = printed["config"]
     assert (config["candidates"], config["loss"], config["balance"]) == ("gt + in_batch + top120:2", "kl", True)
-    assert (config["temperature"], config["learn"], config["encoding"]) == (0.05, "pq", "frozen")
+    assert (config["temperature"], config["learn"], config["encoding"]) == (0.05, "codebooks", "frozen")
     assert printed["temperature"] == 0.05
     assert printed["before"]["points"][0]["mrr_at_10"] is not None
 

@@ -36,7 +36,7 @@ def test_strings_become_enums():
             "bpr",
             "one of 'listnet', 'kl', 'ranknet', 'mse', 'margin_mse', 'listmle', 'lambdarank', 'contrastive', ",
         ),
-        ("learn", "all", "one of 'both', 'ivf', 'pq'"),
+        ("learn", "all", "one of 'both', 'centroids', 'codebooks'"),
         ("assignment", "moved", "one of 'fixed', 'refreshed', 'query_aware'"),
         ("temperature", 0.0, "a positive number"),
         ("centroid_rate", -1.0, "a positive number"),
@@ -72,3 +72,9 @@ def test_the_largest_seed_is_one_for_all():
     seed = DistillConfig(seed=2**64 - 1).seed
     torch.Generator().manual_seed(seed)
     np.random.default_rng(seed)
+
+
+@pytest.mark.parametrize(("old", "new"), [("ivf", "centroids"), ("pq", "codebooks")])
+def test_what_is_learned_goes_by_its_old_name_for_a_while(old, new):
+    with pytest.warns(DeprecationWarning, match=f"learn='{old}' is now learn='{new}'"):
+        assert DistillConfig(learn=old).learn.value == new

@@ -115,7 +115,7 @@ def evaluating(encoder: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def encode(encoder: nn.Module, inputs: NDArray[Any], device: torch.device) -> Tensor:
+def embed(encoder: nn.Module, inputs: NDArray[Any], device: torch.device) -> Tensor:
     """All of ``inputs`` as embeddings ``(nq, d)`` on ``device``, in evaluation mode."""
     with evaluating(encoder):
         return torch.cat([apply(encoder, inputs[i : i + BATCH], device) for i in range(0, len(inputs), BATCH)])

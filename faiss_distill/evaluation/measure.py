@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from faiss_distill.index.registry import Adapter
+from faiss_distill.index.registry import IndexAdapter
 from faiss_distill.index.search_parameters import reranked, searching
 from faiss_distill.metrics import all_but, hits, recall, reciprocal_rank
 from faiss_distill.render.content import Cell, Column, Role, Section, Series
@@ -165,7 +165,7 @@ def series_of(role: Role, points: Sequence[OperatingPoint], x: str, y: str, **sh
     return Series(role, [getattr(point, x) for point in points], [getattr(point, y) for point in points], **shown)
 
 
-def measure(adapter: Adapter, queries: QuerySet, own_nprobe: int, nprobes: Iterable[int] = NPROBES) -> Evaluation:
+def measure(adapter: IndexAdapter, queries: QuerySet, own_nprobe: int, nprobes: Iterable[int] = NPROBES) -> Evaluation:
     """Search the index at several nprobe and compare with the exact results.
 
     Args:
@@ -187,13 +187,13 @@ def measure(adapter: Adapter, queries: QuerySet, own_nprobe: int, nprobes: Itera
     )
 
 
-def probing(adapter: Adapter, nprobe: int) -> dict[str, float]:
+def probing(adapter: IndexAdapter, nprobe: int) -> dict[str, float]:
     """The parameters of a search at one nprobe: none where there is one list."""
     return {"nprobe": nprobe} if adapter.nlist > 1 else {}
 
 
 def measure_point(
-    adapter: Adapter, queries: QuerySet, values: Mapping[str, float], parameters: str = ""
+    adapter: IndexAdapter, queries: QuerySet, values: Mapping[str, float], parameters: str = ""
 ) -> tuple[OperatingPoint, Float32]:
     """Search the index at ``values`` of its parameters and its own others, which ``parameters`` is a note of.
 
@@ -230,7 +230,7 @@ def measure_point(
     return point, overlap
 
 
-def search(adapter: Adapter, queries: QuerySet, k: int, values: Mapping[str, float]) -> Int64:
+def search(adapter: IndexAdapter, queries: QuerySet, k: int, values: Mapping[str, float]) -> Int64:
     """The first ``k`` ids ``(nq, k)`` of a search at ``values``, -1 as padding, without those that queries exclude."""
     excluded = queries.exclude is not None
     with searching(adapter.index, values) as params:

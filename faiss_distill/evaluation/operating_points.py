@@ -12,7 +12,7 @@ from faiss.contrib.evaluation import OperatingPointsWithRanges
 from faiss_distill.checks import LARGEST, number
 from faiss_distill.errors import InputError
 from faiss_distill.evaluation.measure import OperatingPoint, QuerySet, columns_of, measure_point, series_of
-from faiss_distill.index.registry import Adapter
+from faiss_distill.index.registry import IndexAdapter
 from faiss_distill.index.search_parameters import ranges, set_parameters, text_of
 from faiss_distill.progress import counted
 from faiss_distill.render.content import Column, Panel, Picture, Section
@@ -125,7 +125,7 @@ class OperatingPoints(Result):
 
 
 def settings(
-    adapter: Adapter, wanted: Mapping[str, Iterable[float]] | None, quality: str, cost: str, labelled: bool
+    adapter: IndexAdapter, wanted: Mapping[str, Iterable[float]] | None, quality: str, cost: str, labelled: bool
 ) -> dict[str, list[float]]:
     """Values to try by parameter, ascending: ``wanted``, or if None those that faiss's ``ParameterSpace`` has.
 
@@ -162,7 +162,7 @@ def _values(name: str, values: Any, top: float) -> list[float]:
 
 
 def explore(
-    adapter: Adapter,
+    adapter: IndexAdapter,
     queries: QuerySet,
     tried: Mapping[str, list[float]],
     quality: str,

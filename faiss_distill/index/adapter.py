@@ -23,7 +23,7 @@ NEARLY_EXACT = {getattr(faiss.ScalarQuantizer, f"QT_{kind}") for kind in ("8bit"
 METRICS = {faiss.METRIC_INNER_PRODUCT: Metric.INNER_PRODUCT, faiss.METRIC_L2: Metric.L2}
 
 
-class Adapter(ABC):
+class IndexAdapter(ABC):
     """An index of one family, with the containers around it.
 
     Attributes:
@@ -275,7 +275,7 @@ class Adapter(ABC):
         return self._transaction(state, quantizer, self.words(state) if words is None else words, lists or norms, file)
 
 
-class OneListAdapter(Adapter):
+class OneListAdapter(IndexAdapter):
     """An index without inverted lists. To the rest of this package it has one, about the origin."""
 
     @property

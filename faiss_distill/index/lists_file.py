@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from faiss_distill.errors import InputError
-from faiss_distill.index.adapter import Adapter
+from faiss_distill.index.adapter import IndexAdapter
 from faiss_distill.index.files import stored_name
 from faiss_distill.index.parts.write_back import room_for_lists
 
 
-def new_lists_file(adapter: Adapter, wanted: Any, frozen: bool = False) -> Path | None:
+def new_lists_file(adapter: IndexAdapter, wanted: Any, frozen: bool = False) -> Path | None:
     """Where new inverted lists go: the file that is wanted, one beside that of lists on disk, or None for memory.
 
     Args:

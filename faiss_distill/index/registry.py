@@ -8,7 +8,7 @@ from typing import Any
 import faiss
 
 from faiss_distill.errors import InputError, UnsupportedIndexError
-from faiss_distill.index.adapter import Adapter
+from faiss_distill.index.adapter import IndexAdapter
 from faiss_distill.index.families.additive import AdditiveAdapter, IVFAdditiveAdapter
 from faiss_distill.index.families.fixed import FixedAdapter
 from faiss_distill.index.families.ivf_encoded import IVFFlatAdapter, IVFRaBitQAdapter, IVFScalarQuantizerAdapter
@@ -30,7 +30,7 @@ class Family:
         example: a factory string of it; None where it is made of indexes of others.
     """
 
-    adapter: type[Adapter]
+    adapter: type[IndexAdapter]
     example: str | None
 
 
@@ -72,10 +72,10 @@ if tuple(map(int, faiss.__version__.split(".")[:2])) >= (1, 15):
 else:
     REFUSED[faiss.IndexIVFRaBitQFastScan] = f"faiss {faiss.__version__} can't make its lists; faiss 1.15 can"
 
-__all__ = ["FAMILIES", "REFUSED", "Adapter", "Family", "open_index", "open_to_measure"]
+__all__ = ["FAMILIES", "REFUSED", "Family", "IndexAdapter", "open_index", "open_to_measure"]
 
 
-def open_index(index: Any) -> Adapter:
+def open_index(index: Any) -> IndexAdapter:
     """The adapter of an index, with everything checked that tuning relies on; the index is not touched.
 
     Raises:
@@ -116,7 +116,7 @@ def open_index(index: Any) -> Adapter:
     return family.adapter(wrapped)
 
 
-def open_to_measure(index: Any) -> Adapter:
+def open_to_measure(index: Any) -> IndexAdapter:
     """As :func:`open_index`, but any index without inverted lists will do.
 
     Raises:

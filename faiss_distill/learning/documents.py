@@ -75,7 +75,7 @@ class StudentQueries:
         """All of them, without a gradient and with the encoder in evaluation mode."""
         if student.query_encoder is None or self._inputs is None:
             return self._fixed.to(self._device)
-        return self._transform(query_encoders.encode(student.query_encoder, self._inputs, self._device))
+        return self._transform(query_encoders.embed(student.query_encoder, self._inputs, self._device))
 
     def _transform(self, x: Tensor) -> Tensor:
         for step in self._steps:

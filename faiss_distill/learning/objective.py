@@ -113,19 +113,19 @@ class Objective:
         lists = placement.lists_of(rows, vectors.device)
         learn, terms = self._config.learn, []
         if self._loss.compares == "vectors":
-            if learn is not Learn.IVF:
+            if learn is not Learn.CENTROIDS:
                 codes = placement.codes_of(student, rows, vectors)
                 terms.append(self._loss.function(vectors, student.reconstruct(lists, codes)))
-            if learn is not Learn.PQ:
+            if learn is not Learn.CODEBOOKS:
                 terms.append(self._loss.function(vectors, F.embedding(lists, student.centroids)))
         else:
             queries = self._queries(student, batch)
             compare = self._comparison(batch, candidates, exact, scored)
-            if learn is not Learn.IVF:
+            if learn is not Learn.CENTROIDS:
                 # Codes follow the codebooks; gradients flow through the chosen codewords.
                 codes = placement.codes_of(student, rows, vectors)
                 terms.append(compare(student.full_scores(queries, lists, codes)))
-            if learn is not Learn.PQ:
+            if learn is not Learn.CODEBOOKS:
                 terms.append(compare(student.coarse_scores(queries, lists)))
         if self._config.balance and len(terms) == 2:
             full, coarse = terms

@@ -68,8 +68,8 @@ def optimise(
     steps = config.epochs * (n_queries // batch)
     groups = []
     for parameter, rate, learned in (
-        (student.centroids, config.centroid_rate, config.learn is not Learn.PQ),
-        (student.codebooks, config.codebook_rate, config.learn is not Learn.IVF),
+        (student.centroids, config.centroid_rate, config.learn is not Learn.CODEBOOKS),
+        (student.codebooks, config.codebook_rate, config.learn is not Learn.CENTROIDS),
     ):
         if parameter is None:
             continue

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from faiss_distill.config import Assignment, DistillConfig, Encoding, Learn
 from faiss_distill.errors import InputError
-from faiss_distill.index.registry import Adapter
+from faiss_distill.index.registry import IndexAdapter
 
 
-def settle(config: DistillConfig, adapter: Adapter) -> DistillConfig:
+def settle(config: DistillConfig, adapter: IndexAdapter) -> DistillConfig:
     """The options for an index.
 
     Args:
@@ -21,13 +21,13 @@ def settle(config: DistillConfig, adapter: Adapter) -> DistillConfig:
     """
     traits, name = adapter.traits, type(adapter.cores[0]).__name__
     if traits.codebooks is None:
-        if config.learn is Learn.PQ:
-            raise InputError("learn", "'ivf'", "'pq'", f"an {name} has no codebooks")
+        if config.learn is Learn.CODEBOOKS:
+            raise InputError("learn", "'centroids'", "'codebooks'", f"an {name} has no codebooks")
         if config.encoding is Encoding.FROZEN:
             raise InputError("encoding", f"another than 'frozen' for an {name}, whose lists are what is learned")
-        config = replace(config, learn=Learn.IVF, encoding=Encoding.NEAREST)
+        config = replace(config, learn=Learn.CENTROIDS, encoding=Encoding.NEAREST)
     if traits.fixed is not None:
-        if config.learn is Learn.IVF:
-            raise InputError("learn", "'pq'", "'ivf'", traits.fixed)
-        config = replace(config, learn=Learn.PQ)
+        if config.learn is Learn.CENTROIDS:
+            raise InputError("learn", "'codebooks'", "'centroids'", traits.fixed)
+        config = replace(config, learn=Learn.CODEBOOKS)
     return config if traits.lists else replace(config, assignment=Assignment.FIXED)

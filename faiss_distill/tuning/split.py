@@ -17,7 +17,7 @@ from faiss_distill.data.queries import Given, Queries
 from faiss_distill.data.relevance import open_relevant
 from faiss_distill.data.vectors import Vectors
 from faiss_distill.errors import InputError
-from faiss_distill.index.registry import Adapter
+from faiss_distill.index.registry import IndexAdapter
 from faiss_distill.losses import LOSSES
 from faiss_distill.state import Float32, Int64, Metric
 from faiss_distill.tuning.task import open_queries
@@ -36,17 +36,17 @@ class Splitter:
 
     Attributes:
         adapter: the index.
-        corpus: its embeddings, in the order of ``labels``.
-        labels: the ids that it holds, int64 ``(n,)``.
+        corpus: its embeddings, in the order of ``ids``.
+        ids: those that it holds, int64 ``(n,)``.
         config: for ``validation_fraction``, ``max_queries``, ``fill_to`` and ``block_rows``.
         rng: source of randomness.
         query_encoder: the module that queries are to be encoded with, or None.
         device: where it runs.
     """
 
-    adapter: Adapter
+    adapter: IndexAdapter
     corpus: Vectors
-    labels: Int64
+    ids: Int64
     config: DistillConfig
     rng: np.random.Generator
     query_encoder: Any
@@ -129,7 +129,7 @@ class Splitter:
             raise InputError(f"{prefix}query_inputs", f"one for each of {counts[0]} queries", str(counts[1]))
         known = None
         if given.relevant is not None:
-            known = open_relevant(given.relevant, counts[0], self.labels, f"{prefix}relevant")
+            known = open_relevant(given.relevant, counts[0], self.ids, f"{prefix}relevant")
         rows = np.sort(self.rng.permutation(counts[0])[: self.config.max_queries])
         known = None if known is None else known[rows]
         taken = None if vectors is None else vectors.take(rows)
@@ -139,7 +139,7 @@ class Splitter:
         elif entries is not None:
             query_encoders.check_encoder(encoder, entries, self.adapter.index.d, self.device)
             if taken is None:  # what the encoder makes of them before it learns
-                taken = query_encoders.encode(encoder, entries, self.device).cpu().numpy()
+                taken = query_encoders.embed(encoder, entries, self.device).cpu().numpy()
         assert taken is not None  # there were queries, or inputs with an encoder
         return Queries(taken, None, known, entries)
 

@@ -14,7 +14,7 @@ from faiss_distill.data.alignment import rows_of
 from faiss_distill.data.ids import as_ids
 from faiss_distill.data.vectors import Vectors, open_vectors
 from faiss_distill.errors import InputError, UnsupportedIndexError
-from faiss_distill.index.registry import Adapter
+from faiss_distill.index.registry import IndexAdapter
 from faiss_distill.state import Float32, IndexState, Int64, Metric
 
 logger = logging.getLogger(__name__)
@@ -33,14 +33,14 @@ class Task:
     Attributes:
         adapter: the index.
         state: of all its vectors.
-        labels: their ids, as a search returns them, int64 ``(n,)``.
+        ids: their ids, as a search returns them, int64 ``(n,)``.
         corpus: the embeddings.
         rows: which of the vectors they belong to, ascending int64.
     """
 
-    adapter: Adapter
+    adapter: IndexAdapter
     state: IndexState
-    labels: Int64
+    ids: Int64
     corpus: Vectors
     rows: Int64
 
@@ -55,9 +55,9 @@ class Task:
         return self.state.take(self.rows) if self.partial else self.state
 
     @property
-    def sample_labels(self) -> Int64:
+    def sample_ids(self) -> Int64:
         """Their ids, in the order of the corpus."""
-        return self.labels[self.rows]
+        return self.ids[self.rows]
 
     def check(self, queries: Float32, rng: np.random.Generator, tunes: bool) -> None:
         """Refuse embeddings that are not those behind the index, and a ranking that is not that of the embeddings.
@@ -75,7 +75,7 @@ class Task:
         check_scores(self.adapter, self.corpus, queries, rng, tunes)
 
 
-def open_task(adapter: Adapter, embeddings: Any, ids: Any, partial: bool) -> Task:
+def open_task(adapter: IndexAdapter, embeddings: Any, ids: Any, partial: bool) -> Task:
     """Open the embeddings and line them up with the index, of which nothing is changed.
 
     Args:
@@ -88,12 +88,14 @@ def open_task(adapter: Adapter, embeddings: Any, ids: Any, partial: bool) -> Tas
         InputError: wrong dimension, none at all, or embeddings and stored ids are not one to one.
     """
     state = adapter.extract()
-    labels = adapter.outer_ids(state.ids)
-    return Task(adapter, state, labels, *_open_corpus(adapter, embeddings, labels, ids, partial))
+    stored = adapter.outer_ids(state.ids)
+    return Task(adapter, state, stored, *_open_corpus(adapter, embeddings, stored, ids, partial))
 
 
-def _open_corpus(adapter: Adapter, embeddings: Any, labels: Int64, ids: Any, partial: bool) -> tuple[Vectors, Int64]:
-    """The embeddings, in the order of their ids in ``labels``, and which of ``labels`` these are, ascending."""
+def _open_corpus(
+    adapter: IndexAdapter, embeddings: Any, stored: Int64, ids: Any, partial: bool
+) -> tuple[Vectors, Int64]:
+    """The embeddings, in the order of their ids in ``stored``, and which of ``stored`` these are, ascending."""
     kept: Int64 | None = None
     ids = None if ids is None else as_ids(ids, "ids")
     if embeddings is None:
@@ -109,29 +111,29 @@ def _open_corpus(adapter: Adapter, embeddings: Any, labels: Int64, ids: Any, par
         if ids is not None:
             raise InputError("ids", "together with embeddings", "them without")
         embeddings, ids = own
-        kept = np.flatnonzero(np.isin(ids, labels))  # not those that were removed from the index inside
+        kept = np.flatnonzero(np.isin(ids, stored))  # not those that were removed from the index inside
     corpus = open_vectors(embeddings, "embeddings")
     if kept is not None and len(kept) < corpus.n:
         corpus, ids = corpus.select(kept), ids[kept]
     if corpus.d != adapter.index.d:
         raise InputError("embeddings", f"dimension {adapter.index.d} as the index has", str(corpus.d))
-    held = np.arange(len(labels))
-    if partial and not adapter.traits.takes_a_sample and corpus.n < len(labels):
+    held = np.arange(len(stored))
+    if partial and not adapter.traits.takes_a_sample and corpus.n < len(stored):
         raise InputError(
             "embeddings",
-            f"all {len(labels)} vectors",
+            f"all {len(stored)} vectors",
             str(corpus.n),
             "an index without lists can't be searched with a sample",
         )
     if partial and adapter.traits.takes_a_sample and ids is not None:
-        held = np.flatnonzero(np.isin(labels, ids))
+        held = np.flatnonzero(np.isin(stored, ids))
         if len(held) == 0:
             raise InputError("ids", "ids that the index holds", "none that it does")
-    rows = rows_of(labels[held], corpus.n, ids)
+    rows = rows_of(stored[held], corpus.n, ids)
     return corpus if np.array_equal(rows, np.arange(corpus.n)) else corpus.select(rows), held
 
 
-def check_corpus(adapter: Adapter, state: IndexState, corpus: Vectors, rng: np.random.Generator) -> None:
+def check_corpus(adapter: IndexAdapter, state: IndexState, corpus: Vectors, rng: np.random.Generator) -> None:
     """Refuse embeddings that are not the ones behind the index, as far as codes tell.
 
     Raises:
@@ -154,7 +156,9 @@ def check_corpus(adapter: Adapter, state: IndexState, corpus: Vectors, rng: np.r
         raise InputError("embeddings", "the vectors behind the index", f"ones that {found}")
 
 
-def check_scores(adapter: Adapter, corpus: Vectors, queries: Float32, rng: np.random.Generator, tunes: bool) -> None:
+def check_scores(
+    adapter: IndexAdapter, corpus: Vectors, queries: Float32, rng: np.random.Generator, tunes: bool
+) -> None:
     """Warn of an index whose inner products are not those of the vectors passed, and refuse to tune one far from it.
 
     Raises:
@@ -177,7 +181,7 @@ def check_scores(adapter: Adapter, corpus: Vectors, queries: Float32, rng: np.ra
     logger.warning("%s", found)
 
 
-def open_queries(adapter: Adapter, queries: Any, name: str, block_rows: int) -> Vectors:
+def open_queries(adapter: IndexAdapter, queries: Any, name: str, block_rows: int) -> Vectors:
     """Queries, checked in full.
 
     Raises:

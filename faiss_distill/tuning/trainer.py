@@ -24,7 +24,7 @@ from faiss_distill.evaluation.measure import NPROBES, Evaluation, QuerySet, meas
 from faiss_distill.index.copies import copy_of
 from faiss_distill.index.lists_file import new_lists_file
 from faiss_distill.index.parts.transaction import Transaction
-from faiss_distill.index.registry import Adapter, open_index
+from faiss_distill.index.registry import IndexAdapter, open_index
 from faiss_distill.learning.documents import Documents, Taught
 from faiss_distill.learning.objective import Objective, Selection
 from faiss_distill.learning.optimise import optimise
@@ -151,7 +151,7 @@ class DistillTrainer:
                 query_encoder.to(self._device)
             self.query_encoder = self._encoder = query_encoder
             task.corpus.check_finite(config.block_rows, config.progress)
-            splitter = Splitter(adapter, task.corpus, task.labels, config, rng, query_encoder, self._device)
+            splitter = Splitter(adapter, task.corpus, task.ids, config, rng, query_encoder, self._device)
             self.training_queries, self.validation_queries = splitter.split(
                 Given(queries, relevant, query_inputs),
                 Given(validation_queries, validation_relevant, validation_query_inputs),
@@ -292,7 +292,7 @@ class DistillTrainer:
         """Whether stored codes stay."""
         return self.config.encoding is Encoding.FROZEN
 
-    def _new_lists_file(self, adapter: Adapter) -> Path | None:
+    def _new_lists_file(self, adapter: IndexAdapter) -> Path | None:
         return new_lists_file(adapter, self._invlists_file, self._frozen)
 
     def _check_depths(self) -> None:
@@ -320,7 +320,7 @@ class DistillTrainer:
                     "candidates", "sources that need no labels", f"'gt' in {self.config.candidates!r}", "pass relevant="
                 )
             if all(source.kind == "gt" for source in mixture.sources):
-                known = (positions(self.task.sample_labels, train.relevant) >= 0).sum(axis=1)
+                known = (positions(self.task.sample_ids, train.relevant) >= 0).sum(axis=1)
                 known = known >= (1 if mixture.in_batch else 2)  # one alone can't be ranked
                 self.training_queries = train = train.take(np.flatnonzero(known))
                 if not known.all():
@@ -357,7 +357,7 @@ class DistillTrainer:
 
     def _teach(self, queries: Queries, depth: int) -> Taught:
         top, scores = self._teacher.top_k(self.task.corpus, queries.vectors, depth, queries.rows)
-        relevant = None if queries.relevant is None else positions(self.task.sample_labels, queries.relevant)
+        relevant = None if queries.relevant is None else positions(self.task.sample_ids, queries.relevant)
         return Taught(queries, top, scores, relevant)
 
     def _query_set(self, taught: Taught, encoder: nn.Module | None) -> QuerySet:
@@ -365,16 +365,16 @@ class DistillTrainer:
         queries = taught.queries
         vectors = queries.vectors
         if encoder is not None and queries.inputs is not None:
-            vectors = query_encoders.encode(encoder, queries.inputs, self._device).cpu().numpy()
+            vectors = query_encoders.embed(encoder, queries.inputs, self._device).cpu().numpy()
         relevant = None
         if taught.relevant is not None and queries.relevant is not None:
             relevant = np.where(taught.relevant >= 0, queries.relevant, -1)
         return QuerySet(
             vectors=vectors,
-            truth=self.task.sample_labels[taught.top],
+            truth=self.task.sample_ids[taught.top],
             exclude=None
             if queries.rows is None
-            else np.where(queries.rows < 0, -1, self.task.sample_labels[queries.rows]),
+            else np.where(queries.rows < 0, -1, self.task.sample_ids[queries.rows]),
             relevant=relevant,
         )
 
@@ -385,7 +385,7 @@ class DistillTrainer:
         depth, values = self.config.mixture.depth("hard"), probing(self.task.adapter, self._nprobe)
         with self.task.adapter.write(state, quantizer) as change:
             found = change.interruptibly(lambda: search(self.task.adapter, queries, depth, values))
-        return positions(self.task.sample_labels, found)
+        return positions(self.task.sample_ids, found)
 
     def _written(self, student: Student, placement: Placement, documents: Documents) -> tuple[Any, IndexState]:
         """The student's parameters with codes of the whole corpus, and a quantizer that holds the centroids."""

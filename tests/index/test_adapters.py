@@ -477,13 +477,15 @@ class TestRefusals:
         adapter = open_index(index)
         old = adapter.extract()
         if state == "same":
-            assert settle(DistillConfig(), adapter).learn is Learn.PQ
+            assert settle(DistillConfig(), adapter).learn is Learn.CODEBOOKS
         elif state == "moved":
             with pytest.raises(InputError, match="centroids: expected those of the MultiIndexQuantizer, got others"):
                 adapter.quantizer_with(old.centroids + 1)
         else:
-            with pytest.raises(InputError, match="learn: expected 'pq', got 'ivf'; the centroids of an Multi"):
-                settle(DistillConfig(learn="ivf"), adapter)
+            with pytest.raises(
+                InputError, match="learn: expected 'codebooks', got 'centroids'; the centroids of an Multi"
+            ):
+                settle(DistillConfig(learn="centroids"), adapter)
         assert serialized(index) == before
 
     def test_a_quantizer_with_which_faiss_aborts(self, data):

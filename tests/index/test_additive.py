@@ -250,4 +250,4 @@ def test_fewer_vectors_than_values_of_norms(built, data, norms):
 
 def test_centroids_alone_of_an_index_without_lists_are_refused(built, data):
     with pytest.raises(InputError, match="an IndexResidualQuantizer has no centroids"):
-        distill(built("RQ4x4"), data.documents[:N], data.queries, learn="ivf", **QUICK)
+        distill(built("RQ4x4"), data.documents[:N], data.queries, learn="centroids", **QUICK)

@@ -162,8 +162,8 @@ def test_a_sample_is_searched_alone_where_that_can_be(index, data):
 def test_what_it_has_not_is_refused(index, data, tmp_path):
     traits, before = open_index(index).traits, bits(index)
     wrong = [
-        *([] if traits.fixed is None else [{"learn": "ivf"}]),
-        *([] if traits.codebooks is not None else [{"learn": "pq"}, {"encoding": "frozen"}]),
+        *([] if traits.fixed is None else [{"learn": "centroids"}]),
+        *([] if traits.codebooks is not None else [{"learn": "codebooks"}, {"encoding": "frozen"}]),
         *([] if traits.lists_in_a_file else [{"invlists_file": tmp_path / "lists"}]),
     ]
     for options in wrong:

@@ -101,7 +101,7 @@ class TestRoundTrip:
         index = built(factory, metric)
         size, (lists, codes), before = len(serialized(index)), plain(index), core(index).nprobe
         report = distill(index, data.documents[:N], data.queries, **QUICK)
-        assert (report.config.learn.value, report.config.encoding.value) == ("ivf", "nearest")
+        assert (report.config.learn.value, report.config.encoding.value) == ("centroids", "nearest")
         assert (index.ntotal, core(index).nprobe) == (N, before)
         assert "fs" in factory or len(serialized(index)) == size  # its last blocks may be more or less full
         assert report.after.own.codes_scanned <= report.before.own.codes_scanned * 1.05
@@ -130,7 +130,7 @@ def test_what_they_do_not_have_is_refused(built, data, factory):
     index = built(factory)
     before, name = serialized(index), type(index).__name__
     for options, match in (
-        ({"learn": "pq"}, f"learn: expected 'ivf', got 'pq'; an {name} has no codebooks"),
+        ({"learn": "codebooks"}, f"learn: expected 'centroids', got 'codebooks'; an {name} has no codebooks"),
         ({"encoding": "frozen"}, f"encoding: expected another than 'frozen' for an {name}"),
     ):
         with pytest.raises(InputError, match=match):

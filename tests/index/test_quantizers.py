@@ -40,7 +40,7 @@ def test_centroids_stay_and_codebooks_gain(built, data, coarse, metric):
         **QUICK | {"nprobe": 8, "fill_to": 16000},
     )  # fmt: skip
     assert report.kept, report.reason
-    assert report.config.learn.value == "pq"
+    assert report.config.learn.value == "codebooks"
     assert faiss.serialize_index(core(index).quantizer).tobytes() == quantizer
     assert report.after.own.codes_scanned < 1.01 * report.before.own.codes_scanned
 

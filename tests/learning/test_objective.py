@@ -77,7 +77,8 @@ def test_documents_that_stand_in_are_not_their_own_candidates(parts):
 
 
 @pytest.mark.parametrize(
-    ("learn", "moved"), [("both", {"centroids", "codebooks"}), ("ivf", {"centroids"}), ("pq", {"codebooks"})]
+    ("learn", "moved"),
+    [("both", {"centroids", "codebooks"}), ("centroids", {"centroids"}), ("codebooks", {"codebooks"})],
 )
 @pytest.mark.parametrize("objective", ["listnet", "reconstruction"])
 def test_only_what_is_to_be_learned_moves(built, data, learn, moved, objective, monkeypatch):
@@ -98,22 +99,22 @@ def test_only_what_is_to_be_learned_moves(built, data, learn, moved, objective, 
 
 def test_ivf_and_pq_losses_add_up_to_both(parts):
     values = {}
-    for learn in ("both", "ivf", "pq"):
+    for learn in ("both", "centroids", "codebooks"):
         _, _, _, objective, student = parts(learn=learn)
         values[learn] = float(loss(objective, student).detach())
-    assert values["both"] == pytest.approx(values["ivf"] + values["pq"], rel=1e-5)
+    assert values["both"] == pytest.approx(values["centroids"] + values["codebooks"], rel=1e-5)
 
 
 def test_balanced_losses_are_of_one_size_and_pull_as_before(parts):
     values, gradients = {}, {}
-    for learn, balance in (("both", True), ("both", False), ("ivf", False), ("pq", False)):
+    for learn, balance in (("both", True), ("both", False), ("centroids", False), ("codebooks", False)):
         _, _, _, objective, student = parts(learn=learn, balance=balance, loss="mse")
         value = loss(objective, student)
         values[learn, balance] = float(value.detach())
         value.backward()
         gradients[learn, balance] = student.codebooks.grad
-    assert values["both", True] == pytest.approx(2 * values["pq", False], rel=1e-5)
-    assert values["ivf", False] != pytest.approx(values["pq", False], rel=0.1)
+    assert values["both", True] == pytest.approx(2 * values["codebooks", False], rel=1e-5)
+    assert values["centroids", False] != pytest.approx(values["codebooks", False], rel=0.1)
     torch.testing.assert_close(gradients["both", True], gradients["both", False])  # only the coarse loss is scaled
 
 
@@ -340,6 +341,6 @@ def test_epoch_0_is_what_would_be_stored_for_it(built, data, assignment):
 
 def test_lists_that_move_while_training_do_not_disqualify_an_epoch(built, data):
     """They may scan 2 % more than the final ones will."""
-    report = distill(built(), data.documents[:N], data.queries, learn="pq", **QUICK | {"epochs": 2, "nprobe": 2})
+    report = distill(built(), data.documents[:N], data.queries, learn="codebooks", **QUICK | {"epochs": 2, "nprobe": 2})
     assert report.best_epoch > 0
     assert report.kept

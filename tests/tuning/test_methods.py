@@ -48,7 +48,7 @@ def tune(untuned, sample):
         {"loss": "ranknet"},
         {"candidates": "in_batch + hard100:10"},
         {"balance": True},
-        {"learn": "pq"},
+        {"learn": "codebooks"},
     ],
     ids=lambda options: " ".join(map(str, options.values())),
 )

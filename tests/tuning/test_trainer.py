@@ -151,7 +151,7 @@ def test_without_lists_codebooks_and_codes_gain(built, data, factory, metric):
     report = distill(index, data.documents[:N], data.queries[:1500], **QUICK | {"nprobe": None, "epochs": 3})
     after = evaluate(index, data.documents[:N], test, progress=False)
     assert report.kept, report.reason
-    assert (report.config.learn.value, report.config.lists.value) == ("pq", "fixed")
+    assert (report.config.learn.value, report.config.lists.value) == ("codebooks", "fixed")
     assert after.own.overlap_at_10 > before.own.overlap_at_10 + 0.02  # on queries that no part of the run has seen
     assert [p.codes_scanned for p in before.points + after.points] == [N, N]
     assert (len(serialized(index)), index.ntotal) == (size, N)
@@ -160,8 +160,8 @@ def test_without_lists_codebooks_and_codes_gain(built, data, factory, metric):
 def test_without_lists_there_are_no_centroids_to_learn_and_no_samples(built, data):
     index = built("PQ8np")
     before = serialized(index)
-    with pytest.raises(InputError, match="learn: expected 'pq', got 'ivf'; an IndexPQ has no centroids"):
-        distill(index, data.documents[:N], data.queries, learn="ivf", **QUICK)
+    with pytest.raises(InputError, match="learn: expected 'codebooks', got 'centroids'; an IndexPQ has no centroids"):
+        distill(index, data.documents[:N], data.queries, learn="centroids", **QUICK)
     with pytest.raises(InputError, match="embeddings: expected all 2000 vectors, got 900; an index without lists"):
         distill(
             index, data.documents[:900], data.queries, ids=np.arange(900), **QUICK | {"nprobe": 1}, encoding="frozen"

@@ -12,7 +12,7 @@ import numpy as np
 from faiss.contrib.inspect_tools import get_invlist
 
 from faiss_distill.errors import InputError, UnsupportedIndexError
-from faiss_distill.index.adapter import METRICS, Adapter
+from faiss_distill.index.adapter import METRICS, IndexAdapter
 from faiss_distill.index.cost import Cost, graph_distances
 from faiss_distill.index.parts import coarse_quantizers
 from faiss_distill.index.parts.sizes import check_size
@@ -22,7 +22,7 @@ from faiss_distill.index.search_parameters import of_quantizer, search_parameter
 from faiss_distill.state import Float32, IndexState, Int64, Packed
 
 
-class IVFAdapter(Adapter):
+class IVFAdapter(IndexAdapter):
     """One index with inverted lists."""
 
     def _check(self) -> None:

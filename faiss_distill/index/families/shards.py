@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from faiss_distill.errors import DistillError, InputError, UnsupportedIndexError
-from faiss_distill.index.adapter import Adapter
+from faiss_distill.index.adapter import IndexAdapter
 from faiss_distill.index.cost import Cost
 from faiss_distill.index.parts.containers import Chain, Wrapped
 from faiss_distill.index.parts.transaction import Transaction
@@ -20,7 +20,7 @@ from faiss_distill.index.traits import Traits
 from faiss_distill.state import Float32, IndexState, Int64, Packed
 
 
-class JointAdapter(Adapter):
+class JointAdapter(IndexAdapter):
     """Several indexes of one family, trained once: what the first of them says of parameters holds for all."""
 
     traits = Traits(lists_in_a_file=False, summary="what changes in each, in all or none")
@@ -48,7 +48,7 @@ class JointAdapter(Adapter):
         from faiss_distill.index.registry import open_index  # each of them is an index of the registry
 
         name = type(self.core).__name__
-        self._parts: list[Adapter] = []
+        self._parts: list[IndexAdapter] = []
         for i in range(self.core.count()):
             try:
                 part = open_index(self.core.at(i))
@@ -182,7 +182,7 @@ class JointAdapter(Adapter):
         return self._wrapped.transforms + self._first.transforms
 
 
-def _settings(part: Adapter) -> dict[str, float]:
+def _settings(part: IndexAdapter) -> dict[str, float]:
     """By name, what a search of all parts takes from the first of them."""
     core = part.core
     return {
