@@ -1,4 +1,4 @@
-"""The one line."""
+"""``distill``, ``evaluate`` and ``operating_points``: tune an index, measure it, and explore its search parameters."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""From nothing to a tuned index."""
+"""From a corpus to a tuned index: factory strings with a ``Distill`` token, and suggestions of factory strings."""

@@ -1,4 +1,4 @@
-"""Real embeddings to try things on."""
+"""The package's own sample of real embeddings: documents, queries and labels to try things on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""faiss indexes as plain arrays and back. One index family a file; faiss's objects stay in here."""
+"""The index families that can be tuned, a row each, and the functions that open an index by the row it belongs to."""
 
 from __future__ import annotations
 

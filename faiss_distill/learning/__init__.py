@@ -1,1 +1,1 @@
-"""What is learned, in torch: no index object and no file."""
+"""Training in torch: students, the teacher, the objective, and the choice of lists and codes. Knows no index object."""

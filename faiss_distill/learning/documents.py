@@ -1,4 +1,4 @@
-"""The corpus as a student sees it, and the list and the code that are best for each document under one."""
+"""The corpus in training: streamed in blocks, to find the best list and code of each document under a student."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a student is trained to do, and how well it does (Distill-VQ Eq. 6)."""
+"""The loss of a batch, which training lowers, and the recall that chooses the best epoch (Distill-VQ Eq. 5-12)."""
 
 from __future__ import annotations
 

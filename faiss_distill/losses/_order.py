@@ -1,4 +1,4 @@
-"""A sort that two losses share."""
+"""Candidates in the teacher's order, a sort that ListMLE and LambdaRank share."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Results as tables, JSON and pictures."""
+"""Sections and pictures, which results give, as text tables, JSON and plots."""

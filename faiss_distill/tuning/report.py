@@ -1,4 +1,4 @@
-"""Before and after, as a table, JSON and a plot."""
+"""The report of a tuning run: before and after, as data that is printed, written as JSON and plotted."""
 
 from __future__ import annotations
 

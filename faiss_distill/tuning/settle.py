@@ -1,4 +1,4 @@
-"""The options that hold: those asked for, and those that an index leaves no choice in."""
+"""The options that hold: those that a user asks for, with those settled that an index leaves no choice in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tuning run: split, teacher, optimise, encode, validate, commit."""
+"""The tuning run, stage by stage: open, teach, learn, encode, write back, judge, commit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Codes without inverted lists."""
+"""What index families without inverted lists have in common: codebooks and codes, read and written back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all indexes with inverted lists have in common."""
+"""What index families with inverted lists have in common: centroids, lists and codes, read and written back."""
 
 from __future__ import annotations
 

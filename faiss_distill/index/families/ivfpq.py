@@ -1,4 +1,4 @@
-"""``IndexIVFPQ``: arrays out, arrays in."""
+"""``IndexIVFPQ``: PQ codes in inverted lists (Jégou et al., TPAMI 2011, DOI 10.1109/TPAMI.2010.57)."""
 
 from __future__ import annotations
 

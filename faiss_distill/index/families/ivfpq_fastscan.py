@@ -1,4 +1,4 @@
-"""``IndexIVFPQFastScan``: ``IndexIVFPQ`` with 4-bit codes in blocks."""
+"""``IndexIVFPQFastScan``: 4-bit PQ codes in inverted lists, in blocks for SIMD (André et al., VLDB 2015)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``IndexPQ``: arrays out, arrays in."""
+"""``IndexPQ``: PQ codes without inverted lists."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What index families are made of."""
+"""What index families share: containers, quantizers, codebooks, packed codes, and the transaction that writes back."""
