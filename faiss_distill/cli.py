@@ -18,6 +18,7 @@ import faiss_distill
 from faiss_distill import DistillConfig, DistillTrainer, describe
 from faiss_distill.api import evaluate, operating_points
 from faiss_distill.config import Encoding, field_notes
+from faiss_distill.data.formats import FORMATS
 from faiss_distill.data.formats.files import check_file
 from faiss_distill.data.formats.npy import open_npy
 from faiss_distill.data.samples import load_debian_packages
@@ -44,7 +45,7 @@ from faiss_distill.tuning.report import curves
 from faiss_distill.tuning.settle import settle
 
 DEMO_FILES = ("tuned.faiss", "report.json", "test.json", "recall.png")
-VECTORS = ".npy, .fvecs or .fbin"
+VECTORS = " or ".join(FORMATS)
 EPILOG = """Output files are written beside their place and renamed into it: each is whole, or as it was. Exit status: 0
 done, whether or not the tuned index was kept; 2 an error, which is one line on standard error; 128 + n ended by signal
 n (SIGINT 130, SIGTERM 143, SIGHUP 129); 141 standard output was closed before all was printed. What a killed run leaves

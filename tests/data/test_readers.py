@@ -76,7 +76,7 @@ def test_sparse():
 
 
 def test_unknown_suffix(tmp_path):
-    with pytest.raises(InputError, match=r"expected a file ending in \.npy, \.fvecs, \.fbin, got '.*x\.csv'"):
+    with pytest.raises(InputError, match=rf"expected a file ending in {', '.join(FORMATS)}, got '.*x\.csv'"):
         open_vectors(tmp_path / "x.csv", "queries")
 
 
