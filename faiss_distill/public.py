@@ -1,7 +1,8 @@
 """The public names, which :mod:`faiss_distill` imports when the first of them is asked for."""
 
 from faiss_distill.api import distill, evaluate, operating_points
-from faiss_distill.building.factory import Built, build, index_factory
+from faiss_distill.building.build import Built, build
+from faiss_distill.building.factory import index_factory
 from faiss_distill.building.suggest import Suggestion, suggest
 from faiss_distill.config import DistillConfig
 from faiss_distill.data.qrels import read_qrels

@@ -1,4 +1,4 @@
-"""Factory strings with one more token, ``Distill``, and what they build.
+"""Factory strings with one more token, ``Distill``: parsed, and made into an index that is still to be trained.
 
 The rest of a string is faiss's own grammar and goes to ``faiss.index_factory`` as it is.
 """
@@ -6,30 +6,20 @@ The rest of a string is faiss's own grammar and goes to ``faiss.index_factory`` 
 from __future__ import annotations
 
 import difflib
-import inspect
 import re
 from dataclasses import fields, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import faiss
 import numpy as np
 
 from faiss_distill.checks import integer
-from faiss_distill.config import DistillConfig, as_config
-from faiss_distill.data.ids import NOTHING, as_ids
-from faiss_distill.data.vectors import Vectors, open_vectors
+from faiss_distill.config import DistillConfig
 from faiss_distill.errors import InputError
 from faiss_distill.losses import LOSSES
 from faiss_distill.mixture import GRAMMAR, TERM
-from faiss_distill.state import Int64
-from faiss_distill.tuning.report import DistillReport
-from faiss_distill.tuning.trainer import DistillTrainer
 
 TOKEN = re.compile(r"(?:(?P<faiss>.*),)?(?P<token>Distill(?:\((?P<options>.*)\))?)")
-TRAINING_ROWS = 262_144
-"""Of a larger corpus, those that faiss trains on, at least."""
-PER_LIST = 64
-"""Training vectors for each list, if that is more: faiss's guidelines ask for 30 to 256."""
 GRAMMAR_OF_FAISS = (
     "IDMap2; OPQ16, OPQ16_64, PCA64, PCAR64, RR64, L2norm, Pad128; IVF4096, IVF4096_HNSW32, IVF4096(SQ8), IMI2x8; "
     "Flat, PQ16, PQ16x4fsr, SQ8, RQ8x8, LSQ8x8, PRQ4x2x8, RaBitQ; RFlat, Refine(SQ8)"
@@ -38,18 +28,6 @@ GRAMMAR_OF_FAISS = (
 MAX_D = 2**20
 """Dimensions, at most: far beyond any embedding, and short of what memory faiss's tables of it would take."""
 WORDS = {"True": True, "False": False, "None": None}
-
-
-class Built(NamedTuple):
-    """What :func:`build` gives.
-
-    Attributes:
-        index: the faiss index, trained, filled and tuned.
-        report: of the tuning; None without the token.
-    """
-
-    index: Any
-    report: DistillReport | None
 
 
 def parse(factory: str) -> tuple[str, DistillConfig | None]:
@@ -167,7 +145,7 @@ def index_factory(d: int, factory: str, metric: int = faiss.METRIC_L2) -> Any:
         raise InputError(
             "factory",
             "one that faiss can build",
-            f"{plain!r}: {_reason(error)}",
+            f"{plain!r}: {reason(error)}",
             f"it knows, in this order, {GRAMMAR_OF_FAISS}\n{_pointer(factory, begin, end)}",
         ) from error
     if config is not None:
@@ -185,7 +163,7 @@ def _metric(metric: Any) -> int:
     return int(metric)
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """What faiss says, without where in its sources."""
     said = str(error).splitlines() or [type(error).__name__]
     return re.sub(r"^Error in .*? at \S+:\d+: (Error: )?", "", said[-1])
@@ -212,111 +190,6 @@ def _builds(d: int, factory: str, metric: int) -> bool:
     except (RuntimeError, MemoryError):
         return False
     return True
-
-
-def build(
-    factory: str,
-    embeddings: Any,
-    queries: Any = None,
-    *,
-    metric: int = faiss.METRIC_L2,
-    ids: Any = None,
-    nprobe: int | None = None,
-    config: DistillConfig | None = None,
-    **options: Any,
-) -> Built:
-    """Train, fill and tune an index in one call.
-
-    Args:
-        factory: see :func:`faiss_distill.building.factory.parse`. Without the token the index is built, and not tuned.
-        embeddings: as for :func:`faiss_distill.distill`. faiss trains on all of them, or on a sample of a large corpus
-            (seeded by ``config.seed``); they are added in blocks.
-        queries: as for :func:`faiss_distill.distill`.
-        metric: ``faiss.METRIC_L2`` or ``faiss.METRIC_INNER_PRODUCT``.
-        ids: ids to store, integers ``(n,)``, for an IVF index or one in an ``IDMap`` or ``IDMap2``.
-        nprobe: to set on the index, and judge it by; faiss's own is 1.
-        config: options of the tuning, in place of those of the token.
-        **options: other arguments of :class:`DistillTrainer`, such as ``relevant`` and ``validation_queries``.
-
-    Returns:
-        The index and the report.
-
-    Raises:
-        InputError: something about the arguments is wrong.
-        UnsupportedIndexError: the index can't be tuned.
-    """
-    plain, own = parse(factory)
-    if config is not None and own is None:
-        raise InputError("config", "it with a factory string that ends in Distill", repr(factory))
-    settled = as_config(own if config is None else config)
-    inspect.signature(DistillTrainer).bind(None, **options)  # an unknown one is a TypeError before all the work
-    corpus = open_vectors(embeddings, "embeddings")
-    if corpus.n == 0 or corpus.d == 0:
-        raise InputError("embeddings", "at least one vector", f"shape {(corpus.n, corpus.d)}")
-    stored = None if ids is None else _ids_to_store(ids, corpus.n)
-    index = index_factory(corpus.d, plain, metric)
-    if nprobe is not None:
-        _set_nprobe(index, plain, nprobe)
-    corpus.check_finite(settled.block_rows, settled.progress)
-    _fill(index, corpus, stored, settled)
-    if own is None:
-        return Built(index, None)
-    trainer = DistillTrainer(index, embeddings, queries, ids=stored, config=settled, **options)
-    return Built(index, trainer.train())
-
-
-def _ids_to_store(ids: Any, n: int) -> Int64:
-    stored = as_ids(ids, "ids")
-    if stored.shape != (n,):
-        raise InputError("ids", f"{n} integers, one a row", f"shape {stored.shape}")
-    if (stored == NOTHING).any():
-        raise InputError("ids", "others than -1, which faiss returns where it found nothing", "it")
-    return stored
-
-
-def _set_nprobe(index: Any, plain: str, nprobe: Any) -> None:
-    nprobe = integer("nprobe", nprobe, 1)
-    try:
-        faiss.ParameterSpace().set_index_parameter(index, "nprobe", nprobe)
-    except RuntimeError as error:
-        raise InputError("nprobe", f"None for {plain!r}, which has no lists", str(nprobe)) from error
-
-
-def _fill(index: Any, corpus: Vectors, stored: Int64 | None, config: DistillConfig) -> None:
-    """Train the index and add the corpus, under the ids to be ``stored`` or the rows' numbers."""
-    try:
-        index.train(_training_rows(index, corpus, config))
-    except RuntimeError as error:
-        raise InputError(
-            "embeddings", f"enough to train {type(index).__name__} on", f"{corpus.n}: {_reason(error)}"
-        ) from error
-    for start, block in corpus.blocks(config.block_rows):
-        if stored is None and not isinstance(index, faiss.IndexIDMap):
-            index.add(block)
-            continue
-        part = np.arange(start, start + len(block)) if stored is None else stored[start : start + len(block)]
-        try:
-            index.add_with_ids(block, part)
-        except RuntimeError as error:
-            raise InputError(
-                "ids", f"None for an {type(index).__name__}, which keeps none", "some", "put it into an IDMap"
-            ) from error
-
-
-def _training_rows(index: Any, corpus: Any, config: DistillConfig) -> Any:
-    try:
-        nlist = faiss.extract_index_ivf(index).nlist
-    except RuntimeError:  # it has none
-        nlist = 0
-    wanted = rows_to_train_on(corpus.n, nlist)
-    if corpus.n <= wanted:
-        return corpus.block(0, corpus.n)
-    return corpus.take(np.sort(np.random.default_rng(config.seed).permutation(corpus.n)[:wanted]))
-
-
-def rows_to_train_on(n: int, nlist: int) -> int:
-    """How many of ``n`` vectors faiss is given to train ``nlist`` lists, or none, and codes on."""
-    return min(n, max(TRAINING_ROWS, PER_LIST * nlist))
 
 
 def options_of(index: Any) -> DistillConfig | None:

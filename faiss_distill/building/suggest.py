@@ -10,7 +10,8 @@ from typing import Any
 import faiss
 import numpy as np
 
-from faiss_distill.building.factory import MAX_D, rows_to_train_on
+from faiss_distill.building.build import rows_to_train_on
+from faiss_distill.building.factory import MAX_D
 from faiss_distill.checks import LARGEST, integer, number
 from faiss_distill.config import DistillConfig
 from faiss_distill.errors import InputError

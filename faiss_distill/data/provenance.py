@@ -21,12 +21,9 @@ from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import xlogy
 
+from faiss_distill.data.change_point import Bool, Cut, Float64, step
 from faiss_distill.state import Float32, Int64
-
-Float64 = NDArray[np.float64]
-Bool = NDArray[np.bool_]
 
 SAMPLE = 1_000
 """Rows looked at, at once."""
@@ -55,8 +52,6 @@ AGAIN = 0.1
 OFFSETS = (-1, 1, -2, 2)
 """Neighbouring rows whose codes are tried."""
 WRONG, CHECK = "fit other codes better than their own", "check the file, its order and ids="
-STEP = 12.0
-"""Log-likelihood ratio above which lost rows are taken to begin at some row, rather than to lie anywhere."""
 
 
 @dataclass(frozen=True)
@@ -313,43 +308,6 @@ def _reversed(sample: Sample) -> bool:
     return bool(lost(other, other.plain).mean() < MISPLACED)
 
 
-@dataclass(frozen=True)
-class Cut:
-    """Where flags begin, or end, to be set much more often than elsewhere.
-
-    Attributes:
-        at: the first flag after it.
-        backwards: whether the more frequent ones come before it.
-    """
-
-    at: int
-    backwards: bool
-
-
-def step(flags: Bool, least: float) -> Cut | None:
-    """The likeliest cut with flags on one side of it alone; None if there is none beyond chance.
-
-    Args:
-        flags: ``(k,)``.
-        least: the share of flags on their side, at least.
-    """
-    n, total = len(flags), int(flags.sum())
-    at = np.arange(1, n)
-    before = np.cumsum(flags, dtype=np.int64)[:-1]
-    after = total - before
-    ratio = _log_likelihood(before, at) + _log_likelihood(after, n - at)
-    ratio -= _log_likelihood(np.array([total]), np.array([n]))
-    backwards = before * (n - at) > after * at
-    many, few = np.maximum(before / at, after / (n - at)), np.minimum(before / at, after / (n - at))
-    # Odd rows come in a handful, and there are copies at which nothing can be seen: neither makes a cut.
-    sharp = (many > least) & (many > 5 * few) & (np.where(backwards, before, after) >= 5)
-    sharp &= np.where(backwards, n - at, at) >= 0.05 * n
-    if not (sharp & (ratio > STEP)).any():
-        return None
-    best = int(np.where(sharp, ratio, 0).argmax())
-    return Cut(best + 1, bool(backwards[best]))
-
-
 def _edge(sample: Sample, flag: Callable[[Sample], Bool], cut: Cut, rng: np.random.Generator) -> int:
     """The first wrong position, or the first right one behind wrong ones, whose rough place a sample tells."""
     closer, at = sample, cut.at
@@ -368,11 +326,6 @@ def _edge(sample: Sample, flag: Callable[[Sample], Bool], cut: Cut, rng: np.rand
         at = min(at, len(flags) - 1)
         if stop - start < SAMPLE:
             return int(closer.positions[at])
-
-
-def _log_likelihood(k: Int64, n: Int64) -> Float64:
-    """Of ``k`` of ``n`` flags, at their own rate."""
-    return np.asarray(xlogy(k, k / n) + xlogy(n - k, 1 - k / n))
 
 
 def _distances(a: Float64, b: Float64) -> Float64:

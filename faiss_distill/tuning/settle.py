@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 from faiss_distill.config import Assignment, DistillConfig, Encoding, Learn
 from faiss_distill.errors import InputError
 from faiss_distill.index.registry import IndexAdapter
+from faiss_distill.tuning.task import Task
+
+logger = logging.getLogger(__name__)
 
 
 def settle(config: DistillConfig, adapter: IndexAdapter) -> DistillConfig:
@@ -31,3 +35,21 @@ def settle(config: DistillConfig, adapter: IndexAdapter) -> DistillConfig:
             raise InputError("learn", "'codebooks'", "'centroids'", traits.fixed)
         config = replace(config, learn=Learn.CODEBOOKS)
     return config if traits.lists else replace(config, assignment=Assignment.FIXED)
+
+
+def check_depths(config: DistillConfig, task: Task) -> None:
+    """Refuse to look deeper than there are vectors or lists.
+
+    Raises:
+        InputError: ``top_k``, ``candidates`` or ``nprobe`` do.
+    """
+    adapter, n = task.adapter, task.sample.n
+    deepest = max(config.depth, config.mixture.depth("hard"), config.mixture.depth("random"))
+    if deepest >= n:
+        among = f"{n} vectors {'passed' if config.encoding is Encoding.FROZEN else 'stored'}"
+        raise InputError("top_k" if deepest == config.top_k else "candidates", f"less than the {among}", str(deepest))
+    if config.nprobe is not None and config.nprobe > adapter.nlist:
+        lists = f"nlist={adapter.nlist}" if adapter.nlist > 1 else "1, as there is one list"
+        raise InputError("nprobe", f"at most {lists}", str(config.nprobe))
+    if config.nprobe is None and adapter.nprobe == 1 < adapter.nlist:
+        logger.warning("judged at nprobe 1, which a fresh index has; set the one that you search with")

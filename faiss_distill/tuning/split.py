@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,16 +12,18 @@ import torch
 
 from faiss_distill.config import DistillConfig
 from faiss_distill.data import query_encoders
+from faiss_distill.data.alignment import positions
 from faiss_distill.data.likeness import Likeness
 from faiss_distill.data.provenance import SAMPLE
 from faiss_distill.data.queries import Given, Queries
 from faiss_distill.data.relevance import open_relevant
 from faiss_distill.data.vectors import Vectors
 from faiss_distill.errors import InputError
-from faiss_distill.index.registry import IndexAdapter
 from faiss_distill.losses import LOSSES
 from faiss_distill.state import Float32, Int64, Metric
-from faiss_distill.tuning.task import open_queries
+from faiss_distill.tuning.task import Task, open_queries
+
+logger = logging.getLogger(__name__)
 
 MIN_QUERIES = 60
 """Fewer can't be split into a training and a validation set that decide anything."""
@@ -35,29 +38,29 @@ class Splitter:
     """Makes training and validation queries of what a user passes.
 
     Attributes:
-        adapter: the index.
-        corpus: its embeddings, in the order of ``ids``.
-        ids: those that it holds, int64 ``(n,)``.
+        task: the index and its embeddings.
         config: for ``validation_fraction``, ``max_queries``, ``fill_to`` and ``block_rows``.
         rng: source of randomness.
         query_encoder: the module that queries are to be encoded with, or None.
         device: where it runs.
     """
 
-    adapter: IndexAdapter
-    corpus: Vectors
-    ids: Int64
+    task: Task
     config: DistillConfig
     rng: np.random.Generator
     query_encoder: Any
     device: torch.device
 
     def split(self, given: Given, held_out: Given) -> tuple[Queries, Queries]:
-        """Training and validation queries.
+        """Training queries that can be trained on, and validation queries.
 
         Raises:
             InputError: one of them is wrong, or lacks what it belongs to, or there are too few queries.
         """
+        train, validation = self._both(given, held_out)
+        return self._rankable(train), validation
+
+    def _both(self, given: Given, held_out: Given) -> tuple[Queries, Queries]:
         some, others = (g.queries is not None or g.inputs is not None for g in (given, held_out))
         for name, present, belongs in (
             ("relevant", given.relevant is not None, some),
@@ -74,7 +77,7 @@ class Splitter:
             missing = "query_inputs" if given.inputs is None else "validation_query_inputs"
             raise InputError(missing, "inputs for queries and validation_queries alike", "none")
         if not some:
-            rows = self.rng.permutation(self.corpus.n)[: min(STAND_INS, self.config.max_queries)]
+            rows = self.rng.permutation(self.task.corpus.n)[: min(STAND_INS, self.config.max_queries)]
             return self._divide(Queries(self._documents(rows), rows).distinct(self._likeness), "embeddings")
         whole = self._load(given, "").distinct(self._likeness)
         if not others:
@@ -90,14 +93,35 @@ class Splitter:
             )
         return self._filled(whole, validation), validation
 
+    def _rankable(self, train: Queries) -> Queries:
+        """Those of the training queries that ``candidates`` can be drawn for; refused if a batch can't be."""
+        config, mixture = self.config, self.config.mixture
+        if mixture.has("gt"):
+            if train.relevant is None:
+                had = f"'gt' in {config.candidates!r}"
+                raise InputError("candidates", "sources that need no labels", had, "pass relevant=")
+            if all(source.kind == "gt" for source in mixture.sources):
+                known = (positions(self.task.sample_ids, train.relevant) >= 0).sum(axis=1)
+                known = known >= (1 if mixture.in_batch else 2)  # one alone can't be ranked
+                train = train.take(np.flatnonzero(known))
+                if not known.all():
+                    logger.warning("%d training queries with too few labelled documents are left out", (~known).sum())
+            if len(train.vectors) == 0:
+                wanted = "some that are among the embeddings and belong to training queries"
+                raise InputError("relevant", wanted, "none", "add a source that needs no labels to candidates")
+        if config.batch_size is not None and config.batch_size > len(train.vectors):
+            most, hint = f"at most the {len(train.vectors)} training queries", "leave it out for as many as there are"
+            raise InputError("batch_size", most, str(config.batch_size), hint)
+        return train
+
     def _filled(self, train: Queries, validation: Queries) -> Queries:
         """Training queries with documents added that are none of the validation queries, if there are few."""
         config, n = self.config, len(train.vectors)
-        full = min(config.fill_to, self.corpus.n // 3)
+        full = min(config.fill_to, self.task.corpus.n // 3)
         labelled = config.mixture.has("gt") or LOSSES[config.loss].compares == "labels"
         if 4 * n >= full or labelled or self.query_encoder is not None:
             return train
-        rows = self.rng.permutation(self.corpus.n)[: full - n]
+        rows = self.rng.permutation(self.task.corpus.n)[: full - n]
         added = Queries(self._documents(rows), rows).distinct(self._likeness, but=validation)
         assert added.rows is not None
         return Queries(
@@ -108,20 +132,20 @@ class Splitter:
     @cached_property
     def _likeness(self) -> Likeness:
         """When queries are the same: those that rank documents alike, measured by some of these."""
-        some = np.unique(np.linspace(0, self.corpus.n - 1, SAMPLE, dtype=np.int64))
-        directions = self.adapter.normalizes or self.adapter.metric is Metric.INNER_PRODUCT
-        return Likeness.among(self.corpus.take(some), directions)
+        some = np.unique(np.linspace(0, self.task.corpus.n - 1, SAMPLE, dtype=np.int64))
+        directions = self.task.adapter.normalizes or self.task.adapter.metric is Metric.INNER_PRODUCT
+        return Likeness.among(self.task.corpus.take(some), directions)
 
     def _documents(self, rows: Int64) -> Float32:
         order = np.argsort(rows)
-        out = np.empty((len(rows), self.corpus.d), dtype=np.float32)
-        out[order] = self.corpus.take(rows[order])  # ascending: kind to a memory-mapped file
+        out = np.empty((len(rows), self.task.corpus.d), dtype=np.float32)
+        out[order] = self.task.corpus.take(rows[order])  # ascending: kind to a memory-mapped file
         return out
 
     def _load(self, given: Given, prefix: str) -> Queries:
         encoder, entries, vectors = self.query_encoder, None, None
         if given.queries is not None:
-            vectors = open_queries(self.adapter, given.queries, f"{prefix}queries", self.config.block_rows)
+            vectors = open_queries(self.task.adapter, given.queries, f"{prefix}queries", self.config.block_rows)
         if given.inputs is not None:
             entries = query_encoders.as_inputs(given.inputs, f"{prefix}query_inputs")
         counts = [x.n if isinstance(x, Vectors) else len(x) for x in (vectors, entries) if x is not None]
@@ -129,7 +153,7 @@ class Splitter:
             raise InputError(f"{prefix}query_inputs", f"one for each of {counts[0]} queries", str(counts[1]))
         known = None
         if given.relevant is not None:
-            known = open_relevant(given.relevant, counts[0], self.ids, f"{prefix}relevant")
+            known = open_relevant(given.relevant, counts[0], self.task.ids, f"{prefix}relevant")
         rows = np.sort(self.rng.permutation(counts[0])[: self.config.max_queries])
         known = None if known is None else known[rows]
         taken = None if vectors is None else vectors.take(rows)
@@ -137,7 +161,7 @@ class Splitter:
         if encoder is None:
             entries = None
         elif entries is not None:
-            query_encoders.check_encoder(encoder, entries, self.adapter.index.d, self.device)
+            query_encoders.check_encoder(encoder, entries, self.task.adapter.index.d, self.device)
             if taken is None:  # what the encoder makes of them before it learns
                 taken = query_encoders.embed(encoder, entries, self.device).cpu().numpy()
         assert taken is not None  # there were queries, or inputs with an encoder

@@ -8,13 +8,19 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
 
-from faiss_distill.data import provenance, shift
-from faiss_distill.data.alignment import rows_of
+from faiss_distill.data import provenance, query_encoders, shift
+from faiss_distill.data.alignment import positions, rows_of
 from faiss_distill.data.ids import as_ids
+from faiss_distill.data.queries import Queries
 from faiss_distill.data.vectors import Vectors, open_vectors
 from faiss_distill.errors import InputError, UnsupportedIndexError
+from faiss_distill.evaluation.measure import QuerySet
 from faiss_distill.index.registry import IndexAdapter
+from faiss_distill.learning.documents import Taught
+from faiss_distill.learning.teacher import Teacher
 from faiss_distill.state import Float32, IndexState, Int64, Metric
 
 logger = logging.getLogger(__name__)
@@ -58,6 +64,24 @@ class Task:
     def sample_ids(self) -> Int64:
         """Their ids, in the order of the corpus."""
         return self.ids[self.rows]
+
+    def taught(self, queries: Queries, teacher: Teacher, depth: int) -> Taught:
+        """Queries with their exact Top-``depth``, and the rows of the documents that are relevant to them."""
+        top, scores = teacher.top_k(self.corpus, queries.vectors, depth, queries.rows)
+        relevant = None if queries.relevant is None else positions(self.sample_ids, queries.relevant)
+        return Taught(queries, top, scores, relevant)
+
+    def query_set(self, taught: Taught, encoder: nn.Module | None, device: torch.device) -> QuerySet:
+        """As the outer index takes them: the queries, or what an encoder on ``device`` makes of them."""
+        queries = taught.queries
+        vectors = queries.vectors
+        if encoder is not None and queries.inputs is not None:
+            vectors = query_encoders.embed(encoder, queries.inputs, device).cpu().numpy()
+        relevant = None
+        if taught.relevant is not None and queries.relevant is not None:
+            relevant = np.where(taught.relevant >= 0, queries.relevant, -1)
+        own = None if queries.rows is None else np.where(queries.rows < 0, -1, self.sample_ids[queries.rows])
+        return QuerySet(vectors, self.sample_ids[taught.top], own, relevant)
 
     def check(self, queries: Float32, rng: np.random.Generator, tunes: bool) -> None:
         """Refuse embeddings that are not those behind the index, and a ranking that is not that of the embeddings.

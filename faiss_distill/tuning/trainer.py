@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,9 @@ import torch
 from torch import nn
 
 from faiss_distill.config import Assignment, DistillConfig, Encoding, as_config
-from faiss_distill.data import query_encoders
-from faiss_distill.data.alignment import positions
-from faiss_distill.data.queries import Given, Queries
+from faiss_distill.data.queries import Given
 from faiss_distill.errors import InputError
-from faiss_distill.evaluation.measure import NPROBES, Evaluation, QuerySet, measure, probing, search
+from faiss_distill.evaluation.measure import NPROBES, Evaluation, QuerySet, measure
 from faiss_distill.index.copies import copy_of
 from faiss_distill.index.lists_file import new_lists_file
 from faiss_distill.index.parts.transaction import Transaction
@@ -28,16 +27,15 @@ from faiss_distill.index.registry import IndexAdapter, open_index
 from faiss_distill.learning.documents import Documents, Taught
 from faiss_distill.learning.objective import Objective, Selection
 from faiss_distill.learning.optimise import optimise
-from faiss_distill.learning.placement import CodedPlacement, Placement
-from faiss_distill.learning.students import Student, student_of
 from faiss_distill.learning.teacher import Teacher, calibrate_temperature
-from faiss_distill.state import IndexState, Int64
+from faiss_distill.state import IndexState
 from faiss_distill.tuning.gate import Gate
 from faiss_distill.tuning.report import DistillReport
-from faiss_distill.tuning.settle import settle
+from faiss_distill.tuning.settle import check_depths, settle
 from faiss_distill.tuning.split import Splitter
 from faiss_distill.tuning.task import open_task
 from faiss_distill.tuning.weights import Weights
+from faiss_distill.tuning.write_back import mined, written
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +103,7 @@ class DistillTrainer:
         task: what was passed, opened and lined up with the index.
         training_queries: those that are trained on.
         validation_queries: others, which choose the best epoch and judge.
+        teacher: exact search.
         query_encoder: as passed; with ``inplace=False`` a copy, which training makes anew.
 
     Raises:
@@ -144,21 +143,20 @@ class DistillTrainer:
             self._invlists_file = invlists_file
             self._lists_file = self._new_lists_file(adapter)
             self.task = task = open_task(adapter, embeddings, ids, partial=self._frozen)
-            self._check_depths()
+            check_depths(config, task)
             self.query_source = "documents" if queries is None and query_inputs is None else "queries"
             if isinstance(query_encoder, nn.Module):
                 query_encoder = query_encoder if inplace else copy.deepcopy(query_encoder)
                 query_encoder.to(self._device)
             self.query_encoder = self._encoder = query_encoder
             task.corpus.check_finite(config.block_rows, config.progress)
-            splitter = Splitter(adapter, task.corpus, task.ids, config, rng, query_encoder, self._device)
+            splitter = Splitter(task, config, rng, query_encoder, self._device)
             self.training_queries, self.validation_queries = splitter.split(
                 Given(queries, relevant, query_inputs),
                 Given(validation_queries, validation_relevant, validation_query_inputs),
             )
-            self._check_training_queries()
             task.check(self.training_queries.vectors, rng, tunes=True)
-        self._teacher = teacher(adapter.metric, adapter.normalizes, config.block_rows, config.device, config.progress)
+        self.teacher = teacher(adapter.metric, adapter.normalizes, config.block_rows, config.device, config.progress)
         self._nprobe = config.nprobe or adapter.nprobe
 
     def train(self) -> DistillReport:
@@ -187,47 +185,48 @@ class DistillTrainer:
 
     def _learn(self) -> _Learned:
         """Everything up to the change of the index."""
-        config, adapter = self.config, self.task.adapter
+        config, task = self.config, self.task
         with self._phase("teacher"):
-            train = self._teach(self.training_queries, config.depth)
-            held_out = self._teach(self.validation_queries, config.top_k)
+            train = task.taught(self.training_queries, self.teacher, config.depth)
+            held_out = task.taught(self.validation_queries, self.teacher, config.top_k)
         # No query both chooses the epoch and judges the result.
         n_selection = min(len(held_out.top) // 4, MAX_SELECTION)
         judges = held_out.take(slice(n_selection, None))
         with self._phase("evaluate"):
             # A query encoder may have learned before: what it makes of the queries counts too.
-            asked = [self._query_set(judges, encoder) for encoder in dict.fromkeys((None, self.query_encoder))]
-            found = [self._measure(queries, self.task.sample) for queries in asked]
+            asked = [
+                task.query_set(judges, encoder, self._device) for encoder in dict.fromkeys((None, self.query_encoder))
+            ]
+            found = [self._measure(queries, task.sample) for queries in asked]
             before = max(found, key=lambda evaluation: evaluation.own.overlap_at_10)
         temperature = config.temperature or calibrate_temperature(
             train.scores[:1000, : config.top_k], config.perplexity
         )
         with self._phase("optimise"):
             documents = Documents(
-                self.task.corpus, adapter.transforms, self.task.sample, train, self._nprobe, config, self._device
+                task.corpus, task.adapter.transforms, task.sample, train, self._nprobe, config, self._device
             )
-            objective = Objective(
-                documents, train, self._teacher, temperature, config, lambda *now: self._mine(documents, train, *now)
-            )
+            mine = partial(mined, task, documents, train, config.mixture.depth("hard"), self._nprobe)
+            objective = Objective(documents, train, self.teacher, temperature, config, mine)
             selection = Selection(documents, held_out.take(slice(0, n_selection)), self._nprobe)
             # Dropout in a query encoder draws on torch's own generator.
             devices = [self._device] if self._device.type == "cuda" else []
             with torch.enable_grad(), torch.random.fork_rng(devices):
                 torch.manual_seed(config.seed)
                 learned = optimise(
-                    self.task.sample, self.query_encoder, documents, objective, selection, len(train.top), config,
+                    task.sample, self.query_encoder, documents, objective, selection, len(train.top), config,
                     self._gate.start_counts,
                 )  # fmt: skip
         with self._phase("encode"):
-            quantizer, sample = self._written(learned.student, learned.placement, documents)
+            quantizer, sample = written(task, documents, learned.student, learned.placement)
         with self._phase("commit"):
             state = sample
-            if sample.n < self.task.state.n:
-                state = replace(self.task.state, centroids=sample.centroids, codebooks=sample.codebooks)
-            change = adapter.write(state, quantizer, lists=not self._frozen, file=self._lists_file)
+            if sample.n < task.state.n:
+                state = replace(task.state, centroids=sample.centroids, codebooks=sample.codebooks)
+            change = task.adapter.write(state, quantizer, lists=not self._frozen, file=self._lists_file)
         return _Learned(
-            state, sample, change, self._query_set(judges, learned.student.query_encoder), before, train, n_selection,
-            temperature, learned.history, learned.best_epoch,
+            state, sample, change, task.query_set(judges, learned.student.query_encoder, self._device), before, train,
+            n_selection, temperature, learned.history, learned.best_epoch,
         )  # fmt: skip
 
     def _write_back(self, learned: _Learned, change: Transaction) -> DistillReport:
@@ -295,51 +294,6 @@ class DistillTrainer:
     def _new_lists_file(self, adapter: IndexAdapter) -> Path | None:
         return new_lists_file(adapter, self._invlists_file, self._frozen)
 
-    def _check_depths(self) -> None:
-        """Refuse to look deeper than there are vectors or lists."""
-        config, adapter, n = self.config, self.task.adapter, self.task.sample.n
-        deepest = max(config.depth, config.mixture.depth("hard"), config.mixture.depth("random"))
-        if deepest >= n:
-            raise InputError(
-                "top_k" if deepest == config.top_k else "candidates",
-                f"less than the {n} vectors {'passed' if self._frozen else 'stored'}",
-                str(deepest),
-            )
-        if config.nprobe is not None and config.nprobe > adapter.nlist:
-            lists = f"nlist={adapter.nlist}" if adapter.nlist > 1 else "1, as there is one list"
-            raise InputError("nprobe", f"at most {lists}", str(config.nprobe))
-        if config.nprobe is None and adapter.nprobe == 1 < adapter.nlist:
-            logger.warning("judged at nprobe 1, which a fresh index has; set the one that you search with")
-
-    def _check_training_queries(self) -> None:
-        """Refuse candidates or a batch size that don't go with the training queries."""
-        mixture, train = self.config.mixture, self.training_queries
-        if mixture.has("gt"):
-            if train.relevant is None:
-                raise InputError(
-                    "candidates", "sources that need no labels", f"'gt' in {self.config.candidates!r}", "pass relevant="
-                )
-            if all(source.kind == "gt" for source in mixture.sources):
-                known = (positions(self.task.sample_ids, train.relevant) >= 0).sum(axis=1)
-                known = known >= (1 if mixture.in_batch else 2)  # one alone can't be ranked
-                self.training_queries = train = train.take(np.flatnonzero(known))
-                if not known.all():
-                    logger.warning("%d training queries with too few labelled documents are left out", (~known).sum())
-            if len(train.vectors) == 0:
-                raise InputError(
-                    "relevant",
-                    "some that are among the embeddings and belong to training queries",
-                    "none",
-                    "add a source that needs no labels to candidates",
-                )
-        if self.config.batch_size is not None and self.config.batch_size > len(train.vectors):
-            raise InputError(
-                "batch_size",
-                f"at most the {len(train.vectors)} training queries",
-                str(self.config.batch_size),
-                "leave it out for as many as there are",
-            )
-
     def _check_unchanged(self) -> None:
         """Refuse an index that is not the one that was checked: its lists would be overwritten with stale ones."""
         now = self.task.adapter.extract()
@@ -354,53 +308,6 @@ class DistillTrainer:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-
-    def _teach(self, queries: Queries, depth: int) -> Taught:
-        top, scores = self._teacher.top_k(self.task.corpus, queries.vectors, depth, queries.rows)
-        relevant = None if queries.relevant is None else positions(self.task.sample_ids, queries.relevant)
-        return Taught(queries, top, scores, relevant)
-
-    def _query_set(self, taught: Taught, encoder: nn.Module | None) -> QuerySet:
-        """As the outer index takes them: the queries, or what the encoder makes of them."""
-        queries = taught.queries
-        vectors = queries.vectors
-        if encoder is not None and queries.inputs is not None:
-            vectors = query_encoders.embed(encoder, queries.inputs, self._device).cpu().numpy()
-        relevant = None
-        if taught.relevant is not None and queries.relevant is not None:
-            relevant = np.where(taught.relevant >= 0, queries.relevant, -1)
-        return QuerySet(
-            vectors=vectors,
-            truth=self.task.sample_ids[taught.top],
-            exclude=None
-            if queries.rows is None
-            else np.where(queries.rows < 0, -1, self.task.sample_ids[queries.rows]),
-            relevant=relevant,
-        )
-
-    def _mine(self, documents: Documents, train: Taught, student: Student, placement: Placement) -> Int64:
-        """What the index would find for the training queries under the student's parameters."""
-        quantizer, state = self._written(student, placement, documents)
-        queries = self._query_set(train, student.query_encoder)
-        depth, values = self.config.mixture.depth("hard"), probing(self.task.adapter, self._nprobe)
-        with self.task.adapter.write(state, quantizer) as change:
-            found = change.interruptibly(lambda: search(self.task.adapter, queries, depth, values))
-        return positions(self.task.sample_ids, found)
-
-    def _written(self, student: Student, placement: Placement, documents: Documents) -> tuple[Any, IndexState]:
-        """The student's parameters with codes of the whole corpus, and a quantizer that holds the centroids."""
-        quantizer, kept = self.task.adapter.quantizer_with(student.centroids.detach().cpu().numpy())  # fp16 rounds
-        state = replace(self.task.sample, centroids=kept, assignment=placement.lists)
-        if student.codebooks is None:  # faiss makes the codes, if centroids change them at all
-            encode = self.task.adapter.encoder(quantizer)
-            if encode is None:
-                return quantizer, state
-            return quantizer, replace(state, codes=documents.stored(encode, state.assignment, state.codes.shape[1]))
-        state = replace(state, codebooks=student.codebooks.detach().cpu().numpy())
-        if isinstance(placement, CodedPlacement):
-            return quantizer, replace(state, codes=placement.codes)
-        stored = student_of(state, student.query_encoder).to(self._device)  # with what the quantizer kept
-        return quantizer, replace(state, codes=documents.nearest_codes(stored, placement.lists))
 
 
 def _device(name: str) -> torch.device:

@@ -123,7 +123,7 @@ class TestToken:
     @settings(max_examples=25)
     def test_any_options(self, loss, epochs, depth):
         config = parse(f"PQ8,Distill({loss},in_batch+top{depth},epochs={epochs},seed=3)")[1]
-        assert (config.loss.value, config.epochs, config.candidates) == (loss, epochs, f"in_batch+top{depth}")
+        assert (config.loss, config.epochs, config.candidates) == (loss, epochs, f"in_batch+top{depth}")
 
     @pytest.mark.parametrize(
         ("factory", "wrong", "says"),
@@ -160,10 +160,10 @@ class TestToken:
         index.add(data.documents[:N])
         index.nprobe = 4
         report = distill(index, data.documents[:N], data.queries, progress=False)
-        assert (report.config.loss.value, report.config.epochs, report.config.seed) == ("kl", 1, 3)
-        assert distill(index, data.documents[:N], data.queries, **QUICK).config.loss.value == "kl"
+        assert (report.config.loss, report.config.epochs, report.config.seed) == ("kl", 1, 3)
+        assert distill(index, data.documents[:N], data.queries, **QUICK).config.loss == "kl"
         config = DistillConfig(epochs=1, progress=False)
-        assert distill(index, data.documents[:N], data.queries, config=config).config.loss.value == "listnet"
+        assert distill(index, data.documents[:N], data.queries, config=config).config.loss == "listnet"
 
 
 class TestBuild:
@@ -196,11 +196,11 @@ class TestBuild:
         assert serialized(index) == serialized(hand)
 
     def test_a_large_corpus_is_sampled_to_train_on(self, data, monkeypatch):
-        monkeypatch.setattr(faiss_distill.building.factory, "TRAINING_ROWS", 500)
+        monkeypatch.setattr(faiss_distill.building.build, "TRAINING_ROWS", 500)
         seen = []
-        real = faiss_distill.building.factory._training_rows
+        real = faiss_distill.building.build._training_rows
         monkeypatch.setattr(
-            faiss_distill.building.factory, "_training_rows", lambda *a: seen.append(real(*a)) or seen[-1]
+            faiss_distill.building.build, "_training_rows", lambda *a: seen.append(real(*a)) or seen[-1]
         )
         for lists, rows in ((1, 500), (16, 1024)):
             build(f"IVF{lists},Flat", data.documents[:N])

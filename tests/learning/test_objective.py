@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import faiss
 import numpy as np
@@ -16,6 +17,7 @@ from faiss_distill.learning.documents import Documents
 from faiss_distill.learning.objective import Objective
 from faiss_distill.learning.students import CodebookStudent
 from faiss_distill.tuning.gate import Gate
+from faiss_distill.tuning.write_back import mined
 
 
 @pytest.fixture
@@ -26,13 +28,13 @@ def parts(built, data):
         config = DistillConfig(**QUICK | options)
         chosen = data.queries[:300] if queries == "real" else None
         trainer = DistillTrainer(built(metric=metric), data.documents[:N], chosen, relevant=relevant, config=config)
-        train = trainer._teach(trainer.training_queries, config.depth)
+        train = trainer.task.taught(trainer.training_queries, trainer.teacher, config.depth)
         device = torch.device("cpu")
         documents = Documents(
             trainer.task.corpus, trainer.task.adapter.transforms, trainer.task.sample, train, 4, config, device
         )
-        mine = lambda *now: trainer._mine(documents, train, *now)  # noqa: E731
-        objective = Objective(documents, train, trainer._teacher, 0.05, config, mine)
+        mine = partial(mined, trainer.task, documents, train, config.mixture.depth("hard"), 4)
+        objective = Objective(documents, train, trainer.teacher, 0.05, config, mine)
         return trainer, train, documents, objective, CodebookStudent(trainer.task.sample)
 
     return parts
@@ -196,7 +198,7 @@ def test_a_failure_while_mining_leaves_the_index_bitwise(built, data, monkeypatc
     index = built()
     before = serialized(index)
     monkeypatch.setattr(
-        "faiss_distill.tuning.trainer.search", lambda *_: (_ for _ in ()).throw(MemoryError("injected"))
+        "faiss_distill.tuning.write_back.search", lambda *_: (_ for _ in ()).throw(MemoryError("injected"))
     )
     with pytest.raises(MemoryError, match="injected"):
         distill(index, data.documents[:N], data.queries, **QUICK | {"candidates": "in_batch + hard40:5"})

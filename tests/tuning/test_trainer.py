@@ -18,6 +18,7 @@ from faiss_distill.learning.documents import Documents
 from faiss_distill.learning.objective import Selection
 from faiss_distill.learning.students import CodebookStudent
 from faiss_distill.tuning.gate import Gate
+from faiss_distill.tuning.task import Task
 
 
 @pytest.fixture
@@ -244,7 +245,7 @@ class TestDocumentsAsQueries:
     def test_they_do_not_find_themselves(self, built, data):
         index = built()
         trainer = DistillTrainer(index, data.documents[:N], config=DistillConfig(**QUICK))
-        taught = trainer._teach(trainer.training_queries, 40)
+        taught = trainer.task.taught(trainer.training_queries, trainer.teacher, 40)
         assert (taught.top != taught.queries.rows[:, None]).all()
         np.testing.assert_array_equal(taught.queries.vectors, data.documents[taught.queries.rows])
 
@@ -266,7 +267,7 @@ class TestFewQueries:
         assert len(train.vectors) <= N // 3  # a third of the corpus is less than 1000
         assert len(train.vectors) > N // 3 - 20  # some documents occur twice
         np.testing.assert_array_equal(train.vectors[~real], data.documents[train.rows[~real]])
-        taught = trainer._teach(train, 40)
+        taught = trainer.task.taught(train, trainer.teacher, 40)
         assert (taught.top != train.rows[:, None]).all()
         exact = faiss.knn(train.vectors[:100], data.documents[:N], 40, metric=faiss.METRIC_INNER_PRODUCT)[1]
         assert (taught.top[:100] == exact).mean() > 0.999
@@ -278,7 +279,8 @@ class TestFewQueries:
     def test_mined_candidates_leave_out_the_document_itself(self, built, data):
         options = self.FILLED | {"candidates": "in_batch + hard40:5"}
         trainer = DistillTrainer(built(), data.documents[:N], data.queries[:150], config=DistillConfig(**options))
-        queries = trainer._query_set(trainer._teach(trainer.training_queries, 40), None)
+        taught = trainer.task.taught(trainer.training_queries, trainer.teacher, 40)
+        queries = trainer.task.query_set(taught, None, torch.device("cpu"))
         assert (queries.exclude[:100] == -1).all()
         np.testing.assert_array_equal(queries.exclude[100:], trainer.training_queries.rows[100:])
         assert trainer.train().kept in (True, False)
@@ -479,7 +481,7 @@ class TestNeverWorse:
         np.testing.assert_allclose(report.interval, np.quantile(means, [0.025, 0.975]), atol=0.01)
 
     @pytest.mark.parametrize(
-        ("owner", "point"), [(DistillTrainer, "_teach"), (DistillTrainer, "_written"), (Gate, "judge")]
+        ("owner", "point"), [(Task, "taught"), (faiss_distill.tuning.trainer, "written"), (Gate, "judge")]
     )
     @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
     def test_a_failure_anywhere_leaves_the_index_bitwise(self, built, data, monkeypatch, owner, point, error):
@@ -538,14 +540,14 @@ def test_selection_is_what_a_search_of_its_documents_finds(built, data, metric):
     """The score that picks the best epoch, against faiss searching an index of just those documents."""
     index = built("IVF16,PQ16x4", metric)
     trainer = DistillTrainer(index, data.documents[:N], data.queries, config=DistillConfig(**QUICK))
-    taught = trainer._teach(trainer.validation_queries, 40)
+    taught = trainer.task.taught(trainer.validation_queries, trainer.teacher, 40)
     state = open_index(index).extract()
     documents = Documents(
         trainer.task.corpus, trainer.task.adapter.transforms, state, taught, 4, trainer.config, torch.device("cpu")
     )
     got, scanned = Selection(documents, taught, nprobe=4)(CodebookStudent(state), documents.start)
     assert scanned == pytest.approx(
-        measure(trainer.task.adapter, trainer._query_set(taught, None), 4).own.codes_scanned
+        measure(trainer.task.adapter, trainer.task.query_set(taught, None, torch.device("cpu")), 4).own.codes_scanned
     )
     pool = np.unique(taught.top)
     index.remove_ids(np.setdiff1d(np.arange(N), pool))
