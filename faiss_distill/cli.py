@@ -80,6 +80,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"faiss-distill {faiss_distill.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
+    for add in (_add_tune, _add_eval, _add_points, _add_inspect, _add_demo):
+        add(commands)
+    return parser
+
+
+def _add_tune(commands: Any) -> None:
     tune = commands.add_parser(
         "tune",
         help="fine-tune an index file",
@@ -107,6 +113,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_config(tune)
     tune.set_defaults(run=_tune)
 
+
+def _add_eval(commands: Any) -> None:
     evaluation = commands.add_parser(
         "eval",
         help="measure an index file against exact search",
@@ -125,6 +133,8 @@ def build_parser() -> argparse.ArgumentParser:
     evaluation.add_argument("--json", action="store_true", help="print JSON")
     evaluation.set_defaults(run=_eval)
 
+
+def _add_points(commands: Any) -> None:
     points = commands.add_parser(
         "points",
         help="find the nprobe, and the like, to search with",
@@ -149,6 +159,8 @@ def build_parser() -> argparse.ArgumentParser:
     points.add_argument("--json", action="store_true", help="print JSON")
     points.set_defaults(run=_points)
 
+
+def _add_inspect(commands: Any) -> None:
     inspect = commands.add_parser(
         "inspect",
         help="show what an index file holds and what can be tuned",
@@ -158,6 +170,8 @@ def build_parser() -> argparse.ArgumentParser:
     inspect.add_argument("--json", action="store_true", help="print JSON")
     inspect.set_defaults(run=_inspect)
 
+
+def _add_demo(commands: Any) -> None:
     demo = commands.add_parser(
         "demo",
         help="build an index on the packaged sample and tune it",
@@ -172,7 +186,6 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=int, default=0, help="seed of the tuning (default: %(default)s)")
     demo.add_argument("--json", action="store_true", help="print the test queries' before and after as JSON")
     demo.set_defaults(run=_demo)
-    return parser
 
 
 def _add_inputs(parser: argparse.ArgumentParser) -> None:

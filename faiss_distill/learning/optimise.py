@@ -66,22 +66,7 @@ def optimise(
     generator = torch.Generator().manual_seed(config.seed)
     batch = config.batch_size or min(256, n_queries)
     steps = config.epochs * (n_queries // batch)
-    groups = []
-    for parameter, rate, learned in (
-        (student.centroids, config.centroid_rate, config.learn is not Learn.CODEBOOKS),
-        (student.codebooks, config.codebook_rate, config.learn is not Learn.CENTROIDS),
-    ):
-        if parameter is None:
-            continue
-        # Steps relative to the spread of the parameters, or of the documents if that is less (faiss's centroids for
-        # inner product have unit norm whatever the documents' norm), so that neither scale nor offset needs tuning.
-        relative = config.learning_rate * max(min(spread(parameter.detach()), selection.spread), 1e-12)
-        parameter.requires_grad_(learned)
-        if learned:
-            groups.append({"params": [parameter], "lr": rate or relative})
-    if query_encoder is not None:
-        groups.append({"params": list(query_encoder.parameters()), "lr": config.query_encoder_rate})
-    optimizer = torch.optim.Adam(groups)
+    optimizer = _optimizer(student, selection.spread, config)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_cosine(steps))
     _, scanned = selection(student, documents.start)
     limit, budget = scanned * (1 + config.max_scan_increase), documents.scanned(student, documents.start.lists)
@@ -125,6 +110,26 @@ def optimise(
     parameters, placement = best
     student.load_state_dict(parameters)
     return Optimised(student, placement, tuple(history), best_epoch)
+
+
+def _optimizer(student: Student, documents: float, config: DistillConfig) -> torch.optim.Adam:
+    """Adam on what is learned of a student, where ``documents`` are spread so much."""
+    groups = []
+    for parameter, rate, learned in (
+        (student.centroids, config.centroid_rate, config.learn is not Learn.CODEBOOKS),
+        (student.codebooks, config.codebook_rate, config.learn is not Learn.CENTROIDS),
+    ):
+        if parameter is None:
+            continue
+        # Steps relative to the spread of the parameters, or of the documents if that is less (faiss's centroids for
+        # inner product have unit norm whatever the documents' norm), so that neither scale nor offset needs tuning.
+        relative = config.learning_rate * max(min(spread(parameter.detach()), documents), 1e-12)
+        parameter.requires_grad_(learned)
+        if learned:
+            groups.append({"params": [parameter], "lr": rate or relative})
+    if student.query_encoder is not None:
+        groups.append({"params": list(student.query_encoder.parameters()), "lr": config.query_encoder_rate})
+    return torch.optim.Adam(groups)
 
 
 def warm_cosine(steps: int) -> Callable[[int], float]:
