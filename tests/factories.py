@@ -4,6 +4,8 @@ import re
 
 from conftest import tunable
 
+from faiss_distill.index.registry import FAMILIES
+
 
 def small(example):
     """An example of the registry for 2,000 vectors of 64 dimensions."""
@@ -12,6 +14,7 @@ def small(example):
     return example.replace("4x4x8", "2x2x4").replace("16x8", "4x4")
 
 
+EXAMPLES = [small(family.example) for family in FAMILIES.values() if family.example]
 FACTORIES = [
     "IVF16,PQ16x4",
     "IVF16,PQ8x6np",
@@ -56,18 +59,15 @@ FACTORIES = [
     "IVF16,PLSQ2x2x4_Ncqint8",
 ]
 """With codebooks."""
-LISTED = [
-    "IVF32,PQ16x4", "IVF32,PQ16x4fs", "IVF32,PQ16x4fsr", "IVF32,Flat", "IVF32,SQ8", "IVF32,RaBitQ", "IVF32,RaBitQfs",
-    "IVF32,RQ2x4", "IVF32,LSQ2x4", "IVF32,PRQ2x2x4", "IVF32,PLSQ2x2x4",
-]  # fmt: skip
-"""With inverted lists."""
+LISTED = [*(example for example in EXAMPLES if "IVF" in example), "IVF32,PQ16x4fs"]
+"""With inverted lists: one of each family."""
 CONTAINED = [
     "RR32,IVF32,PQ16x4", "PCA32,L2norm,IVF32,SQ8", "IDMap,IVF32,PQ16x4", "IDMap2,RR32,IVF32_HNSW8,PQ16x4,RFlat",
     "IVF32,PQ16x4,Refine(SQ8)", "IVF32_HNSW8,PQ16x4", "IVF32(SQ8),PQ16x4", "IVF32(PCA32,HNSW8),PQ16x4",
 ]  # fmt: skip
 """Inside of containers, and with other coarse quantizers."""
-ALONE = ["PQ16x4", "PQ16x4fs", "RQ2x4", "LSQ2x4", "PRQ2x2x4", "PLSQ2x2x4", "RR32,PQ16x4,RFlat"]
-"""Without lists."""
+ALONE = [*(example for example in EXAMPLES if "IVF" not in example), "RR32,PQ16x4,RFlat"]
+"""Without lists: one of each family."""
 
 # Parts of random ones.
 CONTAINERS = ["", "OPQ8,", "L2norm,", "PCAR32,"]

@@ -1,6 +1,7 @@
 """Every loss against a slow oracle with loops over queries and pairs, and the properties that they share."""
 
 from itertools import combinations, permutations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,11 +11,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.special import log_softmax, logsumexp, softmax
 
+from faiss_distill.config import field_notes
 from faiss_distill.losses import LOSSES
 from faiss_distill.losses.contrastive import contrastive
 from faiss_distill.losses.reconstruction import reconstruction
 
 NQ, K = 3, 6
+OPTIONS = (Path(__file__).parents[1] / "docs" / "options.rst").read_text(encoding="utf-8")
 # on a grid, so that there are ties, and so that a shift neither makes nor breaks one
 scores = arrays(np.int64, (NQ, K), elements=st.integers(-400, 400)).map(lambda x: x / 8)
 masks = arrays(np.bool_, (NQ, K)).map(lambda m: m | (np.arange(K) == 2))
@@ -93,6 +96,9 @@ ORACLES = {
 
 def test_every_loss_has_a_name_and_an_oracle():
     assert SIMILAR.keys() == ORACLES.keys()
+    for name in LOSSES:  # and is documented
+        assert f'``"{name}"``' in field_notes()["loss"], name
+        assert f'* - ``"{name}"``' in OPTIONS, name
     assert all(loss.function.__name__ == name for name, loss in LOSSES.items())
 
 

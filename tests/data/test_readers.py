@@ -2,24 +2,13 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
-from faiss.contrib.vecs_io import fvecs_write
+from writers import WRITERS
 
 from faiss_distill import InputError
 from faiss_distill.data.formats import FORMATS
 from faiss_distill.data.vectors import open_vectors
 
 X = np.random.default_rng(0).standard_normal((20, 7)).astype(np.float32)
-
-
-def write_npy(path, x):
-    np.save(path, x)
-
-
-def write_fbin(path, x):
-    path.write_bytes(np.array(x.shape, dtype="<u4").tobytes() + x.tobytes())
-
-
-WRITERS = {".npy": write_npy, ".fvecs": lambda p, x: fvecs_write(str(p), x), ".fbin": write_fbin}
 
 
 def test_every_format_is_tested():

@@ -9,7 +9,7 @@ from conftest import METRICS, QUICK, N, core
 from factories import ALONE, CONTAINED, LISTED
 
 from faiss_distill import InputError, distill, evaluate, operating_points
-from faiss_distill.index.registry import FAMILIES, open_index, open_to_measure
+from faiss_distill.index.registry import open_index, open_to_measure
 from faiss_distill.index.search_parameters import searching
 
 GRAPHS = ["HNSW8", "HNSW16_SQ8", "IDMap,HNSW8", "PCA32,HNSW8", "HNSW8,RFlat"]
@@ -29,11 +29,6 @@ def assert_cost_is_faisss(index, queries, values, k=10):
     assert tuple(cost) == counted_by_faiss(index, queries, k, values)
     assert cost.codes > 0
     return cost
-
-
-def test_all_families_are_here(built):
-    opened = {type(open_index(built(factory)).core) for factory in (*LISTED, *ALONE)}
-    assert opened == {kind for kind, family in FAMILIES.items() if family.example}
 
 
 @pytest.mark.parametrize("metric", METRICS)

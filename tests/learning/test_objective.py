@@ -16,6 +16,7 @@ from faiss_distill.index.registry import open_index
 from faiss_distill.learning.documents import Documents
 from faiss_distill.learning.objective import Objective
 from faiss_distill.learning.students import CodebookStudent
+from faiss_distill.losses import LOSSES
 from faiss_distill.tuning.gate import Gate
 from faiss_distill.tuning.write_back import mined
 
@@ -145,7 +146,7 @@ def test_without_labels_the_teachers_best_stands_in(parts):
     assert [candidates[row.argmin()].item() for row in scores.grad] == train.top[:8, 0].tolist()
 
 
-@pytest.mark.parametrize("name", ["ranknet", "lambdarank", "listmle"])
+@pytest.mark.parametrize("name", [name for name, loss in LOSSES.items() if loss.of_the_best])
 def test_losses_of_the_best_see_128_candidates(parts, name):
     _, train, _, objective, _ = parts(loss=name)
     batch = torch.arange(32)
