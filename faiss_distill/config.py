@@ -177,7 +177,7 @@ class DistillConfig:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        if self.loss not in LOSSES:
+        if not isinstance(self.loss, str) or self.loss not in LOSSES:
             raise InputError("loss", f"one of {', '.join(map(repr, LOSSES))}", repr(self.loss))
         for name, kind in ENUMS.items():
             if name == "assignment" and self.assignment is None:

@@ -162,12 +162,12 @@ class TestToken:
         report = distill(index, data.documents[:N], data.queries, progress=False)
         assert (report.config.loss, report.config.epochs, report.config.seed) == ("kl", 1, 3)
         assert distill(index, data.documents[:N], data.queries, **QUICK).config.loss == "kl"
-        config = DistillConfig(epochs=1, progress=False)
+        config = DistillConfig(epochs=1, fill_to=0, progress=False)
         assert distill(index, data.documents[:N], data.queries, config=config).config.loss == "listnet"
 
 
 class TestBuild:
-    @pytest.mark.parametrize("factory", ["OPQ8,IVF16,PQ8x4np", "IDMap2,IVF16,PRQ2x2x4", "PQ16x4fs,RFlat"])
+    @pytest.mark.parametrize("factory", ["PCA48,IVF16,PQ8x4np", "IDMap2,IVF16,PRQ2x2x4", "PQ16x4fs,RFlat"])
     def test_it_is_building_and_tuning_by_hand(self, data, factory):
         options = {k: v for k, v in QUICK.items() if k != "nprobe"}
         ids = np.arange(N)[::-1] * 3 if "IDMap" in factory else None

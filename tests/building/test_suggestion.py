@@ -4,7 +4,7 @@ import re
 import faiss
 import numpy as np
 import pytest
-from conftest import METRICS
+from conftest import METRICS, hasten
 
 from faiss_distill import InputError, describe, index_factory, suggest
 from faiss_distill.building.factory import parse
@@ -71,6 +71,7 @@ def test_memory_with_lists_and_a_graph(data, monkeypatch):
 def check_memory(x, size):
     got = suggest(len(x), 64, size)
     index = index_factory(64, got.factory)
+    hasten(index)
     index.train(x)
     index.add(x)
     assert describe(index).bytes_per_vector == pytest.approx(got.bytes_per_vector, rel=0.02)

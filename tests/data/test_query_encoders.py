@@ -12,7 +12,7 @@ from torch import nn
 
 from faiss_distill import DistillConfig, DistillTrainer, InputError, LinearAdapter, distill, evaluate
 from faiss_distill.data.queries import Queries
-from faiss_distill.data.query_encoders import encode
+from faiss_distill.data.query_encoders import embed
 from faiss_distill.index.registry import open_index
 from faiss_distill.learning.objective import StudentQueries
 from faiss_distill.learning.students import CodebookStudent
@@ -149,7 +149,7 @@ def test_it_is_as_it_was_if_nothing_is_kept(built, data, monkeypatch, how):
 def test_the_weights_of_the_best_epoch_are_the_ones_returned(built, data, monkeypatch):
     scores, seen = iter([0.2, 0.5, 0.4, 0.3]), []
 
-    def select(self, student):
+    def select(self, student, placement):
         seen.append(weights(student.query_encoder))
         return next(scores), 100.0
 
@@ -171,7 +171,7 @@ def test_inputs_of_any_kind_go_with_their_queries(built, data):
         config=DistillConfig(**QUICK, query_encoder_rate=0.01), gate=Gate(start_counts=False),
     )  # fmt: skip
     for part in (trainer.training_queries, trainer.validation_queries):
-        np.testing.assert_array_equal(encode(table, part.inputs, torch.device("cpu")).numpy(), part.vectors)
+        np.testing.assert_array_equal(embed(table, part.inputs, torch.device("cpu")).numpy(), part.vectors)
     start = table.vectors.detach().clone()
     trainer.train()
     moved = (table.vectors != start).any(dim=1).numpy()
@@ -229,7 +229,7 @@ class TestSentenceTransformers:
     def test_it_encodes_as_the_model_does(self, encoder):
         texts = ["w1 w2", "w3", "w4 w5 w6 w7"]
         expected = encoder.model.encode(texts, normalize_embeddings=True)
-        got = encode(encoder, np.array(texts, dtype=object), torch.device("cpu"))
+        got = embed(encoder, np.array(texts, dtype=object), torch.device("cpu"))
         np.testing.assert_allclose(got.numpy(), expected, atol=1e-5)
         assert len(np.unique(expected.round(4), axis=0)) == 3
 
@@ -317,7 +317,7 @@ def test_modes_are_kept_even_if_encoding_fails():
 
     encoder = nn.Sequential(nn.Dropout(0.2).eval(), Failing())
     with pytest.raises(MemoryError, match="injected"):
-        encode(encoder, np.zeros((3, 4), dtype=np.float32), torch.device("cpu"))
+        embed(encoder, np.zeros((3, 4), dtype=np.float32), torch.device("cpu"))
     assert [m.training for m in encoder.modules()] == [True, False, True]
 
 
