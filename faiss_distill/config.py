@@ -29,7 +29,7 @@ class Learn(str, enum.Enum):
         """The names of before, for one more release."""
         new = {"ivf": cls.CENTROIDS, "pq": cls.CODEBOOKS}.get(value) if isinstance(value, str) else None
         if new is not None:
-            warnings.warn(f"learn={value!r} is now learn={new.value!r}", DeprecationWarning, stacklevel=2)
+            warnings.warn(f"learn={value!r} is now learn={new.value!r}", FutureWarning, stacklevel=2)
         return new
 
 

@@ -15,7 +15,7 @@ class DistillError(Exception):
         argument: name of what is wrong.
         expected: what it should be.
         got: what came, or empty.
-        hint: what to do, or empty.
+        hint: what to do, or empty; for a factory string, ends in lines that point at the place.
     """
 
     argument: str

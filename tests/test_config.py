@@ -73,5 +73,5 @@ def test_the_largest_seed_is_one_for_all():
 
 @pytest.mark.parametrize(("old", "new"), [("ivf", "centroids"), ("pq", "codebooks")])
 def test_what_is_learned_goes_by_its_old_name_for_a_while(old, new):
-    with pytest.warns(DeprecationWarning, match=f"learn='{old}' is now learn='{new}'"):
+    with pytest.warns(FutureWarning, match=f"learn='{old}' is now learn='{new}'"):
         assert DistillConfig(learn=old).learn.value == new

@@ -97,7 +97,7 @@ def open_index(index: Any) -> IndexAdapter:
         raise UnsupportedIndexError(
             "index",
             "one in the memory of the CPU",
-            f"an {type(index).__name__}",
+            f"a {type(index).__name__}",
             "tune its copy, index = faiss.index_gpu_to_cpu(index), and bring that back with faiss.index_cpu_to_gpu",
         )
     wrapped = unwrap(index)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import torch
@@ -134,16 +135,21 @@ class Documents:
             placement: the one before; the search for query-aware codes begins at its codes, if it has any.
             budget: what :meth:`scanned` may be, if lists are query-aware.
         """
-        lists, queries = placement.lists, self._queries.all(student)
+
+        @cache
+        def queries() -> Tensor:
+            return self._queries.all(student)
+
+        lists = placement.lists
         if self._config.lists is Assignment.REFRESHED:
             lists = self._lists(student, None, None)
         elif self._config.lists is Assignment.QUERY_AWARE:
-            lists = self._affordable_lists(student, queries, lists, budget)
+            lists = self._affordable_lists(student, queries(), lists, budget)
         if self._config.encoding is not Encoding.QUERY_AWARE:
             return replace(placement, lists=lists)
         assert student.codebooks is not None
-        offset = self._offset(student, queries, placement)
-        encoder = encoder_of(queries, student.codebooks.detach(), student.metric, self._config, offset)
+        offset = self._offset(student, queries(), placement)
+        encoder = encoder_of(queries(), student.codebooks.detach(), student.metric, self._config, offset)
 
         def encode(part: slice, vectors: Tensor, opened: Tensor) -> Tensor:
             begin = placement.codes_of(student, part, vectors) if isinstance(placement, CodedPlacement) else None
@@ -152,7 +158,7 @@ class Documents:
         return CodedPlacement(lists, self._codes(student, lists, encode))
 
     def nearest_codes(self, student: Student, lists: Int64) -> Codes:
-        """The codes that a student's nearest codewords make of the whole corpus in ``lists (n,)``: ``(n, M)``."""
+        """The codes that a student's nearest codewords make of the whole corpus in ``lists (n,)``, one row each."""
         return self._codes(student, lists, lambda _, vectors, opened: student.encode(vectors, opened))
 
     def stored(self, encode: Callable[[Float32, Int64], Packed], lists: Int64, code_size: int) -> Packed:

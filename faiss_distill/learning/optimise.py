@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from faiss_distill.config import DistillConfig, Learn
+from faiss_distill.config import Assignment, DistillConfig, Learn
 from faiss_distill.errors import InputError
 from faiss_distill.learning.documents import Documents
 from faiss_distill.learning.objective import Objective, Selection, spread
@@ -69,7 +69,9 @@ def optimise(
     optimizer = _optimizer(student, selection.spread, config)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_cosine(steps))
     _, scanned = selection(student, documents.start)
-    limit, budget = scanned * (1 + config.max_scan_increase), documents.scanned(student, documents.start.lists)
+    limit, budget = scanned * (1 + config.max_scan_increase), math.inf
+    if config.lists is Assignment.QUERY_AWARE:
+        budget = documents.scanned(student, documents.start.lists)
     placement = documents.renew(student, documents.start, budget)
     best = copy.deepcopy(student.state_dict()), placement
     (best_score, scanned), best_epoch = selection(student, placement), 0

@@ -23,7 +23,7 @@ class Placement:
     lists: Int64
 
     def codes_of(self, student: Student, rows: Int64, vectors: Tensor) -> Tensor:
-        """The codes of the documents ``rows (k,)``, with ``vectors (k, d)`` on a device: int64 ``(k, M)``."""
+        """The codes of the documents ``rows (k,)``, with ``vectors (k, d)`` on a device: int64, one row each."""
         return student.encode(vectors, self.lists_of(rows, vectors.device))
 
     def lists_of(self, rows: Int64 | slice, device: torch.device) -> Tensor:
@@ -36,11 +36,11 @@ class CodedPlacement(Placement):
     """The list of each document, and its code, which stays until another is chosen.
 
     Attributes:
-        codes: ``(n, M)``.
+        codes: ``(n, nsplits * steps)``.
     """
 
     codes: Codes
 
     def codes_of(self, student: Student, rows: Int64 | slice, vectors: Tensor) -> Tensor:
-        """The codes of the documents ``rows``, int64 ``(k, M)``, on the device of ``vectors``."""
+        """The codes of the documents ``rows``, int64, one row each, on the device of ``vectors``."""
         return torch.from_numpy(self.codes[rows].astype(np.int64)).to(vectors.device)

@@ -23,7 +23,19 @@ from faiss_distill.losses.mse import mse
 from faiss_distill.losses.ranknet import ranknet
 from faiss_distill.losses.reconstruction import reconstruction
 
-__all__ = ["LOSSES", "Loss"]
+__all__ = [
+    "LOSSES",
+    "Loss",
+    "contrastive",
+    "kl",
+    "lambdarank",
+    "listmle",
+    "listnet",
+    "margin_mse",
+    "mse",
+    "ranknet",
+    "reconstruction",
+]
 
 
 @dataclass(frozen=True)

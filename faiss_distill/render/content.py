@@ -15,7 +15,7 @@ class Column:
     """A column of a table.
 
     Attributes:
-        name: its heading; none of a table without headings has one.
+        name: its heading; empty in a table without headings.
         format: of its numbers, as ``format`` takes it.
         left: whether its cells stand to the left, as names do.
     """
@@ -36,7 +36,7 @@ class Section:
     Attributes:
         title: above it.
         columns: of its table.
-        rows: of its table, a cell for each column; a cell of several numbers is one that went from one to the next.
+        rows: of its table, a cell for each column; a tuple is a value before and after, shown with an arrow.
         notes: sentences below the table.
         items: a list below them.
     """

@@ -1,4 +1,4 @@
-"""The options that hold: those that a user asks for, with those settled that an index leaves no choice in."""
+"""The options in effect: what the user asked for, with those fixed that the index leaves no choice about."""
 
 from __future__ import annotations
 

@@ -299,7 +299,9 @@ class DistillTrainer:
         now = self.task.adapter.extract()
         same = [np.array_equal(getattr(now, name), value) for name, value in vars(self.task.state).items()]
         if not all(same):
-            raise InputError("index", "it as it was when the trainer was made", "another", "make a new one")
+            raise InputError(
+                "index", "the index as it was when the trainer was made", "a changed one", "make a new trainer"
+            )
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:

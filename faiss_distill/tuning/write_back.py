@@ -1,4 +1,4 @@
-"""What training learned, in the form that an index is written in; and hard candidates, found by an index so written."""
+"""What training learned as the arrays that an index is written from, and hard candidates, found by such an index."""
 
 from __future__ import annotations
 

@@ -430,7 +430,7 @@ class TestRefusals:
         class GpuIndexIVFPQ(faiss.IndexIVFPQ):
             """As the other wheel calls it."""
 
-        with pytest.raises(UnsupportedIndexError, match=r"got an GpuIndexIVFPQ; .* faiss.index_gpu_to_cpu\(index\)"):
+        with pytest.raises(UnsupportedIndexError, match=r"got a GpuIndexIVFPQ; .* faiss.index_gpu_to_cpu\(index\)"):
             open_index(GpuIndexIVFPQ.__new__(GpuIndexIVFPQ))
 
     def test_not_an_index(self):

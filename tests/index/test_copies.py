@@ -245,7 +245,7 @@ def test_a_trainer_starts_from_the_index_each_time(built, data, judged):
     assert one is not other
     assert serialized(one) == serialized(other) != serialized(index)
     index.add_with_ids(data.documents[:1], np.array([N]))
-    with pytest.raises(InputError, match="expected it as it was when the trainer was made"):
+    with pytest.raises(InputError, match="expected the index as it was when the trainer was made"):
         trainer.train()
 
 

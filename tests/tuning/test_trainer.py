@@ -604,7 +604,7 @@ class TestTrainerThatWaits:
         index.remove_ids(np.array([3]))
         index.add_with_ids(data.documents[N : N + 1], np.array([7000000]))
         before = serialized(index)
-        with pytest.raises(InputError, match="index: expected it as it was when the trainer was made"):
+        with pytest.raises(InputError, match="index: expected the index as it was when the trainer was made"):
             trainer.train()
         assert serialized(index) == before
 

@@ -201,7 +201,7 @@ def room_for_lists(file: Path, core: Any) -> None:
     """
     needed, free = core.ntotal * (core.code_size + 8), shutil.disk_usage(file.parent).free
     if needed > free:
-        raise OSError(f"{free} bytes free in {str(file.parent)!r} of the {needed} that the inverted lists need")
+        raise OSError(f"{free} bytes free in {str(file.parent)!r} for inverted lists that need {needed}")
 
 
 def lists_of(nlist: int, code_size: int) -> Any:
