@@ -172,7 +172,7 @@ def test_a_disk_that_is_too_small(built, data, on_disk, always_kept, monkeypatch
     monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
     index = built()
     before = serialized(index)
-    with pytest.raises(InputError, match=r"invlists_file: expected room for .*, got 100 .* of the 32000"):
+    with pytest.raises(InputError, match=r"invlists_file: expected room for .*, got 100 bytes free .* need 32000"):
         distill(index, data.documents[:N], data.queries, invlists_file=tmp_path / "l", **QUICK)
     full.free = 10**9
     trainer = DistillTrainer(
