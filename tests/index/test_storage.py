@@ -182,7 +182,7 @@ def test_a_disk_that_is_too_small(built, data, on_disk, always_kept, monkeypatch
     monkeypatch.setattr(
         faiss_distill.tuning.trainer, "measure", lambda *a: (setattr(full, "free", 100), measured(*a))[1]
     )
-    with pytest.raises(OSError, match=r"100 bytes free in .* of the 32000"):
+    with pytest.raises(OSError, match=r"100 bytes free in .* need 32000"):
         trainer.train()
     assert serialized(index) == before
     assert list(tmp_path.iterdir()) == []
