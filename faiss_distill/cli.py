@@ -45,7 +45,7 @@ from faiss_distill.tuning.report import curves
 from faiss_distill.tuning.settle import settle
 
 DEMO_FILES = ("tuned.faiss", "report.json", "test.json", "recall.png")
-VECTORS = " or ".join((", ".join([*FORMATS][:-1]), [*FORMATS][-1]))
+VECTORS = " or ".join(", ".join(FORMATS).rsplit(", ", 1))
 EPILOG = """Output files are written beside their place and renamed into it: each is whole, or as it was. Exit status: 0
 done, whether or not the tuned index was kept; 2 an error, which is one line on standard error; 128 + n ended by signal
 n (SIGINT 130, SIGTERM 143, SIGHUP 129); 141 standard output was closed before all was printed. What a killed run leaves

@@ -10,10 +10,9 @@ from conftest import METRICS, QUICK, N, serialized
 
 from faiss_distill import DistillConfig, InputError, UnsupportedIndexError, distill, evaluate
 from faiss_distill.index.registry import open_index
-from faiss_distill.learning.codes import additive
+from faiss_distill.learning.codes import additive, encoder_of
 from faiss_distill.learning.codes.additive import AdditiveEncoder
 from faiss_distill.learning.codes.nearest import beam_codes, decode, nearest_codes
-from faiss_distill.learning.codes.product import QueryAwareEncoder
 from faiss_distill.state import Metric
 from faiss_distill.state import decode as decode_arrays
 from faiss_distill.tuning.gate import Gate
@@ -134,7 +133,7 @@ class TestEncoder:
         x, queries, books, local = problem
         config = DistillConfig(local_queries=3)
         additive = AdditiveEncoder(queries, books[:, :1], metric, config, 0.1)(x, x, local)
-        product = QueryAwareEncoder(queries, books[:, :1], metric, config, 0.1)(x, x, local)
+        product = encoder_of(queries, books[:, :1], metric, config, 0.1)(x, x, local)
         assert torch.equal(additive, product)
         assert not torch.equal(product, beam_codes(x, books[:, :1]))
 

@@ -11,7 +11,7 @@ from faiss_distill.config import Assignment
 from faiss_distill.index.registry import open_index
 from faiss_distill.learning.codes.nearest import decode, nearest_codes
 from faiss_distill.learning.codes.product import HALF
-from faiss_distill.learning.documents import Documents, between
+from faiss_distill.learning.documents import Documents, StudentQueries, between
 from faiss_distill.learning.lists import best_lists, probed_lists, probing
 from faiss_distill.learning.placement import CodedPlacement
 from faiss_distill.learning.students import CodebookStudent
@@ -238,3 +238,11 @@ def test_lists_are_those_of_the_coarse_quantizer_s_own_metric(data, metric):
     expected = np.sort(index.quantizer.search(data.queries[:50], 4)[1], axis=1)
     np.testing.assert_array_equal(torch.nonzero(probed)[:, 1].reshape(50, 4).numpy(), expected)
     assert trainer.train().gain > 0
+
+
+@pytest.mark.parametrize("options", [{"encoding": "nearest", "assignment": "refreshed"}, {"encoding": "frozen"}])
+def test_queries_are_encoded_only_where_something_depends_on_them(parts, options, monkeypatch):
+    """A query encoder may be a transformer."""
+    documents, student, _ = parts(**options)
+    monkeypatch.setattr(StudentQueries, "all", lambda *_: pytest.fail("a pass over the queries"))
+    documents.renew(student, documents.start, 0.0)
