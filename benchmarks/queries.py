@@ -25,7 +25,7 @@ def rows(e: Experiment) -> Sequence[Row]:
     out = [e.row("untuned", factory, baseline=True), e.row("ours, documents alone", factory, OURS, n_queries=0)]
     for count in COUNTS[e.name]:
         name = f"ours, {count} queries"
-        if 4 * count < min(OURS.fill_to, len(e.data.documents) // 3):
+        if 2 * count < min(OURS.fill_to, len(e.data.documents)):
             alone = replace(OURS, fill_to=0)
             if count == COUNTS[e.name][1]:
                 out.append(e.row(f"{count} queries, no documents (fill_to=0)", factory, alone, n_queries=count))

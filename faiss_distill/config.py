@@ -126,9 +126,9 @@ class DistillConfig:
         validation_fraction: share of ``queries`` held out, and all that are near these, when there are no
             ``validation_queries``.
         max_queries: a longer query log is sampled down to this many.
-        fill_to: training queries fewer than a quarter of this, or of a third of the corpus if that is less, are filled
-            up to it with documents that stand in for queries, unless ``candidates`` or ``loss`` need labels or a query
-            encoder learns. 0 for none.
+        fill_to: training queries fewer than half of this, or of the corpus if that is less, are filled up to it with
+            documents that stand in for queries, unless ``candidates`` or ``loss`` need labels or a query encoder
+            learns. 0 for none.
         confidence: level of the paired bootstrap interval whose lower end must be above 0 for the result to be kept.
         max_scan_increase: the tuned index may scan at most this share more codes a query than before.
         judge_half_nprobe: a result that loses overlap@10 at half the judged nprobe, beyond chance, is not kept either.

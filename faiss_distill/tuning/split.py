@@ -117,9 +117,9 @@ class Splitter:
     def _filled(self, train: Queries, validation: Queries) -> Queries:
         """Training queries with documents added that are none of the validation queries, if there are few."""
         config, n = self.config, len(train.vectors)
-        full = min(config.fill_to, self.task.corpus.n // 3)
+        full = min(config.fill_to, self.task.corpus.n)
         labelled = config.mixture.has("gt") or LOSSES[config.loss].compares == "labels"
-        if 4 * n >= full or labelled or self.query_encoder is not None:
+        if 2 * n >= full or labelled or self.query_encoder is not None:
             return train
         rows = self.rng.permutation(self.task.corpus.n)[: full - n]
         added = Queries(self._documents(rows), rows).distinct(self._likeness, but=validation)

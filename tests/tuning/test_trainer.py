@@ -264,8 +264,7 @@ class TestFewQueries:
         real = train.rows < 0
         assert real.tolist() == sorted(real, reverse=True)
         assert real.sum() == 100
-        assert len(train.vectors) <= N // 3  # a third of the corpus is less than 1000
-        assert len(train.vectors) > N // 3 - 20  # some documents occur twice
+        assert 1000 - 20 < len(train.vectors) <= 1000  # some documents occur twice
         np.testing.assert_array_equal(train.vectors[~real], data.documents[train.rows[~real]])
         taught = trainer.task.taught(train, trainer.teacher, 40)
         assert (taught.top != train.rows[:, None]).all()
@@ -296,7 +295,7 @@ class TestFewQueries:
 
     @pytest.mark.parametrize("options", [{"fill_to": 0}, {"candidates": "gt + in_batch"}, {"loss": "contrastive"}, {}])
     def test_not_where_they_have_no_place(self, built, data, options):
-        n = 150 if options else 300  # the last: not few
+        n = 150 if options else 900  # the last: not few
         labels = {"relevant": np.arange(n) % N} if "gt" in options.get("candidates", "") else {}
         config = DistillConfig(**self.FILLED | options)
         trainer = DistillTrainer(built(), data.documents[:N], data.queries[:n], **labels, config=config)
