@@ -109,7 +109,7 @@ class AdditiveEncoder(QueryAwareEncoder):
             along = directions[:, :, s] @ book.T
             return plain + torch.bmm(weights[:, None], along.square())[:, 0]
         # u_r is the query, for L2 less the document, over the scale: the squares of queries come from the table.
-        near, factor = weights[:, :-1], (1 if self.metric is Metric.INNER_PRODUCT else 2) / self.scale
+        near, factor = weights[:, :-1], self.factor
         squares = F.embedding_bag(local.clamp(min=0), self._squares[m], per_sample_weights=near, mode="sum")
         itself = directions[:, -1, s] @ book.T  # the document as a query
         if self.metric is Metric.L2:

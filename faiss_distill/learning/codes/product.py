@@ -23,13 +23,20 @@ sub-codes starts from the nearest codewords or from earlier codes; no sweep can 
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from faiss_distill.config import DistillConfig
-from faiss_distill.learning.codes.nearest import decode, nearest_codes
+from faiss_distill.learning.codes.compiled import fused
+from faiss_distill.learning.codes.nearest import nearest_codes
+from faiss_distill.learning.parallel import in_threads
 from faiss_distill.state import Metric
 
+SHARE = 512
+"""Documents that a thread takes at a time, if the search is compiled."""
 HALF = 24
 """A document's local queries weigh less the further they are: one of this rank half of what the best one does."""
 
@@ -63,50 +70,65 @@ def score_error_codes(
     """
     n, (n_segments, _, _, dsub), books = len(residuals), codebooks.shape, codebooks[:, 0]
     segments = [slice(m * dsub, (m + 1) * dsub) for m in range(n_segments)]
-    # Each segment's directions side by side in memory, times the roots of the weights.
-    roots = weights.sqrt()[:, :, None]
-    parts = (directions * roots).view(n, -1, n_segments, dsub).permute(2, 0, 1, 3).contiguous()
-    # Per segment, the part of the cost that no other segment changes: (n, ksub) each.
-    own = []
-    for u, s, book in zip(parts, segments, books, strict=True):
-        r = residuals[:, s]
-        table = _quadratic(hessian[s, s], u, r, book)
-        if kappa:
-            error, pull = _squared(r, book), torch.bmm(u.transpose(1, 2), roots)
-            along = torch.bmm(r[:, None], pull)[:, 0] - pull[:, :, 0] @ book.T
-            table += kappa * error * (kappa * weights.sum(1, keepdim=True) * error + 2 * along)
-        own.append(table)
-
-    codes = nearest_codes(residuals, codebooks) if start is None else start.clone()
-    e = residuals - decode(codes, codebooks)
-    he = e @ hessian
-    score_error = torch.stack([torch.bmm(u, e[:, s, None]) for u, s in zip(parts, segments, strict=True)]).sum(0)
-    if kappa:
-        score_error += kappa * roots * e.square().sum(1)[:, None, None]
+    blocks = torch.stack([hessian[s, s] for s in segments])
+    roots = weights.sqrt()
+    # Segments come first, and each one's directions side by side in memory, times the roots of the weights.
+    parts = directions.new_empty(n_segments, n, directions.shape[1], dsub)
+    torch.mul(directions.view(n, -1, n_segments, dsub).permute(2, 0, 1, 3), roots[None, :, :, None], out=parts)
+    r = residuals.view(n, n_segments, dsub).transpose(0, 1).contiguous()
+    codes = (nearest_codes(residuals, codebooks) if start is None else start).T.contiguous()
+    e = r - books.gather(1, codes[:, :, None].expand(-1, -1, dsub))
+    # What a segment's error adds to the score errors of all directions, and by these and H to its own linear term.
+    score_error, curved = residuals.new_zeros(n, directions.shape[1]), torch.bmm(e, blocks)
+    for m, u in enumerate(parts):
+        along = torch.bmm(u, e[m, :, :, None])
+        score_error += along[:, :, 0]
+        curved[m] += torch.bmm(along.transpose(1, 2), u)[:, 0]
     if targets is not None:  # from here on the score error less its target: it enters only as a constant
-        score_error -= roots * targets[:, :, None]
+        score_error -= roots * targets
+    # Per segment, the part of the cost that no other segment changes: (n, ksub) each.
+    own = [_quadratic(*each) for each in zip(blocks, parts, r, books, strict=True)]
+    if kappa:
+        score_error += kappa * roots * e.square().sum((0, 2))[:, None]
+        total, squares = weights.sum(1), books.square().sum(2)
+        pull = torch.stack([torch.bmm(roots[:, None], u)[:, 0] for u in parts])
+        for m, book in enumerate(books):
+            error = _squared(r[m], book)
+            along = (r[m] * pull[m]).sum(1, keepdim=True) - pull[m] @ book.T
+            own[m] += kappa * error * (kappa * total[:, None] * error + 2 * along)
+    pushed = (e.transpose(0, 1).reshape(n, -1) @ hessian).view(n, n_segments, dsub).transpose(0, 1).contiguous()
     for _ in range(sweeps):
-        before = codes.clone()
-        for m, (u, s, book) in enumerate(zip(parts, segments, books, strict=True)):
-            old = e[:, s].clone()
-            # Score error of the other segments alone.
-            rest = torch.baddbmm(score_error, u, old[:, :, None], alpha=-1)
+        moved = False
+        for m, (u, book) in enumerate(zip(parts, books, strict=True)):
+            linear = torch.bmm(score_error[:, None], u)[:, 0] + pushed[m] - curved[m]
             if kappa:
-                rest -= kappa * roots * old.square().sum(1)[:, None, None]
-            linear = torch.bmm(u.transpose(1, 2), rest)[:, :, 0] + he[:, s] - old @ hessian[s, s]
+                square = e[m].square().sum(1)
+                rest = kappa * ((roots * score_error).sum(1) - (pull[m] * e[m]).sum(1) - kappa * square * total)
+                linear += 2 * rest[:, None] * r[m] - kappa * square[:, None] * pull[m]
             cost = torch.addmm(own[m], linear, book.T, alpha=-2)
             if kappa:
-                cost += 2 * kappa * (roots * rest).sum(1) * _squared(residuals[:, s], book)
-            codes[:, m] = cost.argmin(1)
-            new = residuals[:, s] - book[codes[:, m]]
-            e[:, s] = new
-            he.addmm_(new - old, hessian[s])
-            score_error = torch.baddbmm(rest, u, new[:, :, None])
+                cost += 2 * rest[:, None] * squares[m]
+            best = cost.argmin(1)
+            which = (best != codes[m]).nonzero()[:, 0]
+            if len(which) == 0:
+                continue
+            moved = True
+            codes[m] = best
+            new = r[m, which] - book[best[which]]
+            step = new - e[m, which]
+            e[m, which] = new
+            u = u.index_select(0, which)
+            along = torch.bmm(u, step[:, :, None])
+            curved[m].index_add_(0, which, torch.bmm(along.transpose(1, 2), u)[:, 0] + step @ blocks[m])
+            changed = along[:, :, 0]
             if kappa:
-                score_error += kappa * roots * new.square().sum(1)[:, None, None]
-        if torch.equal(codes, before):
+                changed = changed + kappa * (new.square().sum(1) - square[which])[:, None] * roots[which]
+            score_error.index_add_(0, which, changed)
+            others = (step @ hessian[segments[m]]).view(-1, n_segments, dsub).transpose(0, 1)
+            pushed.index_add_(1, which, others)
+        if not moved:
             break
-    return codes
+    return codes.T.contiguous()
 
 
 def _quadratic(hessian: Tensor, directions: Tensor, residuals: Tensor, book: Tensor) -> Tensor:
@@ -146,8 +168,8 @@ def closeness(local: Tensor, dtype: torch.dtype) -> Tensor:
 
 def block_of(tables: int, directions: int) -> int:
     """Documents in a block, of which each takes so many numbers: 16 or more, unless the directions are very many."""
-    few = max(16, min(256, 2**21 // tables))
-    return max(1, min(few, 2**21 // directions))
+    few = max(16, min(512, 2**22 // tables))
+    return max(1, min(few, 2**22 // directions))
 
 
 class QueryAwareEncoder:
@@ -179,10 +201,13 @@ class QueryAwareEncoder:
             scale = scale + mean.square().sum()
         scale = scale.clamp(min=torch.finfo(queries.dtype).tiny)
         self.hessian = torch.eye(d, device=queries.device) + config.global_weight * d * (covariance / scale)
-        self.scale = float(scale.sqrt()) * (1 if metric is Metric.INNER_PRODUCT else 2)
+        root = float(scale.sqrt())
+        self.scale = root if metric is Metric.INNER_PRODUCT else 2 * root
+        self.factor = 1 / root
+        self._directed = queries * self.factor
 
     def block_size(self, directions: int) -> int:
-        """Documents to encode at a time, so that a block's tables and directions stay within 2**21 numbers each."""
+        """Documents to encode at a time, so that a block's tables and directions stay within 2**22 numbers each."""
         n_segments, _, ksub, dsub = self.codebooks.shape
         own = directions * ksub if dsub > 2 * directions else dsub**2  # of one segment at a time
         return block_of(max(n_segments * ksub, own), n_segments * dsub * directions)
@@ -194,34 +219,52 @@ class QueryAwareEncoder:
             vectors: documents behind the index's transforms.
             local: each document's own queries, int64 ``(n, local_queries)``, -1 for none.
         """
-        config, x = self.config, vectors[:, None]
-        near = self.queries[local.clamp(min=0)]
+        near = F.embedding(local.clamp(min=0), self._directed)
+        u = torch.empty(len(near), near.shape[1] + 1, near.shape[2], dtype=near.dtype, device=near.device)
         if self.metric is Metric.INNER_PRODUCT:
-            itself = x / x.norm(dim=2, keepdim=True).clamp(min=1e-30)
-            u = torch.cat([near / self.scale, itself], dim=1)
+            u[:, :-1] = near
+            u[:, -1] = vectors / vectors.norm(dim=1, keepdim=True).clamp(min=1e-30)
         else:
             # As a query, x itself has u = 0: its score error is ||e||^2 alone.
-            u = torch.cat([near - x, torch.zeros_like(x)], dim=1) * (2 / self.scale)
-        weights = u.new_empty(u.shape[:2])
-        weights[:, :-1] = config.local_weight * closeness(local, u.dtype)
-        weights[:, -1] = config.self_weight
-        return u, weights
+            torch.sub(near, vectors[:, None] * self.factor, out=u[:, :-1])
+            u[:, -1] = 0
+        return u, self.weights(local)
+
+    def weights(self, local: Tensor) -> Tensor:
+        """Those of the directions of documents with these queries of their own: ``(n, R)``."""
+        weights = self.queries.new_empty(len(local), local.shape[1] + 1)
+        weights[:, :-1] = self.config.local_weight * closeness(local, weights.dtype)
+        weights[:, -1] = self.config.self_weight
+        return weights
 
     def __call__(self, vectors: Tensor, residuals: Tensor, local: Tensor, start: Tensor | None = None) -> Tensor:
         """Codes of ``vectors (n, d)`` whose codes stand for ``residuals (n, d)``: int64 ``(n, nsplits)``.
 
         The search for them begins at the codes ``start``, or at the nearest codewords.
         """
-        size = self.block_size(local.shape[1] + 1)
-        blocks = []
-        for i in range(0, len(vectors), size):
-            part = slice(i, i + size)
-            u, weights = self.directions(vectors[part], local[part])
-            targets = torch.full_like(weights, -self.offset / self.scale)
+
+        def search(part: slice) -> Tensor:
+            x, r, own = vectors[part], residuals[part], local[part]
+            targets = self.queries.new_full((len(own), own.shape[1] + 1), -self.offset / self.scale)
             targets[:, -1] = 0  # the document itself as a query
             begin = None if start is None else start[part]
-            blocks.append(self._search(vectors[part], residuals[part], u, weights, targets, local[part], begin))
-        return torch.cat(blocks)
+            if self._fused is not None:
+                return self._fused(x, r, own, self.weights(own), targets, begin)
+            return self._search(x, r, *self.directions(x, own), targets, own, begin)
+
+        size = SHARE if self._fused is not None else self.block_size(local.shape[1] + 1)
+        return in_threads(search, len(vectors), size, vectors.device)
+
+    @cached_property
+    def _fused(self) -> fused.FusedSearch | None:
+        """The compiled search, where there is one for these codebooks."""
+        books, few = self.codebooks, 2 * (self.config.local_queries + 1)
+        if fused is None or books.shape[1] > 1 or books.shape[3] > few or self.queries.dtype != torch.float32:
+            return None
+        if self.queries.device.type != "cpu":
+            return None
+        kappa, sweeps = self.kappa, self.config.sweeps
+        return fused.FusedSearch(self.queries, books[:, 0], self.hessian, self.factor, kappa, sweeps)
 
     @property
     def kappa(self) -> float:
