@@ -60,7 +60,7 @@ VARIANTS: dict[str, tuple[str, dict]] = {
     "judged": ("IVF16,PQ8x4np", {"judged": True}),
 }
 """Factory string, and options or what else is special."""
-CHANGING = {"seconds", "latency_ms", "invlists_file"}
+CHANGING = {"seconds", "seconds_tenfold", "latency_ms", "invlists_file"}
 """Names in a report whose values differ from run to run."""
 
 

@@ -235,7 +235,7 @@ class Experiment:
                 teacher=partial(CachedTeacher, cache=self.cache),
             )  # fmt: skip
             report = trainer.train()
-            seconds = report.seconds["optimise"] + report.seconds["encode"]
+            seconds = sum(report.seconds[stage] for stage in ("training", "lists", "codes"))
             details = {
                 "seed": config.seed,
                 "train_seconds": seconds,

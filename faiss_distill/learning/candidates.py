@@ -26,7 +26,7 @@ class Candidates:
         self._top = torch.from_numpy(top)
         self._relevant = None if relevant is None else torch.from_numpy(relevant)
 
-    def __call__(self, batch: Tensor, hard: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+    def draw(self, batch: Tensor, hard: Tensor | None, generator: torch.Generator) -> Tensor:
         """Draw for some of the queries.
 
         Args:
@@ -36,10 +36,20 @@ class Candidates:
             generator: of random numbers.
 
         Returns:
-            The distinct documents drawn, ascending, int64 ``(k,)``, and which of them each query is scored on, bool
-            ``(nq, k)``, or None for all.
+            Each query's own documents, -1 as padding, int64 ``(nq, s)``.
         """
-        own = torch.cat([self._draw(source, batch, hard, generator) for source in self._mixture.sources], dim=1)
+        return torch.cat([self._draw(source, batch, hard, generator) for source in self._mixture.sources], dim=1)
+
+    def shared(self, own: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The distinct documents of a batch, and who is scored on them.
+
+        Args:
+            own: as drawn, int64 ``(nq, s)``.
+
+        Returns:
+            The documents, ascending, int64 ``(k,)``, and which of them each query is scored on, bool ``(nq, k)``, or
+            None for all.
+        """
         candidates = torch.unique(own[own >= 0])
         return candidates, None if self._mixture.in_batch else members(candidates, own)
 
@@ -91,11 +101,12 @@ class LocalQueries:
         rank = np.arange(len(documents)) - np.searchsorted(documents, documents)
         self.width = min(limit, int(rank.max(initial=-1)) + 1)
         kept = rank < limit
-        self._documents, self._queries, self._rank = documents[kept], queries[kept], rank[kept]
+        self._documents, self._queries = documents[kept], queries[kept]
 
-    def of(self, start: int, stop: int) -> Int64:
-        """Queries of the documents ``start..stop``: int64 ``(stop - start, width)``, best first, -1 for none."""
-        low, high = np.searchsorted(self._documents, [start, stop])
-        out = np.full((stop - start, self.width), -1, dtype=np.int64)
-        out[self._documents[low:high] - start, self._rank[low:high]] = self._queries[low:high]
-        return out
+    def of(self, rows: Int64) -> Int64:
+        """Queries of the documents ``rows (k,)``: int64 ``(k, width)``, best first, -1 for none."""
+        if len(self._queries) == 0:
+            return np.full((len(rows), self.width), -1, dtype=np.int64)
+        first, last = (np.searchsorted(self._documents, rows, side)[:, None] for side in ("left", "right"))
+        at = first + np.arange(self.width)
+        return np.where(at < last, self._queries[np.minimum(at, len(self._queries) - 1)], -1)

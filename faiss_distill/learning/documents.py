@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
 
 import numpy as np
 import torch
@@ -22,14 +21,34 @@ from faiss_distill.learning.lists import best_lists, probing
 from faiss_distill.learning.placement import CodedPlacement, Placement
 from faiss_distill.learning.students import Student, similarity
 from faiss_distill.progress import progress_bar
-from faiss_distill.state import Codes, Float32, IndexState, Int64, Metric, Packed, Transforms
+from faiss_distill.stages import TENFOLD, Stages, covered_tenfold
+from faiss_distill.state import Codes, Float32, Float64, IndexState, Int64, Metric, Packed, Transforms
 
 MAX_DOUBLINGS = 8
 """Of the price of a list, before documents are left where they are."""
+SAMPLED_LISTS = 16_384
+"""Documents that tell what lists cost, at most: while training, codes scanned are known to about 1 %."""
 SAMPLED_DOCUMENTS, SAMPLED_QUERIES = 8192, 512
 """At most, to find out how wrong the scores of a query's competitors are."""
 COMPETITORS = 0.02
 """Share of the documents that compete for a query: those that come nearest to it."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """On what terms documents get lists and codes under a student; empty if these don't depend on queries.
+
+    Attributes:
+        queries: the training queries as it has them, ``(nq, d)``.
+        shares: of them that probe each list, ``(nlist,)``.
+        price: of each list, ``(nlist,)``; None if documents stay in theirs, or get the nearest one.
+        offset: what the scores of a query's competitors are wrong by.
+    """
+
+    queries: Tensor
+    shares: Tensor
+    price: Tensor | None
+    offset: float
 
 
 @dataclass(frozen=True)
@@ -95,9 +114,11 @@ class Documents:
         nprobe: lists that a search probes.
         config: ``lists``, ``encoding`` and what belongs to them.
         device: where tensors go.
+        stages: where the seconds spent on lists and on codes are counted.
 
     Attributes:
         start: lists as they are, with the stored codes if these are frozen.
+        sample: documents that tell what is true of all, ascending int64; all of them if they are no more than 16,384.
     """
 
     def __init__(
@@ -109,57 +130,134 @@ class Documents:
         nprobe: int,
         config: DistillConfig,
         device: torch.device,
+        stages: Stages | None = None,
     ) -> None:
         """Find out which queries each document matters to."""
         self.corpus, self.transforms, self.device = corpus, transforms, device
+        self._stages = stages or Stages()
         frozen = config.encoding is Encoding.FROZEN
-        self.start = CodedPlacement(state.assignment, state.codes) if frozen else Placement(state.assignment)
+        self.start = Placement(state.assignment)
+        if frozen:
+            everything = np.ones(state.n, dtype=bool)
+            self.start = CodedPlacement(state.assignment, state.codes, everything, everything)
         self._config, self._nprobe, self._dtype = config, nprobe, state.codes.dtype
         self._n_codes = state.codes.shape[1]
         self._queries = StudentQueries(taught.queries, transforms, device)
         top, scores = taught.top[:, : config.top_k], taught.scores[:, : config.top_k]
         self._local = LocalQueries(top, scores, config.local_queries)
+        order = np.random.default_rng(config.seed).permutation(corpus.n)
+        self.sample = np.sort(order[:SAMPLED_LISTS])
 
-    def take(self, rows: Int64) -> tuple[Tensor, Tensor]:
-        """Embeddings ``(k, d_in)``, and the same behind the transforms ``(k, d)``, on the device."""
-        exact = self.corpus.take(rows)
-        vectors = torch.from_numpy(self.transforms(exact))
-        return torch.from_numpy(exact).to(self.device), vectors.to(self.device)
+    def exact(self, rows: Int64) -> Tensor:
+        """Embeddings as they were passed, ``(k, d_in)``, on the device."""
+        return torch.from_numpy(self.corpus.take(rows)).to(self.device)
+
+    def vectors(self, rows: Int64) -> Tensor:
+        """Embeddings behind the transforms, ``(k, d)``, on the device."""
+        return torch.from_numpy(self.transforms(self.corpus.take(rows))).to(self.device)
 
     @torch.no_grad()
-    def renew(self, student: Student, placement: Placement, budget: float) -> Placement:
+    def terms(self, student: Student, placement: Placement, budget: float) -> Terms:
+        """On what terms lists and codes are to be chosen under a student, as a sample of the documents tells.
+
+        Args:
+            student: the parameters.
+            placement: the one before.
+            budget: what :meth:`scanned` of the sample may be, if lists are query-aware.
+        """
+        aware = self._config.lists is Assignment.QUERY_AWARE, self._config.encoding is Encoding.QUERY_AWARE
+        if not any(aware):
+            return Terms(torch.empty(0), torch.empty(0), None, 0.0)
+        with self._stages("lists"):
+            return self._terms(student, placement, budget, *aware)
+
+    def _terms(self, student: Student, placement: Placement, budget: float, lists: bool, codes: bool) -> Terms:
+        queries, price, offset = self._queries.all(student), None, 0.0
+        shares, spread = probing(queries, student.centroids, self._nprobe, student.coarse_metric)
+        if lists:
+            for doublings in range(MAX_DOUBLINGS):
+                terms = Terms(queries, shares, shares * spread * 2**doublings, offset)
+                if _scanned(shares, self._lists(student, terms, self.sample, placement.lists), self.corpus.n) <= budget:
+                    price = terms.price
+                    break
+        if codes:
+            offset = self._offset(student, queries, placement)
+        return Terms(queries, shares, price, offset)
+
+    @torch.no_grad()
+    def renew(self, student: Student, placement: Placement, terms: Terms, rows: Int64 | None = None) -> Placement:
         """The lists and codes that are best under a student, streamed in blocks; only those that are to change.
 
         Args:
             student: the parameters.
-            placement: the one before; the search for query-aware codes begins at its codes, if it has any.
-            budget: what :meth:`scanned` may be, if lists are query-aware.
+            placement: the one before; the search for query-aware codes begins at its codes, where it has some.
+            terms: those of the same student.
+            rows: the documents to choose them for, ascending; the others stay as they are. All if None.
         """
+        rows = np.arange(self.corpus.n) if rows is None else rows
+        growth = covered_tenfold(len(rows), self.corpus.n)
+        with self._stages("lists", growth):
+            lists = placement.lists.copy()
+            lists[rows] = self._lists(student, terms, rows, placement.lists)
+        with self._stages("codes", growth):
+            return self._coded(student, replace(placement, lists=lists), terms, rows)
 
-        @cache
-        def queries() -> Tensor:
-            return self._queries.all(student)
+    @torch.no_grad()
+    def complete(self, student: Student, placement: Placement, terms: Terms, budget: float) -> Placement:
+        """As :meth:`renew`, for all documents that it has not been done for under this student.
 
-        lists = placement.lists
-        if self._config.lists is Assignment.REFRESHED:
-            lists = self._lists(student, None, None)
-        elif self._config.lists is Assignment.QUERY_AWARE:
-            lists = self._affordable_lists(student, queries(), lists, budget)
+        Args:
+            student: the parameters.
+            placement: renewed under it, as far as documents were looked at.
+            terms: those it was renewed on. Lists are dearer if the whole corpus takes that.
+            budget: what :meth:`scanned` of the whole corpus may be, if lists are query-aware.
+        """
+        everything = np.arange(self.corpus.n)
+        with self._stages("lists", TENFOLD):
+            lists = self._lists(student, terms, everything, placement.lists)
+            for last in (*[False] * (MAX_DOUBLINGS - 1), True):
+                if terms.price is None or _scanned(terms.shares, lists, self.corpus.n) <= budget:
+                    break
+                terms = replace(terms, price=None if last else 2 * terms.price)
+                lists = self._lists(student, terms, everything, self.start.lists)
+        done = np.zeros(len(lists), dtype=bool)
+        if isinstance(placement, CodedPlacement):
+            done = placement.fresh & (lists == placement.lists)
+        with self._stages("codes", TENFOLD):
+            return self._coded(student, replace(placement, lists=lists), terms, np.flatnonzero(~done))
+
+    def _coded(self, student: Student, placement: Placement, terms: Terms, rows: Int64) -> Placement:
+        """The same with query-aware codes of the documents ``rows``, if codes are to be query-aware."""
         if self._config.encoding is not Encoding.QUERY_AWARE:
-            return replace(placement, lists=lists)
+            return placement
         assert student.codebooks is not None
-        offset = self._offset(student, queries(), placement)
-        encoder = encoder_of(queries(), student.codebooks.detach(), student.metric, self._config, offset)
+        books = student.codebooks.detach()
+        encoder = encoder_of(terms.queries, books, student.metric, self._config, terms.offset)
+        codes, known = np.zeros((self.corpus.n, self._n_codes), self._dtype), np.zeros(self.corpus.n, dtype=bool)
+        if isinstance(placement, CodedPlacement):
+            codes, known = placement.codes.copy(), placement.known.copy()
 
-        def encode(part: slice, vectors: Tensor, opened: Tensor) -> Tensor:
-            begin = placement.codes_of(student, part, vectors) if isinstance(placement, CodedPlacement) else None
-            return encoder(vectors, student.residuals(vectors, opened), self._local_queries(part), begin)
+        def encode(part: Int64, vectors: Tensor, opened: Tensor) -> Tensor:
+            residuals, own = student.residuals(vectors, opened), self._local_queries(part)
+            found = torch.from_numpy(codes[part].astype(np.int64)).to(self.device)
+            for has_codes in (False, True):
+                which = torch.from_numpy(np.flatnonzero(known[part] == has_codes)).to(self.device)
+                if len(which):
+                    begin = found[which] if has_codes else None
+                    found[which] = encoder(vectors[which], residuals[which], own[which], begin)
+            return found
 
-        return CodedPlacement(lists, self._codes(student, lists, encode))
+        codes[rows] = self._codes(student, placement.lists, encode, rows)
+        known[rows] = True
+        fresh = np.zeros(self.corpus.n, dtype=bool)
+        fresh[rows] = True
+        return CodedPlacement(placement.lists, codes, known, fresh)
 
+    @torch.no_grad()
     def nearest_codes(self, student: Student, lists: Int64) -> Codes:
         """The codes that a student's nearest codewords make of the whole corpus in ``lists (n,)``, one row each."""
-        return self._codes(student, lists, lambda _, vectors, opened: student.encode(vectors, opened))
+        everything = np.arange(self.corpus.n)
+        return self._codes(student, lists, lambda _, vectors, opened: student.encode(vectors, opened), everything)
 
     def stored(self, encode: Callable[[Float32, Int64], Packed], lists: Int64, code_size: int) -> Packed:
         """What an encoder of the index's own makes of the whole corpus in ``lists``: uint8 ``(n, code_size)``."""
@@ -170,65 +268,71 @@ class Documents:
         return codes
 
     def scanned(self, student: Student, lists: Int64) -> float:
-        """Codes that a training query scans, on average, with documents in ``lists (n,)``."""
+        """Codes that a training query scans, on average, with documents in ``lists``: ``(n,)``, or :attr:`sample`'s."""
         shares, _ = probing(self._queries.all(student), student.centroids, self._nprobe, student.coarse_metric)
-        return _scanned(shares, lists)
+        return _scanned(shares, lists, self.corpus.n)
 
-    def _codes(self, student: Student, lists: Int64, encode: Callable[[slice, Tensor, Tensor], Tensor]) -> Codes:
-        """Those of the whole corpus, a block at a time of its rows, vectors and lists."""
-        codes = np.empty((self.corpus.n, self._n_codes), self._dtype)
-        with progress_bar(self.corpus.n, "encode", "docs", self._config.progress) as bar:
-            for part, vectors in self._blocks(student):
-                opened = torch.from_numpy(lists[part]).to(self.device)
-                codes[part] = encode(part, vectors, opened).cpu().numpy()
+    def lengths(self, lists: Int64, nlist: int) -> Float64:
+        """How many documents each list holds, ``(nlist,)``, as the sample tells of ``lists (n,)``."""
+        counted = np.bincount(lists[self.sample], minlength=nlist).astype(np.float64)
+        return counted * (len(lists) / len(self.sample))
+
+    def _codes(
+        self, student: Student, lists: Int64, encode: Callable[[Int64, Tensor, Tensor], Tensor], rows: Int64
+    ) -> Codes:
+        """Those of the documents ``rows``, a block at a time of its rows, vectors and lists."""
+        codes = np.empty((len(rows), self._n_codes), self._dtype)
+        with progress_bar(len(rows), "encode", "docs", self._config.progress) as bar:
+            for where, vectors in self._blocks(student, rows):
+                opened = torch.from_numpy(lists[rows[where]]).to(self.device)
+                codes[where] = encode(rows[where], vectors, opened).cpu().numpy()
                 bar.update(len(vectors))
         return codes
 
     def _offset(self, student: Student, queries: Tensor, placement: Placement) -> float:
         """What a query's competitors are wrong by: approximate minus exact score, mean over a sample of both."""
         rng = np.random.default_rng(self._config.seed)
-        rows = np.sort(rng.permutation(self.corpus.n)[: min(SAMPLED_DOCUMENTS, self._config.block_rows)])
+        rows = np.sort(rng.permutation(self.sample)[: min(SAMPLED_DOCUMENTS, self._config.block_rows)])
         asked = queries[torch.from_numpy(rng.permutation(len(queries))[:SAMPLED_QUERIES]).to(self.device)]
-        _, vectors = self.take(rows)
+        vectors = self.vectors(rows)
         exact = similarity(asked, vectors, student.metric)
-        codes = placement.codes_of(student, rows, vectors)
+        codes = placement.codes_of(student, rows, lambda: vectors)
         wrong = student.full_scores(asked, placement.lists_of(rows, self.device), codes) - exact
         competitors = exact.topk(max(1, round(COMPETITORS * len(rows))), dim=1).indices
         return float(wrong.gather(1, competitors).mean())
 
-    def _affordable_lists(self, student: Student, queries: Tensor, lists: Int64, budget: float) -> Int64:
-        """Query-aware lists at the least price, by doubling, at which training queries scan no more than ``budget``."""
-        shares, spread = probing(queries, student.centroids, self._nprobe, student.coarse_metric)
-        for doublings in range(MAX_DOUBLINGS):
-            chosen = self._lists(student, queries, shares * spread * 2**doublings)
-            if _scanned(shares, chosen) <= budget:
-                return chosen
-        return lists
+    def _lists(self, student: Student, terms: Terms, rows: Int64, before: Int64) -> Int64:
+        """The best lists of the documents ``rows (k,)``, which were in ``before (n,)``: int64 ``(k,)``.
 
-    def _lists(self, student: Student, queries: Tensor | None, price: Tensor | None) -> Int64:
-        """The best list of each document, or of the point between it and its queries, at a price."""
-        lists = np.empty(self.corpus.n, np.int64)
-        for part, vectors in self._blocks(student):
+        Query-aware ones are those of the points between documents and their queries, at a price; without one to be had
+        documents stay where they are.
+        """
+        aware = self._config.lists is Assignment.QUERY_AWARE
+        if self._config.lists is Assignment.FIXED or (aware and terms.price is None):
+            return before[rows]
+        lists = np.empty(len(rows), np.int64)
+        for where, vectors in self._blocks(student, rows):
             aim = vectors
-            if queries is not None:
-                aim = between(vectors, queries, self._local_queries(part), student.coarse_metric)
-            lists[part] = best_lists(aim, student.centroids, student.coarse_metric, price).cpu().numpy()
+            if aware:
+                aim = between(vectors, terms.queries, self._local_queries(rows[where]), student.coarse_metric)
+            lists[where] = best_lists(aim, student.centroids, student.coarse_metric, terms.price).cpu().numpy()
         return lists
 
-    def _blocks(self, student: Student) -> Iterator[tuple[slice, Tensor]]:
-        """The corpus behind the transforms, on the device."""
+    def _blocks(self, student: Student, rows: Int64) -> Iterator[tuple[slice, Tensor]]:
+        """Documents behind the transforms, on the device, and where in ``rows`` they are."""
         width = max(len(student.centroids), self._local.width)  # scores of lists within 64 MiB, queries within 128
-        rows = max(1, min(self._config.block_rows, 2**24 // width))
-        for start, block in self.corpus.blocks(rows):
-            yield slice(start, start + len(block)), torch.from_numpy(self.transforms(block)).to(self.device)
+        size = max(1, min(self._config.block_rows, 2**24 // width))
+        for start in range(0, len(rows), size):
+            where = slice(start, min(start + size, len(rows)))
+            yield where, self.vectors(rows[where])
 
-    def _local_queries(self, part: slice) -> Tensor:
-        return torch.from_numpy(self._local.of(part.start, part.stop)).to(self.device)
+    def _local_queries(self, rows: Int64) -> Tensor:
+        return torch.from_numpy(self._local.of(rows)).to(self.device)
 
 
-def _scanned(shares: Tensor, lists: Int64) -> float:
-    """What documents in ``lists (n,)`` cost a query, if each list ``(nlist,)`` is probed by this share of them."""
-    return float(shares.cpu().double().numpy()[lists].sum())
+def _scanned(shares: Tensor, lists: Int64, n: int) -> float:
+    """What ``n`` documents cost a query, of which some are in ``lists``, each probed by this share of them."""
+    return float(shares.cpu().double().numpy()[lists].mean()) * n
 
 
 def between(vectors: Tensor, queries: Tensor, local: Tensor, metric: Metric) -> Tensor:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache, partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -34,25 +36,26 @@ class Selection:
         nprobe: lists probed.
 
     Attributes:
-        spread: root mean square of these documents about their mean.
+        rows: of these documents, ascending int64.
+        spread: root mean square of the documents about their mean.
     """
 
     def __init__(self, documents: Documents, taught: Taught, nprobe: int) -> None:
         """Gather the documents."""
         device, own = documents.device, taught.queries.rows
-        self._documents, self._pool = documents, np.unique(taught.top)
-        _, self._vectors = documents.take(self._pool)
+        self._documents, self.rows = documents, np.unique(taught.top)
+        self._vectors = documents.vectors(self.rows)
         self._queries = StudentQueries(taught.queries, documents.transforms, device)
-        self._truth = torch.from_numpy(np.searchsorted(self._pool, taught.top[:, :10])).to(device)
-        self._own = None if own is None else torch.from_numpy(self._pool == own[:, None]).to(device)
+        self._truth = torch.from_numpy(np.searchsorted(self.rows, taught.top[:, :10])).to(device)
+        self._own = None if own is None else torch.from_numpy(self.rows == own[:, None]).to(device)
         self._nprobe = nprobe
         self.spread = spread(self._vectors)
 
     @torch.no_grad()
     def __call__(self, student: Student, placement: Placement) -> tuple[float, float]:
         """Mean overlap@10, between 0 and 1, and codes that a query scans of the whole corpus."""
-        queries, lists = self._queries.all(student), placement.lists_of(self._pool, self._vectors.device)
-        codes = placement.codes_of(student, self._pool, self._vectors)
+        queries, lists = self._queries.all(student), placement.lists_of(self.rows, self._vectors.device)
+        codes = placement.codes_of(student, self.rows, lambda: self._vectors)
         scores = student.full_scores(queries, lists, codes)
         opened = probed_lists(queries, student.centroids, self._nprobe, student.coarse_metric)
         probed = opened[:, lists]
@@ -60,8 +63,20 @@ class Selection:
         best = scores.masked_fill(hidden, -torch.inf).topk(10, dim=1)
         found = best.indices.masked_fill(best.values.isneginf(), -1)
         overlap = (found[:, :, None] == self._truth[:, None, :]).any(dim=2).float().mean()
-        lengths = torch.from_numpy(np.bincount(placement.lists, minlength=opened.shape[1]))
-        return float(overlap), float((opened.cpu() * lengths).sum(dim=1).float().mean())
+        lengths = torch.from_numpy(self._documents.lengths(placement.lists, opened.shape[1]))
+        return float(overlap), float((opened.cpu() * lengths).sum(dim=1).mean())
+
+
+class Step(NamedTuple):
+    """Some of the training queries, and the documents drawn for them.
+
+    Attributes:
+        batch: which queries, int64 ``(nq,)``.
+        own: each one's documents, -1 as padding, int64 ``(nq, s)``.
+    """
+
+    batch: Tensor
+    own: Tensor
 
 
 class Objective:
@@ -97,30 +112,38 @@ class Objective:
         self._queries = StudentQueries(taught.queries, documents.transforms, documents.device)
         self._own = None if own is None else torch.from_numpy(own)
 
+    @property
+    def mines(self) -> bool:
+        """Whether candidates depend on what the index finds, and so on the placement of all documents."""
+        return self._mixture.has("hard")
+
     def mine(self, student: Student, placement: Placement) -> Tensor | None:
         """Before an epoch: hard candidates for it, int64 ``(nq, K)``, if the mixture has them."""
-        return torch.from_numpy(self._search(student, placement)) if self._mixture.has("hard") else None
+        return torch.from_numpy(self._search(student, placement)) if self.mines else None
 
-    def __call__(
-        self, student: Student, placement: Placement, batch: Tensor, hard: Tensor | None, generator: torch.Generator
-    ) -> Tensor:
-        """Scalar loss of the queries ``batch``, int64 ``(nq,)``."""
-        candidates, scored = self._candidates(batch, hard, generator)
+    def step(self, batch: Tensor, hard: Tensor | None, generator: torch.Generator) -> Step:
+        """What the queries ``batch``, int64 ``(nq,)``, are to be scored on."""
+        return Step(batch, self._candidates.draw(batch, hard, generator))
+
+    def __call__(self, student: Student, placement: Placement, step: Step) -> Tensor:
+        """Scalar loss of a step."""
+        batch = step.batch
+        candidates, scored = self._candidates.shared(step.own)
         if len(candidates) == 0:  # the index found nothing for any of them: no gradient
             return 0.0 * torch.stack([p.sum() for p in student.parameters() if p.requires_grad]).sum()
         rows = candidates.numpy()
-        exact, vectors = self._documents.take(rows)
-        lists = placement.lists_of(rows, vectors.device)
+        vectors = cache(partial(self._documents.vectors, rows))
+        lists = placement.lists_of(rows, self._documents.device)
         learn, terms = self._config.learn, []
         if self._loss.compares == "vectors":
             if learn is not Learn.CENTROIDS:
                 codes = placement.codes_of(student, rows, vectors)
-                terms.append(self._loss.function(vectors, student.reconstruct(lists, codes)))
+                terms.append(self._loss.function(vectors(), student.reconstruct(lists, codes)))
             if learn is not Learn.CODEBOOKS:
-                terms.append(self._loss.function(vectors, F.embedding(lists, student.centroids)))
+                terms.append(self._loss.function(vectors(), F.embedding(lists, student.centroids)))
         else:
             queries = self._queries(student, batch)
-            compare = self._comparison(batch, candidates, exact, scored)
+            compare = self._comparison(batch, candidates, self._documents.exact(rows), scored)
             if learn is not Learn.CENTROIDS:
                 # Codes follow the codebooks; gradients flow through the chosen codewords.
                 codes = placement.codes_of(student, rows, vectors)

@@ -7,17 +7,18 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from faiss_distill.config import Assignment, DistillConfig, Learn
 from faiss_distill.errors import InputError
 from faiss_distill.learning.documents import Documents
-from faiss_distill.learning.objective import Objective, Selection, spread
+from faiss_distill.learning.objective import Objective, Selection, Step, spread
 from faiss_distill.learning.placement import Placement
 from faiss_distill.learning.students import Student, student_of
 from faiss_distill.progress import progress_bar
-from faiss_distill.state import IndexState
+from faiss_distill.state import IndexState, Int64
 
 
 @dataclass(frozen=True)
@@ -68,50 +69,73 @@ def optimise(
     steps = config.epochs * (n_queries // batch)
     optimizer = _optimizer(student, selection.spread, config)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_cosine(steps))
-    _, scanned = selection(student, documents.start)
-    limit, budget = scanned * (1 + config.max_scan_increase), math.inf
+    placement = documents.start
+    _, scanned = selection(student, placement)
+    limit, budget, sampled = scanned * (1 + config.max_scan_increase), math.inf, math.inf
     if config.lists is Assignment.QUERY_AWARE:
-        budget = documents.scanned(student, documents.start.lists)
-    placement = documents.renew(student, documents.start, budget)
-    best = copy.deepcopy(student.state_dict()), placement
-    (best_score, scanned), best_epoch = selection(student, placement), 0
-    history: list[dict[str, float | None]] = [
-        {"epoch": 0, "loss": None, "overlap_at_10": best_score, "codes_scanned": scanned}
-    ]
+        budget = documents.scanned(student, placement.lists)
+        sampled = documents.scanned(student, placement.lists[documents.sample])
+    loss, best_epoch, best_score = None, -1, -math.inf
+    history: list[dict[str, float | None]] = []
     with progress_bar(steps, "distil", "steps", config.progress) as bar:
-        for epoch in range(1, config.epochs + 1):
-            hard = objective.mine(student, placement)
+        for epoch in range(config.epochs + 1):
+            lesson = None
+            if not objective.mines:
+                lesson = _lesson(objective, n_queries, batch, None, generator) if epoch < config.epochs else []
+            terms = documents.terms(student, placement, sampled)
+            placement = documents.renew(student, placement, terms, _looked_at(documents, selection, lesson))
+            score, scanned = selection(student, placement)
+            history.append({"epoch": epoch, "loss": loss, "overlap_at_10": score, "codes_scanned": scanned})
+            bar.set_postfix({"selection overlap@10": f"{score:.4f}"})
+            usable = scanned <= limit or epoch == 0
+            if (score > best_score and usable) or (epoch == 1 and not start_counts):
+                best, best_score, best_epoch = (copy.deepcopy(student.state_dict()), placement, terms), score, epoch
+            elif epoch - best_epoch >= config.patience:
+                break
+            if epoch == config.epochs:
+                break
+            if lesson is None:
+                hard = objective.mine(student, placement)
+                lesson = _lesson(objective, n_queries, batch, hard, generator)
             total = 0.0
-            order = torch.randperm(n_queries, generator=generator)
-            for i in range(0, n_queries - batch + 1, batch):
-                value = objective(student, placement, order[i : i + batch], hard, generator)
+            for step in lesson:
+                value = objective(student, placement, step)
                 optimizer.zero_grad()
                 value.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 scheduler.step()
                 total += value.item()
                 bar.update()
-            loss = total / (n_queries // batch)
+            loss = total / len(lesson)
             if not math.isfinite(loss):
                 raise InputError(
                     "learning_rate",
                     "a rate, temperature and weights at which the loss stays finite",
-                    f"{loss} in epoch {epoch}",
+                    f"{loss} in epoch {epoch + 1}",
                     "lower learning_rate, centroid_rate or codebook_rate",
                 )
-            placement = documents.renew(student, placement, budget)
-            score, scanned = selection(student, placement)
-            history.append({"epoch": epoch, "loss": loss, "overlap_at_10": score, "codes_scanned": scanned})
-            bar.set_postfix({"selection overlap@10": f"{score:.4f}"})
-            if (score > best_score and scanned <= limit) or (epoch == 1 and not start_counts):
-                best = copy.deepcopy(student.state_dict()), placement
-                best_score, best_epoch = score, epoch
-            elif epoch - best_epoch >= config.patience:
-                break
     optimizer.zero_grad()
-    parameters, placement = best
+    parameters, placement, terms = best
     student.load_state_dict(parameters)
+    placement = documents.complete(student, placement, terms, budget)
     return Optimised(student, placement, tuple(history), best_epoch)
+
+
+def _lesson(
+    objective: Objective, n_queries: int, batch: int, hard: Tensor | None, generator: torch.Generator
+) -> list[Step]:
+    """The steps of an epoch, each with ``batch`` of the queries, in random order."""
+    order = torch.randperm(n_queries, generator=generator)
+    return [objective.step(order[i : i + batch], hard, generator) for i in range(0, n_queries - batch + 1, batch)]
+
+
+def _looked_at(documents: Documents, selection: Selection, lesson: list[Step] | None) -> Int64 | None:
+    """The documents that a placement is asked for until it is renewed, ascending; None for all."""
+    if lesson is None:
+        return None
+    drawn = [step.own.flatten().numpy() for step in lesson]
+    rows = np.unique(np.concatenate([documents.sample, selection.rows, *drawn]))
+    return rows[rows >= 0]
 
 
 def _optimizer(student: Student, documents: float, config: DistillConfig) -> torch.optim.Adam:

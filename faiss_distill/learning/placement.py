@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from faiss_distill.learning.students import Student
-from faiss_distill.state import Codes, Int64
+from faiss_distill.state import Bool, Codes, Int64
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,11 @@ class Placement:
 
     lists: Int64
 
-    def codes_of(self, student: Student, rows: Int64, vectors: Tensor) -> Tensor:
-        """The codes of the documents ``rows (k,)``, with ``vectors (k, d)`` on a device: int64, one row each."""
-        return student.encode(vectors, self.lists_of(rows, vectors.device))
+    def codes_of(self, student: Student, rows: Int64, vectors: Callable[[], Tensor]) -> Tensor:
+        """The codes of the documents ``rows (k,)``, int64, one row each, by their ``vectors (k, d)`` if need be."""
+        return student.encode(vectors(), self.lists_of(rows, student.centroids.device))
 
-    def lists_of(self, rows: Int64 | slice, device: torch.device) -> Tensor:
+    def lists_of(self, rows: Int64, device: torch.device) -> Tensor:
         """Their lists, int64 ``(k,)``."""
         return torch.from_numpy(self.lists[rows]).to(device)
 
@@ -37,10 +38,15 @@ class CodedPlacement(Placement):
 
     Attributes:
         codes: ``(n, nsplits * steps)``.
+        known: which documents have a code at all, bool ``(n,)``.
+        fresh: which have that of the student who was last asked for codes, bool ``(n,)``.
     """
 
     codes: Codes
+    known: Bool
+    fresh: Bool
 
-    def codes_of(self, student: Student, rows: Int64 | slice, vectors: Tensor) -> Tensor:
-        """The codes of the documents ``rows``, int64, one row each, on the device of ``vectors``."""
-        return torch.from_numpy(self.codes[rows].astype(np.int64)).to(vectors.device)
+    def codes_of(self, student: Student, rows: Int64, _: Callable[[], Tensor]) -> Tensor:
+        """The codes of the documents ``rows (k,)``, int64, one row each."""
+        assert self.known[rows].all(), "a document is looked at whose code was not chosen"
+        return torch.from_numpy(self.codes[rows].astype(np.int64)).to(student.centroids.device)

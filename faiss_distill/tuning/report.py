@@ -60,7 +60,9 @@ class DistillReport(Result):
             of the selection queries and the codes that they scan.
         best_epoch: the epoch whose centroids and codebooks were taken; 0 if those at the start were best.
         query_encoder: the trained query encoder, if one was passed and the result was kept: search with its embeddings.
-        seconds: wall-clock seconds by phase.
+        seconds: wall-clock seconds by stage: ``check``, ``teacher``, ``judging``, ``training``, ``lists``, ``codes``,
+            ``commit`` and the ``total``.
+        seconds_tenfold: the same, estimated for ten times as many vectors with as many queries and lists.
         config: the options.
     """
 
@@ -85,6 +87,7 @@ class DistillReport(Result):
     best_epoch: int
     query_encoder: nn.Module | None
     seconds: dict[str, float]
+    seconds_tenfold: dict[str, float]
     config: DistillConfig
 
     def sections(self) -> tuple[Section, ...]:
@@ -93,6 +96,8 @@ class DistillReport(Result):
         imbalance = f"list imbalance {before.imbalance:.2f} → {after.imbalance:.2f}, " if listed else ""
         size = f"bytes per vector {before.bytes_per_vector} → {after.bytes_per_vector}"
         seconds = "seconds: " + ", ".join(f"{k} {v:.1f}" for k, v in self.seconds.items())
+        tenfold = "with ten times the vectors, about: "
+        tenfold += ", ".join(f"{k} {v:.0f}" for k, v in self.seconds_tenfold.items())
         judged = [f"* judged here, nprobe {before.own_nprobe}"] if listed else []
         part = "" if self.n_embeddings == self.n else f", measured among the {self.n_embeddings} embeddings passed"
         return (
@@ -101,7 +106,7 @@ class DistillReport(Result):
                 notes=self._made(),
             ),
             replace(compared(before, after), notes=judged),
-            Section(notes=[imbalance + size, seconds]),
+            Section(notes=[imbalance + size, seconds, tenfold]),
         )
 
     def _made(self) -> list[str]:

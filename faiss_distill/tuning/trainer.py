@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +26,7 @@ from faiss_distill.learning.documents import Documents, Taught
 from faiss_distill.learning.objective import Objective, Selection
 from faiss_distill.learning.optimise import optimise
 from faiss_distill.learning.teacher import Teacher, calibrate_temperature
+from faiss_distill.stages import TENFOLD, Stages
 from faiss_distill.state import IndexState
 from faiss_distill.tuning.gate import Gate
 from faiss_distill.tuning.report import DistillReport
@@ -133,10 +132,10 @@ class DistillTrainer:
         """Check everything, load the queries and split them."""
         self.config = config = as_config(config)
         self._gate = gate or Gate()
-        self.seconds: dict[str, float] = {}
+        self._stages = Stages()
         rng = np.random.default_rng(config.seed)
         self._device = _device(config.device)
-        with self._phase("check"):
+        with self._stages("check", TENFOLD):
             adapter = open_index(index)
             self._index, self._inplace = index, inplace
             self.config = config = settle(config, adapter)
@@ -186,13 +185,13 @@ class DistillTrainer:
     def _learn(self) -> _Learned:
         """Everything up to the change of the index."""
         config, task = self.config, self.task
-        with self._phase("teacher"):
+        with self._stages("teacher", TENFOLD):
             train = task.taught(self.training_queries, self.teacher, config.depth)
             held_out = task.taught(self.validation_queries, self.teacher, config.top_k)
         # No query both chooses the epoch and judges the result.
         n_selection = min(len(held_out.top) // 4, MAX_SELECTION)
         judges = held_out.take(slice(n_selection, None))
-        with self._phase("evaluate"):
+        with self._stages("judging", TENFOLD):
             # A query encoder may have learned before: what it makes of the queries counts too.
             asked = [
                 task.query_set(judges, encoder, self._device) for encoder in dict.fromkeys((None, self.query_encoder))
@@ -202,9 +201,16 @@ class DistillTrainer:
         temperature = config.temperature or calibrate_temperature(
             train.scores[:1000, : config.top_k], config.perplexity
         )
-        with self._phase("optimise"):
+        with self._stages("training"):
             documents = Documents(
-                task.corpus, task.adapter.transforms, task.sample, train, self._nprobe, config, self._device
+                task.corpus,
+                task.adapter.transforms,
+                task.sample,
+                train,
+                self._nprobe,
+                config,
+                self._device,
+                self._stages,
             )
             mine = partial(mined, task, documents, train, config.mixture.depth("hard"), self._nprobe)
             objective = Objective(documents, train, self.teacher, temperature, config, mine)
@@ -217,9 +223,9 @@ class DistillTrainer:
                     task.sample, self.query_encoder, documents, objective, selection, len(train.top), config,
                     self._gate.start_counts,
                 )  # fmt: skip
-        with self._phase("encode"):
+        with self._stages("codes", TENFOLD):
             quantizer, sample = written(task, documents, learned.student, learned.placement)
-        with self._phase("commit"):
+        with self._stages("commit", TENFOLD):
             state = sample
             if sample.n < task.state.n:
                 state = replace(task.state, centroids=sample.centroids, codebooks=sample.codebooks)
@@ -231,9 +237,9 @@ class DistillTrainer:
 
     def _write_back(self, learned: _Learned, change: Transaction) -> DistillReport:
         """Put what was learned into the index, as part of ``change``, and commit that if search is better."""
-        with self._phase("commit"):
+        with self._stages("commit", TENFOLD):
             change.join(learned.change)
-        with self._phase("evaluate"):
+        with self._stages("judging", TENFOLD):
             after = change.interruptibly(lambda: self._measure(learned.queries, learned.sample))
         report = change.interruptibly(lambda: self._report(learned, after))
         if report.kept:
@@ -272,7 +278,8 @@ class DistillTrainer:
             history=learned.history,
             best_epoch=learned.best_epoch,
             query_encoder=self.query_encoder if kept else None,
-            seconds={**self.seconds, "total": sum(self.seconds.values())},
+            seconds=_with_total(self._stages.seconds),
+            seconds_tenfold=_with_total(self._stages.tenfold),
             config=self.config,
         )
 
@@ -303,13 +310,9 @@ class DistillTrainer:
                 "index", "the index as it was when the trainer was made", "a changed one", "make a new trainer"
             )
 
-    @contextmanager
-    def _phase(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+def _with_total(seconds: dict[str, float]) -> dict[str, float]:
+    return {**seconds, "total": sum(seconds.values())}
 
 
 def _device(name: str) -> torch.device:

@@ -19,7 +19,7 @@ def test_local_queries_are_the_best_of_the_inverted_lists(seed, limit, start, le
     top, scores = tops(seed)
     stop = min(start + length, 20)
     local = LocalQueries(top, scores, limit)
-    got = local.of(start, stop)
+    got = local.of(np.arange(start, stop))
     assert local.width == min(limit, np.bincount(top.ravel()).max())
     for document, row in zip(range(start, stop), got, strict=True):
         entries = [(-scores[q, r], q) for q in range(12) for r in range(5) if top[q, r] == document]
@@ -28,7 +28,7 @@ def test_local_queries_are_the_best_of_the_inverted_lists(seed, limit, start, le
 
 
 def test_no_local_queries():
-    assert LocalQueries(*tops(0), 0).of(0, 20).shape == (20, 0)
+    assert LocalQueries(*tops(0), 0).of(np.arange(20)).shape == (20, 0)
 
 
 TOP = torch.arange(40).reshape(4, 10).numpy()
@@ -38,7 +38,7 @@ ALL = torch.arange(4)
 
 def draw(text, batch=ALL, seed=0, hard=None):
     candidates = Candidates(Mixture.parse(text), TOP, LABELS, n=40)
-    return candidates(batch, hard, torch.Generator().manual_seed(seed))
+    return candidates.shared(candidates.draw(batch, hard, torch.Generator().manual_seed(seed)))
 
 
 def own(text, **options):
@@ -93,7 +93,8 @@ def test_a_batch_draws_for_its_own_queries():
 
 def test_shared_candidates_are_scored_once():
     candidates = Candidates(Mixture.parse("in_batch + top2"), np.array([[1, 2], [2, 1]]), None, 5)
-    assert candidates(torch.arange(2), None, torch.Generator())[0].tolist() == [1, 2]
+    own = candidates.draw(torch.arange(2), None, torch.Generator())
+    assert candidates.shared(own)[0].tolist() == [1, 2]
 
 
 @given(st.integers(0, 10_000))

@@ -22,6 +22,10 @@ def score(metric, q, x):
     return float(q @ x) if metric is Metric.INNER_PRODUCT else -float((q - x).square().sum())
 
 
+def renewed(documents, student, placement, budget, rows=None):
+    return documents.renew(student, placement, documents.terms(student, placement, budget), rows)
+
+
 @pytest.fixture
 def parts(built, data):
     def parts(metric="ip", **options):
@@ -98,7 +102,7 @@ def test_query_aware_lists_hold_the_neighbours_where_queries_look(parts, metric)
     for assignment in Assignment:
         documents, student, _ = parts(metric, assignment=assignment, encoding="nearest")
         start = documents.start
-        lists = documents.renew(student, start, documents.scanned(student, start.lists)).lists
+        lists = renewed(documents, student, start, documents.scanned(student, start.lists)).lists
         shares[assignment.value] = (lists == start.lists).mean()
     assert shares["query_aware"] < 0.98
     assert shares["refreshed"] > 0.99  # nothing was trained
@@ -113,12 +117,12 @@ def test_query_aware_lists_cost_no_more_codes_scanned(parts, built, metric):
     # The definition: what a search of the training queries scans.
     cost = open_index(built(metric=metric)).cost(train.queries.vectors, {"nprobe": 4})
     assert before == pytest.approx(cost.codes / len(train.queries.vectors), rel=1e-3)
-    lists = documents.renew(student, start, before).lists
+    lists = renewed(documents, student, start, before).lists
     assert documents.scanned(student, lists) <= before
-    dearer = documents.renew(student, start, 0.9 * before).lists
+    dearer = renewed(documents, student, start, 0.9 * before).lists
     assert documents.scanned(student, dearer) <= 0.9 * before
     assert (dearer != lists).any()
-    np.testing.assert_array_equal(documents.renew(student, start, 0.0).lists, start.lists)
+    np.testing.assert_array_equal(renewed(documents, student, start, 0.0).lists, start.lists)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -126,14 +130,16 @@ def test_codes_of_blocks_are_codes_of_the_whole(parts, metric, monkeypatch):
     monkeypatch.setattr("faiss_distill.learning.documents.SAMPLED_DOCUMENTS", 300)
     whole, student, _ = parts(metric)
     blocks, _, _ = parts(metric, block_rows=300)
-    one, other = (part.renew(student, part.start, part.scanned(student, part.start.lists)) for part in (whole, blocks))
+    one, other = (
+        renewed(part, student, part.start, part.scanned(student, part.start.lists)) for part in (whole, blocks)
+    )
     assert (one.lists == other.lists).mean() > 0.995  # products of another shape round differently
     assert (one.codes == other.codes).mean() > 0.995
 
 
 def test_nearest_codes_are_relative_to_the_lists_chosen_with_them(parts):
     documents, student, _ = parts()
-    lists = documents.renew(student, documents.start, documents.scanned(student, documents.start.lists)).lists
+    lists = renewed(documents, student, documents.start, documents.scanned(student, documents.start.lists)).lists
     codes = documents.nearest_codes(student, lists)
     assert (lists != documents.start.lists).any()
     x, centroids = torch.from_numpy(documents.corpus.take(np.arange(N))), student.centroids.detach()
@@ -144,16 +150,18 @@ def test_nearest_codes_are_relative_to_the_lists_chosen_with_them(parts):
 def test_an_epoch_trains_with_the_codes_that_were_chosen_for_it(parts):
     documents, student, _ = parts(assignment="fixed")
     rows, start = np.arange(50), documents.start
-    _, vectors = documents.take(rows)
+    vectors = documents.vectors(rows)
     lists = torch.from_numpy(start.lists[rows])
-    assert torch.equal(start.codes_of(student, rows, vectors), student.encode(vectors, lists))
-    first = documents.renew(student, start, 0.0)
-    assert torch.equal(first.codes_of(student, rows, vectors), torch.from_numpy(first.codes[:50].astype(np.int64)))
+    assert torch.equal(start.codes_of(student, rows, lambda: vectors), student.encode(vectors, lists))
+    first = renewed(documents, student, start, 0.0)
+    assert torch.equal(
+        first.codes_of(student, rows, lambda: vectors), torch.from_numpy(first.codes[:50].astype(np.int64))
+    )
     assert (first.codes[:50] != student.encode(vectors, lists).numpy()).mean() > 0.1
     with torch.no_grad():
         student.codebooks += 0.02 * torch.randn(student.codebooks.shape, generator=torch.Generator().manual_seed(0))
-    again = documents.renew(student, first, 0.0).codes
-    fresh = documents.renew(student, start, 0.0).codes
+    again = renewed(documents, student, first, 0.0).codes
+    fresh = renewed(documents, student, start, 0.0).codes
     assert (again != first.codes).any()
     assert (again != fresh).any()  # the search began elsewhere
     x = torch.from_numpy(documents.corpus.take(np.arange(N)))
@@ -178,11 +186,11 @@ def test_an_epoch_trains_with_the_codes_that_were_chosen_for_it(parts):
 def test_what_is_renewed(parts, options, moves, coded):
     documents, student, _ = parts(**options)
     start = documents.start
-    renewed = documents.renew(student, start, documents.scanned(student, start.lists))
-    assert np.array_equal(renewed.lists, start.lists) != moves
-    assert isinstance(renewed, CodedPlacement) == coded
+    new = renewed(documents, student, start, documents.scanned(student, start.lists))
+    assert np.array_equal(new.lists, start.lists) != moves
+    assert isinstance(new, CodedPlacement) == coded
     if options.get("encoding") == "frozen":
-        assert renewed.codes is start.codes
+        assert new.codes is start.codes
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -205,7 +213,7 @@ def test_the_offset_is_what_the_nearest_documents_of_a_query_are_wrong_by(parts,
 def test_without_local_queries_documents_stay_where_faiss_would_put_them(parts):
     documents, student, _ = parts(local_queries=0)
     start = documents.start
-    aware = documents.renew(student, start, documents.scanned(student, start.lists))
+    aware = renewed(documents, student, start, documents.scanned(student, start.lists))
     assert (aware.lists == start.lists).mean() > 0.8  # all but the price
     assert aware.codes.shape == (N, 16)
 
@@ -232,7 +240,7 @@ def test_lists_are_those_of_the_coarse_quantizer_s_own_metric(data, metric):
         torch.device("cpu"),
     )
     student = CodebookStudent(trainer.task.sample)
-    lists = documents.renew(student, documents.start, 0.0).lists
+    lists = renewed(documents, student, documents.start, 0.0).lists
     assert (lists == documents.start.lists).mean() > 0.999
     probed = probed_lists(torch.from_numpy(data.queries[:50]), student.centroids.detach(), 4, student.coarse_metric)
     expected = np.sort(index.quantizer.search(data.queries[:50], 4)[1], axis=1)
@@ -245,4 +253,4 @@ def test_queries_are_encoded_only_where_something_depends_on_them(parts, options
     """A query encoder may be a transformer."""
     documents, student, _ = parts(**options)
     monkeypatch.setattr(StudentQueries, "all", lambda *_: pytest.fail("a pass over the queries"))
-    documents.renew(student, documents.start, 0.0)
+    renewed(documents, student, documents.start, 0.0)

@@ -44,7 +44,11 @@ def parts(built, data):
 def loss(objective, student, batch=None, seed=0, hard=None):
     batch = torch.arange(16) if batch is None else batch
     start = objective._documents.start
-    return objective(student, start, batch, hard, torch.Generator().manual_seed(seed))
+    return objective(student, start, objective.step(batch, hard, torch.Generator().manual_seed(seed)))
+
+
+def drawn(objective, batch):
+    return objective._candidates.shared(objective.step(batch, None, torch.Generator()).own)
 
 
 def test_the_loss_against_a_loop(parts, data):
@@ -69,9 +73,9 @@ def test_documents_that_stand_in_are_not_their_own_candidates(parts):
     # A batch of a document and its own nearest neighbours, so that it is among the shared candidates.
     near = [int((rows == r).nonzero()[0]) for r in train.top[0][:30] if (rows == r).any()]
     batch = torch.tensor([0, *near])
-    candidates, _ = objective._candidates(batch, None, torch.Generator())
+    candidates, _ = drawn(objective, batch)
     assert rows[0] in candidates
-    compare = objective._comparison(batch, candidates, objective._documents.take(candidates.numpy())[0], None)
+    compare = objective._comparison(batch, candidates, objective._documents.exact(candidates.numpy()), None)
     scores = torch.zeros(len(batch), len(candidates), requires_grad=True)
     compare(scores).backward()
     itself = candidates == rows[0]
@@ -125,9 +129,9 @@ def test_contrastive_prefers_the_labelled_document(parts):
     labels = np.random.default_rng(0).integers(0, N, 300)
     _, train, _, objective, _ = parts(relevant=labels, loss="contrastive", candidates="gt + in_batch")
     batch = torch.arange(8)
-    candidates, _ = objective._candidates(batch, None, torch.Generator())
+    candidates, _ = drawn(objective, batch)
     assert set(candidates.tolist()) == set(train.relevant[:8].ravel().tolist())
-    compare = objective._comparison(batch, candidates, objective._documents.take(candidates.numpy())[0], None)
+    compare = objective._comparison(batch, candidates, objective._documents.exact(candidates.numpy()), None)
     scores = torch.zeros(8, len(candidates), requires_grad=True)
     compare(scores).backward()
     positive = candidates == torch.from_numpy(train.relevant[:8])
@@ -137,10 +141,8 @@ def test_contrastive_prefers_the_labelled_document(parts):
 
 def test_without_labels_the_teachers_best_stands_in(parts):
     _, train, _, objective, _ = parts(loss="contrastive", candidates="top40")
-    candidates, scored = objective._candidates(torch.arange(8), None, torch.Generator())
-    compare = objective._comparison(
-        torch.arange(8), candidates, objective._documents.take(candidates.numpy())[0], scored
-    )
+    candidates, scored = drawn(objective, torch.arange(8))
+    compare = objective._comparison(torch.arange(8), candidates, objective._documents.exact(candidates.numpy()), scored)
     scores = torch.zeros(8, len(candidates), requires_grad=True)
     compare(scores).backward()
     assert [candidates[row.argmin()].item() for row in scores.grad] == train.top[:8, 0].tolist()
@@ -150,8 +152,8 @@ def test_without_labels_the_teachers_best_stands_in(parts):
 def test_losses_of_the_best_see_128_candidates(parts, name):
     _, train, _, objective, _ = parts(loss=name)
     batch = torch.arange(32)
-    candidates, _ = objective._candidates(batch, None, torch.Generator())
-    exact = objective._documents.take(candidates.numpy())[0]
+    candidates, _ = drawn(objective, batch)
+    exact = objective._documents.exact(candidates.numpy())
     compare = objective._comparison(batch, candidates, exact, None)
     scores = torch.randn(32, len(candidates), generator=torch.Generator().manual_seed(0), requires_grad=True)
     compare(scores).backward()

@@ -30,7 +30,7 @@ def test_print_says_what_matters(report):
     assert f"Kept: {report.reason}" in text
     assert "IndexIVFPQ, inner_product, 2000 vectors of 8 bytes" in text
     assert "bytes per vector 8 → 8" in text
-    for phase in ("check", "teacher", "optimise", "encode", "commit", "evaluate", "total"):
+    for phase in ("check", "teacher", "judging", "training", "lists", "codes", "commit", "total"):
         assert f"{phase} {report.seconds[phase]:.1f}" in text
     assert "stood in" not in text
 

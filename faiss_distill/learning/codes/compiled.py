@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import logging
 from typing import Any
@@ -13,6 +14,6 @@ fused: Any = None
 
 if importlib.util.find_spec("numba") is not None:
     try:
-        from faiss_distill.learning.codes import fused
+        fused = importlib.import_module("faiss_distill.learning.codes.fused")
     except ImportError as error:  # as numba says where it doesn't go with the numpy installed
         logger.warning("numba is installed but can't be used, so that encoding is slower: %s", error)

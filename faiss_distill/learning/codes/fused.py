@@ -1,8 +1,8 @@
 """The search for query-aware product codes, compiled: the same codes as :mod:`~faiss_distill.learning.codes.product`.
 
-Needs numba (the extra ``fast``), and CPU tensors of float32. Documents of a tile stay in the processor's cache, only what
-a changed code changes is computed anew, and nothing is held for longer than a tile. Products with all codewords of a
-segment, which are most of the arithmetic, are torch's.
+Needs numba (the extra ``fast``), and CPU tensors of float32. Documents of a tile stay in the processor's cache, only
+what a changed code changes is computed anew, and nothing is held for longer than a tile. Products with all codewords of
+a segment, which are most of the arithmetic, are torch's.
 """
 
 from __future__ import annotations

@@ -249,7 +249,8 @@ class QueryAwareEncoder:
             targets[:, -1] = 0  # the document itself as a query
             begin = None if start is None else start[part]
             if self._fused is not None:
-                return self._fused(x, r, own, self.weights(own), targets, begin)
+                codes: Tensor = self._fused(x, r, own, self.weights(own), targets, begin)
+                return codes
             return self._search(x, r, *self.directions(x, own), targets, own, begin)
 
         size = SHARE if self._fused is not None else self.block_size(local.shape[1] + 1)
