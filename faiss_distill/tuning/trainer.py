@@ -23,6 +23,7 @@ from faiss_distill.index.lists_file import new_lists_file
 from faiss_distill.index.parts.transaction import Transaction
 from faiss_distill.index.registry import IndexAdapter, open_index
 from faiss_distill.learning.documents import Documents, Taught
+from faiss_distill.learning.list_teacher import ListTeacher, teacher_for
 from faiss_distill.learning.objective import Objective, Selection
 from faiss_distill.learning.optimise import optimise
 from faiss_distill.learning.teacher import Teacher, calibrate_temperature
@@ -53,6 +54,7 @@ class _Learned:
         queries: those that judge, from the query encoder as it was trained.
         before: what they found.
         train: the queries trained on, with what the teacher found.
+        teacher: what found their neighbours.
         n_selection: queries that chose the best epoch.
         temperature: what scores were divided by.
         history: of the epochs.
@@ -65,6 +67,7 @@ class _Learned:
     queries: QuerySet
     before: Evaluation
     train: Taught
+    teacher: Teacher | ListTeacher
     n_selection: int
     temperature: float
     history: tuple[dict[str, float | None], ...]
@@ -186,7 +189,12 @@ class DistillTrainer:
         """Everything up to the change of the index."""
         config, task = self.config, self.task
         with self._stages("teacher", TENFOLD):
-            train = task.taught(self.training_queries, self.teacher, config.depth)
+            training, rng = self.training_queries, np.random.default_rng(config.seed)
+            teacher = teacher_for(
+                self.teacher, task.corpus, task.sample, task.adapter.transforms, training.vectors, config.depth,
+                training.rows, rng,
+            )  # fmt: skip
+            train = task.taught(training, teacher, config.depth)
             held_out = task.taught(self.validation_queries, self.teacher, config.top_k)
         # No query both chooses the epoch and judges the result.
         n_selection = min(len(held_out.top) // 4, MAX_SELECTION)
@@ -232,7 +240,7 @@ class DistillTrainer:
             change = task.adapter.write(state, quantizer, lists=not self._frozen, file=self._lists_file)
         return _Learned(
             state, sample, change, task.query_set(judges, learned.student.query_encoder, self._device), before, train,
-            n_selection, temperature, learned.history, learned.best_epoch,
+            teacher, n_selection, temperature, learned.history, learned.best_epoch,
         )  # fmt: skip
 
     def _write_back(self, learned: _Learned, change: Transaction) -> DistillReport:
@@ -256,7 +264,7 @@ class DistillTrainer:
         if kept and not learned.best_epoch and self.config.encoding is not Encoding.FROZEN:
             new = "codes are" if self.config.lists is Assignment.FIXED else "lists and codes are"
             reason += f"; training did not help: only the {new} new"
-        train = learned.train
+        train, teacher = learned.train, learned.teacher
         return DistillReport(
             kept=kept,
             reason=reason,
@@ -275,6 +283,8 @@ class DistillTrainer:
             gain=gain,
             interval=interval,
             temperature=learned.temperature,
+            teacher_lists=teacher.probed if isinstance(teacher, ListTeacher) else None,
+            teacher_agreement=teacher.agreement if isinstance(teacher, ListTeacher) else 1.0,
             history=learned.history,
             best_epoch=learned.best_epoch,
             query_encoder=self.query_encoder if kept else None,

@@ -22,7 +22,8 @@ def report():
     return DistillReport(
         kept=False, reason="too little", index=None, description="IndexIVFPQ", metric="l2", n=2000, n_embeddings=2000,
         query_source="queries", n_train=50, n_stand_ins=20, n_selection=10, n_validation=10, before=evaluation(0.5),
-        after=evaluation(0.6), gain=0.1, interval=(0.0, 0.2), temperature=0.1, history=({"loss": None}, {"loss": 1.0}),
+        after=evaluation(0.6), gain=0.1, interval=(0.0, 0.2), temperature=0.1,
+        teacher_lists=37, teacher_agreement=0.9812, history=({"loss": None}, {"loss": 1.0}),
         best_epoch=1, query_encoder=None, seconds={"total": 1.26}, seconds_tenfold={"total": 9.7},
         config=DistillConfig(),
     )  # fmt: skip
