@@ -113,7 +113,7 @@ def notes(rows: Sequence[Row], compared: Sequence[dict[str, Comparison]], e: Exp
         f"Data: {e.name}, {len(data.documents)} documents, {data.train.stop - data.train.start} training and "
         f"{len(e.queries.vectors)} test queries; inner product unless said otherwise.",
         "recall@100 against the exact Top-10: their share among the first 100 found. codes: scanned a query.",
-        f"ms/query: one batch, best of 3, {threads} thread{'s' if threads > 1 else ''}. train s: optimise and encode. "
+        f"ms/query: one batch, best of 3, {threads} thread{'s' if threads > 1 else ''}. train s: all but the teacher. "
         f"epoch: the one that did best",
         "on held-out queries. The never-worse gate is off: losses show.",
     ]

@@ -118,6 +118,7 @@ class Documents:
 
     Attributes:
         start: lists as they are, with the stored codes if these are frozen.
+        compiled: whether the last search for query-aware codes was.
         sample: documents that tell what is true of all, ascending int64; all of them if they are no more than 16,384.
     """
 
@@ -134,7 +135,7 @@ class Documents:
     ) -> None:
         """Find out which queries each document matters to."""
         self.corpus, self.transforms, self.device = corpus, transforms, device
-        self._stages = stages or Stages()
+        self._stages, self.compiled = stages or Stages(), False
         frozen = config.encoding is Encoding.FROZEN
         self.start = Placement(state.assignment)
         if frozen:
@@ -233,6 +234,7 @@ class Documents:
         assert student.codebooks is not None
         books = student.codebooks.detach()
         encoder = encoder_of(terms.queries, books, student.metric, self._config, terms.offset)
+        self.compiled = encoder.compiled
         codes, known = np.zeros((self.corpus.n, self._n_codes), self._dtype), np.zeros(self.corpus.n, dtype=bool)
         if isinstance(placement, CodedPlacement):
             codes, known = placement.codes.copy(), placement.known.copy()

@@ -62,6 +62,7 @@ class DistillReport(Result):
             of the selection queries and the codes that they scan.
         best_epoch: the epoch whose centroids and codebooks were taken; 0 if those at the start were best.
         query_encoder: the trained query encoder, if one was passed and the result was kept: search with its embeddings.
+        compiled: whether query-aware codes were searched for by the extra ``fast``; the codes are the same without it.
         seconds: wall-clock seconds by stage: ``check``, ``teacher``, ``judging``, ``training``, ``lists``, ``codes``,
             ``commit`` and the ``total``.
         seconds_tenfold: the same, estimated for ten times as many vectors with as many queries and lists.
@@ -90,6 +91,7 @@ class DistillReport(Result):
     history: tuple[dict[str, float | None], ...]
     best_epoch: int
     query_encoder: nn.Module | None
+    compiled: bool
     seconds: dict[str, float]
     seconds_tenfold: dict[str, float]
     config: DistillConfig
@@ -99,7 +101,8 @@ class DistillReport(Result):
         before, after, listed = self.before, self.after, self.before.nlist > 1
         imbalance = f"list imbalance {before.imbalance:.2f} → {after.imbalance:.2f}, " if listed else ""
         size = f"bytes per vector {before.bytes_per_vector} → {after.bytes_per_vector}"
-        seconds = "seconds: " + ", ".join(f"{k} {v:.1f}" for k, v in self.seconds.items())
+        how = {"codes": " (compiled)" if self.compiled else ""}
+        seconds = "seconds: " + ", ".join(f"{k} {v:.1f}{how.get(k, '')}" for k, v in self.seconds.items())
         tenfold = "with ten times the vectors, about: "
         tenfold += ", ".join(f"{k} {v:.0f}" for k, v in self.seconds_tenfold.items())
         judged = [f"* judged here, nprobe {before.own_nprobe}"] if listed else []

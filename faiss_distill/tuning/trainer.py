@@ -55,6 +55,7 @@ class _Learned:
         before: what they found.
         train: the queries trained on, with what the teacher found.
         teacher: what found their neighbours.
+        compiled: whether the search for codes was.
         n_selection: queries that chose the best epoch.
         temperature: what scores were divided by.
         history: of the epochs.
@@ -68,6 +69,7 @@ class _Learned:
     before: Evaluation
     train: Taught
     teacher: Teacher | ListTeacher
+    compiled: bool
     n_selection: int
     temperature: float
     history: tuple[dict[str, float | None], ...]
@@ -77,7 +79,7 @@ class _Learned:
 class DistillTrainer:
     """Fine-tunes one index. Everything is checked on construction; only :meth:`train` changes the index.
 
-    Memory beyond the index: the queries with their Top-K, five copies of codes and lists while it trains, the new
+    Memory beyond the index: the queries with their Top-K, six copies of codes and lists while it trains, the new
     inverted lists beside the old ones, and of the corpus the larger of ``config.block_rows`` rows and the Top-K of 500
     queries (``500 * config.top_k`` rows at most). Documents that stand in for queries count as queries. Additive codes
     need a table of all training queries and codewords, 1 GiB at most.
@@ -240,7 +242,7 @@ class DistillTrainer:
             change = task.adapter.write(state, quantizer, lists=not self._frozen, file=self._lists_file)
         return _Learned(
             state, sample, change, task.query_set(judges, learned.student.query_encoder, self._device), before, train,
-            teacher, n_selection, temperature, learned.history, learned.best_epoch,
+            teacher, documents.compiled, n_selection, temperature, learned.history, learned.best_epoch,
         )  # fmt: skip
 
     def _write_back(self, learned: _Learned, change: Transaction) -> DistillReport:
@@ -288,6 +290,7 @@ class DistillTrainer:
             history=learned.history,
             best_epoch=learned.best_epoch,
             query_encoder=self.query_encoder if kept else None,
+            compiled=learned.compiled,
             seconds=_with_total(self._stages.seconds),
             seconds_tenfold=_with_total(self._stages.tenfold),
             config=self.config,

@@ -254,3 +254,76 @@ def test_queries_are_encoded_only_where_something_depends_on_them(parts, options
     documents, student, _ = parts(**options)
     monkeypatch.setattr(StudentQueries, "all", lambda *_: pytest.fail("a pass over the queries"))
     renewed(documents, student, documents.start, 0.0)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+class TestSome:
+    """Documents that nothing looks at are left for the end."""
+
+    def test_only_they_change(self, parts, metric):
+        documents, student, _ = parts(metric)
+        start, rows = documents.start, np.arange(0, N, 3)
+        budget = documents.scanned(student, start.lists)
+        whole, some = (renewed(documents, student, start, budget, which) for which in (None, rows))
+        np.testing.assert_array_equal(some.lists[rows], whole.lists[rows])
+        others = np.setdiff1d(np.arange(N), rows)
+        np.testing.assert_array_equal(some.lists[others], start.lists[others])
+        assert (some.codes[rows] == whole.codes[rows]).mean() > 0.995  # products of another shape round differently
+        assert np.flatnonzero(some.known).tolist() == np.flatnonzero(some.fresh).tolist() == rows.tolist()
+        with pytest.raises(AssertionError, match="not chosen"):
+            some.codes_of(student, others[:1], lambda: None)
+
+    def test_the_rest_comes_at_the_end(self, parts, metric, monkeypatch):
+        documents, student, _ = parts(metric)
+        start, rows = documents.start, np.arange(0, N, 3)
+        budget = documents.scanned(student, start.lists)
+        terms = documents.terms(student, start, budget)
+        whole, some = (documents.renew(student, start, terms, which) for which in (None, rows))
+        encoded = []
+        real = Documents._codes
+        monkeypatch.setattr(Documents, "_codes", lambda *a: encoded.append(len(a[-1])) or real(*a))
+        done = documents.complete(student, some, terms, budget)
+        assert encoded == [N - len(rows)]
+        np.testing.assert_array_equal(done.lists, whole.lists)
+        assert (done.codes == whole.codes).mean() > 0.995
+        assert done.known.all()
+
+    def test_lists_of_all_are_within_the_budget_even_if_the_sample_said_so_of_others(self, parts, metric):
+        documents, student, _ = parts(metric)
+        start = documents.start
+        budget = 0.95 * documents.scanned(student, start.lists)
+        terms = documents.terms(student, start, 2 * budget)
+        placement = documents.renew(student, start, terms, np.arange(100))
+        assert documents.scanned(student, documents.renew(student, start, terms).lists) > budget
+        done = documents.complete(student, placement, terms, budget)
+        assert documents.scanned(student, done.lists) <= budget
+        np.testing.assert_array_equal(documents.complete(student, placement, terms, 0.0).lists, start.lists)
+
+    def test_a_sample_tells_what_lists_cost(self, parts, metric, monkeypatch):
+        monkeypatch.setattr("faiss_distill.learning.documents.SAMPLED_LISTS", N // 2)
+        documents, student, _ = parts(metric)
+        lists = documents.start.lists
+        assert len(documents.sample) == N // 2
+        exact, told = documents.scanned(student, lists), documents.scanned(student, lists[documents.sample])
+        assert told == pytest.approx(exact, rel=0.1)
+        assert told != exact
+        lengths = documents.lengths(lists, 16)
+        assert lengths.sum() == pytest.approx(N)
+        np.testing.assert_allclose(lengths, np.bincount(lists, minlength=16), atol=0.25 * N / 16)
+
+
+def test_training_looks_at_few_documents_where_queries_are_few(built, data, monkeypatch):
+    monkeypatch.setattr("faiss_distill.learning.documents.SAMPLED_LISTS", 100)
+    encoded, real = [], Documents._codes
+    monkeypatch.setattr(Documents, "_codes", lambda *a: encoded.append(len(a[-1])) or real(*a))
+    options = QUICK | {"epochs": 2, "top_k": 10, "perplexity": 5.0, "candidates": "in_batch + top10:1"}
+    report = DistillTrainer(built(), data.documents[:N], data.queries[:150], config=DistillConfig(**options)).train()
+    assert len(report.history) == 3
+    *between, last = encoded
+    assert len(between) == 3
+    assert all(n < 0.4 * N for n in between)
+    assert last > N / 2
+    mined = options | {"candidates": "in_batch + hard10:1"}  # the index is searched: it must hold all
+    encoded.clear()
+    DistillTrainer(built(), data.documents[:N], data.queries[:150], config=DistillConfig(**mined)).train()
+    assert encoded[:3] == [N] * 3

@@ -1,4 +1,6 @@
 import itertools
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -199,3 +201,82 @@ def test_queries_that_are_all_zero_give_nearest_codes():
     )
     codes = encoder(x, x, torch.zeros(5, 1, dtype=torch.int64))
     assert torch.equal(codes, nearest_codes(x, books))
+
+
+@pytest.mark.parametrize("metric", Metric)
+class TestFused:
+    """The compiled search finds the codes that the plain one finds."""
+
+    def both(self, metric, n_segments, ksub, dsub, n=70, near=5, start=False, **options):
+        fused = pytest.importorskip("faiss_distill.learning.codes.fused")
+        generator = torch.Generator().manual_seed(n_segments * ksub * dsub)
+        d = n_segments * dsub
+        queries, x = (torch.randn(k, d, generator=generator) for k in (60, n))
+        books = torch.randn(n_segments, 1, ksub, dsub, generator=generator)
+        local = torch.randint(0, 60, (n, near), generator=generator)
+        local[:3], local[3:9, 2:] = -1, -1
+        begin = torch.randint(0, ksub, (n, n_segments), generator=generator) if start else None
+        config = DistillConfig(local_queries=near, **options)
+        encoder = QueryAwareEncoder(queries, books, metric, config, offset=0.3)
+        assert isinstance(encoder._fused, fused.FusedSearch)
+        assert encoder.compiled
+        got = encoder(x, x, local, begin)
+        plain = QueryAwareEncoder(queries, books, metric, config, offset=0.3)
+        plain._fused = None
+        assert not plain.compiled
+        expected = plain(x, x, local, begin)
+        u, weights = plain.directions(x, local)
+        targets = torch.full_like(weights, -0.3 / plain.scale)
+        targets[:, -1] = 0
+        values = []
+        for codes in (got, expected):
+            e = x - decode(codes, books)
+            wrong = (u * e[:, None]).sum(2) + plain.kappa * e.square().sum(1, keepdim=True) - targets
+            values.append(((e @ plain.hessian) * e).sum(1) + (weights * wrong.square()).sum(1))
+        return got, expected, values
+
+    @pytest.mark.parametrize(
+        ("n_segments", "ksub", "dsub"), [(4, 16, 2), (1, 256, 8), (6, 64, 3), (5, 256, 1), (2, 16, 11), (8, 16, 12)]
+    )
+    @pytest.mark.parametrize("start", [False, True])
+    def test_same_codes(self, metric, n_segments, ksub, dsub, start):
+        got, expected, (ours, plain) = self.both(metric, n_segments, ksub, dsub, start=start)
+        assert (got == expected).float().mean() > 0.99  # ties, and sums in another order
+        torch.testing.assert_close(ours.mean(), plain.mean(), rtol=1e-4, atol=1e-4)
+
+    @pytest.mark.parametrize("options", [{"sweeps": 1}, {"sweeps": 30}, {"local_weight": 0.0}, {"global_weight": 0.0}])
+    def test_options(self, metric, options):
+        got, expected, _ = self.both(metric, 4, 16, 4, **options)
+        assert (got == expected).float().mean() > 0.99
+
+    @pytest.mark.parametrize("n", [1, 31, 32, 33, 600])
+    def test_tiles(self, metric, n):
+        got, expected, _ = self.both(metric, 4, 16, 4, n=n)
+        assert len(got) == n
+        assert (got == expected).float().mean() > 0.99
+
+    def test_not_where_it_has_no_place(self, metric):
+        queries = torch.randn(40, 12)
+        for books, dtype in ((torch.randn(2, 2, 4, 6), torch.float32), (torch.randn(2, 1, 4, 6), torch.float64)):
+            encoder = QueryAwareEncoder(queries.to(dtype), books.to(dtype), metric, DistillConfig())
+            assert encoder._fused is None
+        wide = QueryAwareEncoder(queries, torch.randn(1, 1, 4, 12), metric, DistillConfig(local_queries=4))
+        assert wide._fused is None  # a product for each direction costs less
+
+
+def test_without_numba_codes_come_from_torch():
+    script = """
+import sys
+sys.modules["numba"] = None
+import torch
+from faiss_distill import DistillConfig
+from faiss_distill.learning.codes.product import QueryAwareEncoder
+from faiss_distill.state import Metric
+torch.manual_seed(0)
+encoder = QueryAwareEncoder(torch.randn(40, 8), torch.randn(4, 1, 16, 2), Metric.L2, DistillConfig(local_queries=3))
+assert not encoder.compiled
+x = torch.randn(20, 8)
+print(encoder(x, x, torch.randint(0, 40, (20, 3))).shape)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "torch.Size([20, 4])\n", done.stderr

@@ -24,7 +24,8 @@ def report():
         query_source="queries", n_train=50, n_stand_ins=20, n_selection=10, n_validation=10, before=evaluation(0.5),
         after=evaluation(0.6), gain=0.1, interval=(0.0, 0.2), temperature=0.1,
         teacher_lists=37, teacher_agreement=0.9812, history=({"loss": None}, {"loss": 1.0}),
-        best_epoch=1, query_encoder=None, seconds={"total": 1.26}, seconds_tenfold={"total": 9.7},
+        best_epoch=1, query_encoder=None, compiled=True, seconds={"codes": 1.0, "total": 1.26},
+        seconds_tenfold={"total": 9.7},
         config=DistillConfig(),
     )  # fmt: skip
 
@@ -51,6 +52,7 @@ IndexIVFPQ, l2, 2000 vectors of 8 bytes
 NOT kept, the index is as it was: too little
 (in the table: before → what the tuned index would have found)
 trained on 30 queries and 20 documents as more, epoch 1 of 1 chosen by 10 others, measured on 10 more
+taught by what 37 lists hold: 98.1% of the exact neighbours
 
 nprobe     overlap@10  nearest in 10     recall@100  codes scanned       ms/query
     1   0.510 → 0.610  0.600 → 0.600  0.700 → 0.700      100 → 100  0.100 → 0.100
@@ -58,7 +60,7 @@ nprobe     overlap@10  nearest in 10     recall@100  codes scanned       ms/quer
 * judged here, nprobe 4
 
 list imbalance 1.25 → 1.25, bytes per vector 8 → 8
-seconds: total 1.3
+seconds: codes 1.0 (compiled), total 1.3
 with ten times the vectors, about: total 10""",
     OperatingPoints: """\
 IndexIVFPQ: overlap@10 against distances, the 2 of 3 operating points that no other beats

@@ -32,6 +32,7 @@ def test_print_says_what_matters(report):
     assert "bytes per vector 8 → 8" in text
     for phase in ("check", "teacher", "judging", "training", "lists", "codes", "commit", "total"):
         assert f"{phase} {report.seconds[phase]:.1f}" in text
+        assert f"{phase} {report.seconds_tenfold[phase]:.0f}" in text
     assert "stood in" not in text
 
 

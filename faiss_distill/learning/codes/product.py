@@ -256,6 +256,11 @@ class QueryAwareEncoder:
         size = SHARE if self._fused is not None else self.block_size(local.shape[1] + 1)
         return in_threads(search, len(vectors), size, vectors.device)
 
+    @property
+    def compiled(self) -> bool:
+        """Whether the search for codes is compiled."""
+        return self._fused is not None
+
     @cached_property
     def _fused(self) -> fused.FusedSearch | None:
         """The compiled search, where there is one for these codebooks."""
