@@ -31,6 +31,12 @@ class Queries:
     relevant: Int64 | None = None
     inputs: NDArray[Any] | None = None
 
+    @property
+    def asked(self) -> Float32:
+        """What is really asked: the vectors of the real ones, or of all if documents stand in for all."""
+        real = self.rows is not None and (self.rows < 0)
+        return self.vectors[real] if np.any(real) else self.vectors
+
     def take(self, which: slice | Int64) -> Queries:
         """Some of them."""
         rows, relevant, given = (None if a is None else a[which] for a in (self.rows, self.relevant, self.inputs))

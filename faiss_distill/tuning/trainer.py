@@ -159,7 +159,7 @@ class DistillTrainer:
                 Given(queries, relevant, query_inputs),
                 Given(validation_queries, validation_relevant, validation_query_inputs),
             )
-            task.check(self.training_queries.vectors, rng, tunes=True)
+            task.check(self.training_queries.asked, rng, tunes=True)
         self.teacher = teacher(adapter.metric, adapter.normalizes, config.block_rows, config.device, config.progress)
         self._nprobe = config.nprobe or adapter.nprobe
 

@@ -265,7 +265,7 @@ class TestAMean:
         index = filled(x, factory)
         before = serialized(index)
         with pytest.raises(
-            UnsupportedIndexError, match=r"index: .* take a mean off .* finds \d%, and \d+% .* METRIC_L2, or"
+            UnsupportedIndexError, match=r"index: .* take a mean off .* finds \d+%, and \d+% .* METRIC_L2, or"
         ):
             distill(index, x, q, epochs=1, progress=False)
         assert serialized(index) == before

@@ -195,3 +195,10 @@ class TestNearCopies:
         difference = overlap(index) - overlap(faiss.deserialize_index(np.frombuffer(before, dtype=np.uint8)))
         assert difference.mean() >= -3 * difference.std() / np.sqrt(len(difference))
         assert report.n_validation < 30  # of at most 26 that are no kin of one another
+
+
+def test_what_is_asked_is_what_real_queries_ask():
+    vectors = np.arange(8, dtype=np.float32).reshape(4, 2)
+    assert Queries(vectors).asked is vectors
+    np.testing.assert_array_equal(Queries(vectors, np.array([-1, -1, 5, 6])).asked, vectors[:2])
+    np.testing.assert_array_equal(Queries(vectors, np.array([1, 2, 3, 4])).asked, vectors)

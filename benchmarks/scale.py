@@ -1,0 +1,179 @@
+"""What tuning costs beside faiss's build, at 50,000, 200,000 and a million vectors.
+
+    python -m benchmarks.scale                      # hours
+    python -m benchmarks.scale --quick              # two small sizes
+    python -m benchmarks.scale --dimensions 128 --sizes 50000 200000 --runs 1
+
+Vectors are the Debian documents at 128 dimensions (principal axes; ``--data DIR`` for the full set) as far as they go,
+and beyond them points between a document and one of its nearest neighbours, with noise of half their distance; the
+table says where. No queries: documents stand in. Each run is a process of its own, which builds an index with faiss,
+without polysemous training, and tunes it; the table has medians. Growth is the exponent ``b`` of seconds ~ n^b, fitted
+to the totals. Writes ``results/scale.txt`` and ``.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+
+from faiss_distill import DistillConfig, DistillTrainer
+from faiss_distill.datasets import load_debian_packages
+from faiss_distill.state import Float32
+
+SIZES, QUICK_SIZES = (50_000, 200_000, 1_000_000), (4_000, 8_000)
+NEIGHBOURS = 10
+"""Of a document, one of which the points beyond the documents lie towards."""
+STAGES = ("check", "teacher", "training", "lists", "codes", "judging", "commit")
+
+
+def corpus(n: int, d: int, data: Path | None) -> tuple[Float32, int]:
+    """``n`` vectors of ``d`` dimensions, and how many of them are real: those come first."""
+    documents = load_debian_packages(data).documents
+    if d > documents.shape[1]:
+        raise SystemExit(f"--dimensions: expected at most {documents.shape[1]}, as the documents have, got {d}")
+    axes = faiss.PCAMatrix(documents.shape[1], d)
+    axes.train(documents)
+    real = axes.apply(documents)
+    return grown(real / np.linalg.norm(real, axis=1, keepdims=True), n), min(n, len(real))
+
+
+def grown(real: Float32, n: int) -> Float32:
+    """The first ``n`` of the real vectors, and if these are too few others between them, of unit length."""
+    rng = np.random.default_rng(0)
+    if n <= len(real):
+        return np.ascontiguousarray(real[:n])
+    near = faiss.knn(real, real, NEIGHBOURS + 1)[1][:, 1:]
+    out = np.empty((n, real.shape[1]), np.float32)
+    out[: len(real)] = real
+    for start in range(len(real), n, 2**16):
+        k = min(2**16, n - start)
+        one = rng.integers(0, len(real), k)
+        other = near[one, rng.integers(0, NEIGHBOURS, k)]
+        way = real[other] - real[one]
+        noise = rng.standard_normal(way.shape, dtype=np.float32)
+        noise *= 0.5 * np.linalg.norm(way, axis=1, keepdims=True) / np.sqrt(real.shape[1])
+        mixed = real[one] + rng.random((k, 1), dtype=np.float32) * way + noise
+        out[start : start + k] = mixed / np.linalg.norm(mixed, axis=1, keepdims=True)
+    return out
+
+
+def lists_for(n: int) -> int:
+    """Lists of an index over ``n`` vectors: a power of two near ``4 sqrt(n)``."""
+    return int(2 ** np.round(np.log2(4 * np.sqrt(n))))
+
+
+def measured(n: int, d: int, data: Path | None) -> dict[str, Any]:
+    """One build and one tuning, in this process."""
+    x, real = corpus(n, d, data)
+    factory = f"OPQ16,IVF{lists_for(n)},PQ16np"
+    index: Any = faiss.index_factory(d, factory, faiss.METRIC_INNER_PRODUCT)
+    start = time.perf_counter()
+    index.train(x)
+    trained = time.perf_counter()
+    index.add(x)
+    added = time.perf_counter()
+    faiss.extract_index_ivf(index).nprobe = 16
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    report = DistillTrainer(index, x, config=DistillConfig(progress=False)).train()
+    return {
+        "n": n,
+        "d": d,
+        "real": real,
+        "factory": factory,
+        "build": added - start,
+        "add_rate": n / (added - trained),
+        "tune": report.seconds["total"],
+        "seconds": report.seconds,
+        "tenfold": report.seconds_tenfold,
+        "compiled": report.compiled,
+        "teacher_lists": report.teacher_lists,
+        "teacher_agreement": report.teacher_agreement,
+        "overlap": [report.before.own.overlap_at_10, report.after.own.overlap_at_10],
+        "kept": report.kept,
+        "peak_mb": [before / 1024, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024],
+    }
+
+
+def in_a_process(n: int, d: int, data: Path | None) -> dict[str, Any]:
+    """:func:`measured` in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.scale", "--one", str(n), str(d)]
+    done = subprocess.run(
+        [*command, *(["--data", str(data)] if data else [])], check=True, capture_output=True, text=True
+    )
+    row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return row
+
+
+def median(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The run whose ratio of tuning to build is in the middle."""
+    return sorted(runs, key=lambda row: row["tune"] / row["build"])[len(runs) // 2]
+
+
+def growth(sizes: list[int], seconds: list[float]) -> float:
+    """The exponent ``b`` of seconds ~ n^b, by least squares of the logarithms."""
+    return float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
+
+
+def line(row: dict[str, Any]) -> str:
+    """One row as text."""
+    spent = "".join(f" {row['seconds'][stage]:8.1f}" for stage in STAGES)
+    (old, new), (before, peak) = row["overlap"], row["peak_mb"]
+    made = "" if row["real"] == row["n"] else f"  {row['real']} real"
+    return (
+        f"{row['n']:8} {row['d']:4} {row['factory']:22} {row['build']:8.1f} {row['tune']:8.1f} "
+        f"{row['tune'] / row['build']:6.2f}{spent} {row['add_rate']:9.0f} {before:7.0f} {peak:7.0f}"
+        f" {old:.3f} → {new:.3f}{made}"
+    )
+
+
+HEAD = (
+    f"{'n':>8} {'d':>4} {'':22} {'build s':>8} {'tuning s':>8} {'ratio':>6}"
+    + "".join(f" {stage:>8}" for stage in STAGES)
+    + f" {'add/s':>9} {'MB':>7} {'peak MB':>7}    overlap@10"
+)
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="two small sizes, once")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="the full Debian set")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="vectors")
+    parser.add_argument("--dimensions", type=int, nargs="+", default=[128], help="of the vectors, up to 384")
+    parser.add_argument("--runs", type=int, default=3, help="of each, of which the median is shown (default: 3)")
+    parser.add_argument("--output", type=Path, default=Path("results"), help="folder (default: results)")
+    parser.add_argument("--one", type=int, nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        n, d = args.one
+        print(json.dumps(measured(n, d, args.data)))
+        return
+    sizes, runs = (QUICK_SIZES, 1) if args.quick else (args.sizes, args.runs)
+    lines, rows = [HEAD], []
+    print(HEAD, flush=True)
+    for d in args.dimensions:
+        for n in sizes:
+            rows.append(median([in_a_process(n, d, args.data) for _ in range(runs)]))
+            lines.append(line(rows[-1]))
+            print(lines[-1], flush=True)
+        mine = [row for row in rows if row["d"] == d]
+        if len(mine) > 1:
+            exponents = [growth([row["n"] for row in mine], [row[what] for row in mine]) for what in ("build", "tune")]
+            lines.append(f"growth at d = {d}: build n^{exponents[0]:.2f}, tuning n^{exponents[1]:.2f}")
+            print(lines[-1], flush=True)
+    args.output.mkdir(parents=True, exist_ok=True)
+    (args.output / "scale.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (args.output / "scale.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
