@@ -280,3 +280,15 @@ print(encoder(x, x, torch.randint(0, 40, (20, 3))).shape)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout == "torch.Size([20, 4])\n", done.stderr
+
+
+def test_compiled_code_need_not_be_kept():
+    script = """
+import numba.core.caching
+numba.core.caching.CacheImpl._locator_classes = []  # as in a container whose folders are read-only
+import numpy as np
+from faiss_distill.learning.codes.fused import _argmin
+print(_argmin(np.array([2, 1, 3], dtype=np.float32)))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "1\n", done.stderr

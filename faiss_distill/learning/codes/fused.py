@@ -7,6 +7,7 @@ a segment, which are most of the arithmetic, are torch's.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numba
@@ -21,7 +22,14 @@ DIMENSIONS = 16
 LANES = 8
 """Float32 numbers in a vector register: directions are padded to a multiple of it."""
 
-_compiled: Any = numba.njit(nogil=True, fastmath=True, cache=True, boundscheck=False, error_model="numpy")
+
+def _compiled(function: Callable[..., Any]) -> Any:
+    """The function, compiled at its first call, and kept for other processes where there is a folder to keep it in."""
+    options: dict[str, Any] = {"nogil": True, "fastmath": True, "boundscheck": False, "error_model": "numpy"}
+    try:
+        return numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # neither the package's folder nor the user's can be written to
+        return numba.njit(**options)(function)
 
 
 class FusedSearch:
