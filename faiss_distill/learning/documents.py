@@ -215,12 +215,13 @@ class Documents:
         """
         everything = np.arange(self.corpus.n)
         with self._stages("lists", TENFOLD):
-            lists = self._lists(student, terms, everything, placement.lists)
-            for last in (*[False] * (MAX_DOUBLINGS - 1), True):
+            for _ in range(MAX_DOUBLINGS):
+                lists = self._lists(student, terms, everything, placement.lists)
                 if terms.price is None or _scanned(terms.shares, lists, self.corpus.n) <= budget:
                     break
-                terms = replace(terms, price=None if last else 2 * terms.price)
-                lists = self._lists(student, terms, everything, self.start.lists)
+                terms = replace(terms, price=2 * terms.price)
+            else:
+                lists = self.start.lists
         done = np.zeros(len(lists), dtype=bool)
         if isinstance(placement, CodedPlacement):
             done = placement.fresh & (lists == placement.lists)

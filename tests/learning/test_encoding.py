@@ -282,6 +282,16 @@ print(encoder(x, x, torch.randint(0, 40, (20, 3))).shape)
     assert done.stdout == "torch.Size([20, 4])\n", done.stderr
 
 
+def test_a_numba_that_cannot_be_used_is_said_and_done_without(tmp_path, monkeypatch):
+    (tmp_path / "numba.py").write_text("raise ImportError('Numba needs another NumPy')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    script = "from faiss_distill.learning.codes import compiled; print(compiled.fused)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "None\n", done.stderr
+    assert "numba is installed but can't be used" in done.stderr
+    assert "Numba needs another NumPy" in done.stderr
+
+
 def test_compiled_code_need_not_be_kept():
     script = """
 import numba.core.caching
