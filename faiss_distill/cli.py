@@ -107,6 +107,12 @@ def _add_tune(commands: Any) -> None:
     tune.add_argument("--validation-queries", metavar="FILE", help="queries that choose and judge (default: held out)")
     tune.add_argument("--relevant", metavar="FILE", help=f"relevant ids of the queries, {LABELS}")
     tune.add_argument("--validation-relevant", metavar="FILE", help="the same for --validation-queries")
+    tune.add_argument(
+        "--teacher",
+        metavar="FILE",
+        help="what finds the queries' nearest documents: a .npz of ids and scores (nq, K), a row for each query, or an "
+        "index file that stores more (default: exact search, or that of the nearest lists where it is cheaper)",
+    )
     tune.add_argument("--plot", metavar="FILE", type=Path, help="draw recall against codes scanned, .png, .svg or .pdf")
     _add_force(tune)
     tune.add_argument("--json", action="store_true", help="print the report as JSON")
@@ -226,6 +232,7 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 def _tune(args: argparse.Namespace) -> None:
     config = DistillConfig(**{f.name: getattr(args, f.name) for f in fields(DistillConfig) if hasattr(args, f.name)})
     given = [args.embeddings, args.queries, args.ids, args.relevant, args.validation_queries, args.validation_relevant]
+    given.append(args.teacher)
     outputs = _outputs(args)
     index = open_with_outputs(args.index, given, outputs, args.invlists_file, args.force)
     adapter = open_index(index)
@@ -241,6 +248,7 @@ def _tune(args: argparse.Namespace) -> None:
             relevant=args.relevant,
             validation_queries=args.validation_queries,
             validation_relevant=args.validation_relevant,
+            teacher=args.teacher,
             invlists_file=None if lists is None else lists.made,
             config=config,
         )

@@ -232,7 +232,7 @@ class Experiment:
                 index, data.documents, train if len(train) else None, query_encoder=encoder,
                 relevant=labels, validation_queries=validation if len(validation) else None,
                 config=replace(config, progress=False), gate=OpenGate(start_counts=False),
-                teacher=partial(CachedTeacher, cache=self.cache),
+                exact=partial(CachedTeacher, cache=self.cache),
             )  # fmt: skip
             report = trainer.train()
             seconds = sum(report.seconds[stage] for stage in ("training", "lists", "codes"))

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from faiss_distill.data.likeness import Likeness
+from faiss_distill.data.neighbours import Neighbours
 from faiss_distill.state import Float32, Int64
 
 
@@ -24,12 +25,14 @@ class Queries:
             if all are real.
         relevant: ids of the relevant documents, -1 as padding, int64 ``(nq, r)``, or None.
         inputs: what the query encoder takes, one entry a query ``(nq, ...)``, or None without one.
+        neighbours: what somebody else found for each of them, or None.
     """
 
     vectors: Float32
     rows: Int64 | None = None
     relevant: Int64 | None = None
     inputs: NDArray[Any] | None = None
+    neighbours: Neighbours | None = None
 
     @property
     def asked(self) -> Float32:
@@ -40,7 +43,8 @@ class Queries:
     def take(self, which: slice | Int64) -> Queries:
         """Some of them."""
         rows, relevant, given = (None if a is None else a[which] for a in (self.rows, self.relevant, self.inputs))
-        return Queries(self.vectors[which], rows, relevant, given)
+        neighbours = None if self.neighbours is None else self.neighbours.take(which)
+        return Queries(self.vectors[which], rows, relevant, given, neighbours)
 
     def distinct(self, likeness: Likeness, but: Queries | None = None) -> Queries:
         """The first of each that occurs more than once, with the labels of all, without those that are in ``but``.
@@ -90,3 +94,4 @@ class Given:
     queries: Any
     relevant: Any
     inputs: Any
+    neighbours: Any = None

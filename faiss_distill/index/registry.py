@@ -132,3 +132,17 @@ def open_to_measure(index: Any) -> IndexAdapter:
         if type(wrapped.core) in FAMILIES or isinstance(wrapped.core, faiss.IndexIVF | faiss.IndexShardsIVF):
             raise
         return FixedAdapter(wrapped)
+
+
+def check_searchable(index: Any, d: int, name: str, wanted: str) -> None:
+    """Refuse what can't be searched with float vectors of ``d`` dimensions; ``name`` and ``wanted`` are for the error.
+
+    Raises:
+        InputError: it is no faiss index of floats, not trained, empty, or of other dimensions.
+    """
+    if not isinstance(index, faiss.Index):
+        raise InputError(name, wanted, type(index).__name__)
+    if index.d != d:
+        raise InputError(name, f"an index of dimension {d}, as the queries have", str(index.d))
+    if not index.is_trained or index.ntotal == 0:
+        raise InputError(name, "an index that is trained and filled", "one that is empty")

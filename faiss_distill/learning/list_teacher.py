@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import faiss
 import numpy as np
@@ -77,12 +78,16 @@ class ListTeacher:
         lists: those of the corpus.
         probed: how many are looked into.
         agreement: share of the exact Top-K of a sample of the queries that they hold.
+        cost: the estimated one, as a share of exhaustive search's.
     """
 
     exact: Teacher
     lists: Lists
     probed: int
     agreement: float
+    cost: float
+
+    kind: ClassVar[str] = "lists"
 
     def top_k(self, corpus: Vectors, queries: Float32, k: int, exclude: Int64 | None = None) -> tuple[Int64, Float32]:
         """As :meth:`faiss_distill.learning.teacher.Teacher.top_k`, of the documents in the nearest lists."""
@@ -198,15 +203,16 @@ def teacher_for(
     probed = int(needed[int(np.ceil(HELD * len(needed))) - 1]) + 1
     lengths = np.bincount(lists.assignment, minlength=len(lists.centroids))
     share = float(lengths[order[:, :probed]].sum(axis=1).mean()) / corpus.n
-    if share * (corpus.d + SELECTION) > SAVING * corpus.d:
-        logger.info("teacher: exhaustive; %d lists would be needed, which hold %.0f %%", probed, 100 * share)
+    cost = share * (corpus.d + SELECTION) / corpus.d
+    if cost > SAVING:
+        logger.info("teacher: exhaustive; the nearest %d lists would cost %.0f %% of that", probed, 100 * cost)
         return exact
     agreement = float((needed < probed).mean())
     logger.info(
-        "teacher: the nearest %d of %d lists, with %.1f %% of the documents and %.1f %% of the exact top %d",
-        probed, len(lists.centroids), 100 * share, 100 * agreement, k,
+        "teacher: the nearest %d of %d lists, at about %.0f %% of the cost of all, with %.1f %% of the exact top %d",
+        probed, len(lists.centroids), 100 * cost, 100 * agreement, k,
     )  # fmt: skip
-    return ListTeacher(exact, lists, probed, agreement)
+    return ListTeacher(exact, lists, probed, agreement, cost)
 
 
 def _lists_of(corpus: Vectors, exact: Teacher, rng: np.random.Generator) -> Lists:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import faiss
 import numpy as np
@@ -29,6 +30,9 @@ class Teacher:
         block_rows: corpus rows in memory at a time.
         device: with CUDA the search runs in torch, otherwise in faiss.
         progress: show a progress bar.
+        kind: that of the teacher, as the report has it.
+        agreement: share of the exact Top-K that it finds.
+        cost: of finding them, as a share of that of exhaustive search.
     """
 
     metric: Metric
@@ -37,11 +41,23 @@ class Teacher:
     device: str = "cpu"
     progress: bool = False
 
+    kind: ClassVar[str] = "exhaustive"
+    agreement: ClassVar[float] = 1.0
+    cost: ClassVar[float] = 1.0
+
     def scores(self, queries: Tensor, vectors: Tensor) -> Tensor:
         """Exact scores of ``queries (nq, d)`` on ``vectors (k, d)``: ``(nq, k)``, higher is better."""
         if self.normalize:
             queries, vectors = F.normalize(queries), F.normalize(vectors)
         return similarity(queries, vectors, self.metric)
+
+    def own_scores(self, queries: Tensor, vectors: Tensor) -> Tensor:
+        """Exact scores of ``queries (nq, d)`` on vectors of their own ``(nq, k, d)``: ``(nq, k)``."""
+        if self.normalize:
+            queries, vectors = F.normalize(queries), F.normalize(vectors, dim=2)
+        if self.metric is Metric.L2:
+            return -(queries[:, None] - vectors).square().sum(2)
+        return torch.bmm(vectors, queries[:, :, None])[:, :, 0]
 
     def top_k(self, corpus: Vectors, queries: Float32, k: int, exclude: Int64 | None = None) -> tuple[Int64, Float32]:
         """The exact Top-K of every query.

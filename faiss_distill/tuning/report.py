@@ -56,8 +56,11 @@ class DistillReport(Result):
         gain: mean difference of overlap@10 at the judged nprobe, after minus before.
         interval: its paired bootstrap interval at ``config.confidence``.
         temperature: what scores were divided by in training.
-        teacher_lists: how many lists the teacher looked into for a training query; None if everywhere.
-        teacher_agreement: share of the exact Top-K of 500 training queries that these hold. Truth is always exact.
+        teacher: who found the neighbours of the training queries: ``"exhaustive"`` search, that of the nearest
+            ``"lists"``, or whoever found those ``"given"``.
+        teacher_lists: how many lists were looked into for a query; None if it was not by lists.
+        teacher_cost: the estimate by which it was chosen: multiplications as a share of exhaustive search's.
+        teacher_agreement: share of the exact Top-K of 500 training queries that it found. Truth is always exact.
         history: for each epoch (0 is the start, with lists and codes chosen anew) its training loss, and the overlap@10
             of the selection queries and the codes that they scan.
         best_epoch: the epoch whose centroids and codebooks were taken; 0 if those at the start were best.
@@ -86,7 +89,9 @@ class DistillReport(Result):
     gain: float
     interval: tuple[float, float]
     temperature: float
+    teacher: str
     teacher_lists: int | None
+    teacher_cost: float
     teacher_agreement: float
     history: tuple[dict[str, float | None], ...]
     best_epoch: int
@@ -123,14 +128,16 @@ class DistillReport(Result):
         trained = f"{self.n_train} {self.query_source}"
         if self.query_source == "queries" and self.n_stand_ins:
             trained = f"{self.n_train - self.n_stand_ins} queries and {self.n_stand_ins} documents as more"
-        taught = f"taught by what {self.teacher_lists} lists hold: {self.teacher_agreement:.1%} of the exact neighbours"
+        by = f"what {self.teacher_lists} lists hold (about {self.teacher_cost:.0%} of the cost of exact search)"
+        by = "what was passed" if self.teacher == "given" else by
+        taught = f"taught by {by}: {self.teacher_agreement:.1%} of the exact neighbours"
         return [
             f"{'Kept' if self.kept else 'NOT kept, the index is as it was'}: {self.reason}",
             *([] if self.kept else ["(in the table: before → what the tuned index would have found)"]),
             f"trained on {trained}, epoch {self.best_epoch} of {len(self.history) - 1} chosen by "
             f"{self.n_selection} others, measured on {self.n_validation} more"
             + (share if self.query_source == "documents" else ""),
-            *([taught] if self.teacher_lists else []),
+            *([] if self.teacher == "exhaustive" else [taught]),
             *(["search with the embeddings of report.query_encoder"] if self.query_encoder is not None else []),
             *(["centroids and codebooks are those of before: only lists and codes are new"] if only_codes else []),
         ]

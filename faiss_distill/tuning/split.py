@@ -14,6 +14,7 @@ from faiss_distill.config import DistillConfig
 from faiss_distill.data import query_encoders
 from faiss_distill.data.alignment import positions
 from faiss_distill.data.likeness import Likeness
+from faiss_distill.data.neighbours import open_neighbours
 from faiss_distill.data.provenance import SAMPLE
 from faiss_distill.data.queries import Given, Queries
 from faiss_distill.data.relevance import open_relevant
@@ -64,6 +65,7 @@ class Splitter:
         some, others = (g.queries is not None or g.inputs is not None for g in (given, held_out))
         for name, present, belongs in (
             ("relevant", given.relevant is not None, some),
+            ("teacher", given.neighbours is not None, some),
             ("validation_queries", others, some),
             ("validation_relevant", held_out.relevant is not None, others),
             ("query_encoder", self.query_encoder is not None, some),
@@ -124,9 +126,11 @@ class Splitter:
         rows = self.rng.permutation(self.task.corpus.n)[: full - n]
         added = Queries(self._documents(rows), rows).distinct(self._likeness, but=validation)
         assert added.rows is not None
+        known = train.neighbours
         return Queries(
             np.concatenate([train.vectors, added.vectors]),
             np.concatenate([np.full(n, -1, dtype=np.int64), added.rows]),
+            neighbours=None if known is None else known.followed_by_unknown(len(added.vectors)),
         )
 
     @cached_property
@@ -154,6 +158,10 @@ class Splitter:
         known = None
         if given.relevant is not None:
             known = open_relevant(given.relevant, counts[0], self.task.ids, f"{prefix}relevant")
+        found = None
+        if given.neighbours is not None:
+            metric, depth = self.task.adapter.metric, self.config.depth
+            found = open_neighbours(given.neighbours, counts[0], self.task.sample_ids, metric, depth, "teacher")
         rows = np.sort(self.rng.permutation(counts[0])[: self.config.max_queries])
         known = None if known is None else known[rows]
         taken = None if vectors is None else vectors.take(rows)
@@ -165,7 +173,7 @@ class Splitter:
             if taken is None:  # what the encoder makes of them before it learns
                 taken = query_encoders.embed(encoder, entries, self.device).cpu().numpy()
         assert taken is not None  # there were queries, or inputs with an encoder
-        return Queries(taken, None, known, entries)
+        return Queries(taken, None, known, entries, None if found is None else found.take(rows))
 
     def _divide(self, whole: Queries, name: str) -> tuple[Queries, Queries]:
         n = len(whole.vectors)

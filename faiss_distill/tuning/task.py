@@ -20,6 +20,7 @@ from faiss_distill.errors import InputError, UnsupportedIndexError
 from faiss_distill.evaluation.measure import QuerySet
 from faiss_distill.index.registry import IndexAdapter
 from faiss_distill.learning.documents import Taught
+from faiss_distill.learning.given_teacher import GivenTeacher
 from faiss_distill.learning.list_teacher import ListTeacher
 from faiss_distill.learning.teacher import Teacher
 from faiss_distill.state import Float32, IndexState, Int64, Metric
@@ -66,7 +67,7 @@ class Task:
         """Their ids, in the order of the corpus."""
         return self.ids[self.rows]
 
-    def taught(self, queries: Queries, teacher: Teacher | ListTeacher, depth: int) -> Taught:
+    def taught(self, queries: Queries, teacher: Teacher | ListTeacher | GivenTeacher, depth: int) -> Taught:
         """Queries with their exact Top-``depth``, and the rows of the documents that are relevant to them."""
         top, scores = teacher.top_k(self.corpus, queries.vectors, depth, queries.rows)
         relevant = None if queries.relevant is None else positions(self.sample_ids, queries.relevant)

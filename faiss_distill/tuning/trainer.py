@@ -23,7 +23,8 @@ from faiss_distill.index.lists_file import new_lists_file
 from faiss_distill.index.parts.transaction import Transaction
 from faiss_distill.index.registry import IndexAdapter, open_index
 from faiss_distill.learning.documents import Documents, Taught
-from faiss_distill.learning.list_teacher import ListTeacher, teacher_for
+from faiss_distill.learning.given_teacher import GivenTeacher
+from faiss_distill.learning.list_teacher import ListTeacher
 from faiss_distill.learning.objective import Objective, Selection
 from faiss_distill.learning.optimise import optimise
 from faiss_distill.learning.teacher import Teacher, calibrate_temperature
@@ -34,6 +35,7 @@ from faiss_distill.tuning.report import DistillReport
 from faiss_distill.tuning.settle import check_depths, settle
 from faiss_distill.tuning.split import Splitter
 from faiss_distill.tuning.task import open_task
+from faiss_distill.tuning.teachers import open_teacher, teacher_of
 from faiss_distill.tuning.weights import Weights
 from faiss_distill.tuning.write_back import mined, written
 
@@ -68,7 +70,7 @@ class _Learned:
     queries: QuerySet
     before: Evaluation
     train: Taught
-    teacher: Teacher | ListTeacher
+    teacher: Teacher | ListTeacher | GivenTeacher
     compiled: bool
     n_selection: int
     temperature: float
@@ -99,15 +101,16 @@ class DistillTrainer:
         invlists_file: where new inverted lists go.
         inplace: whether :meth:`train` changes the index and the encoder themselves, or copies that it makes.
         config: the options.
+        teacher: what finds the training queries' neighbours.
         gate: what decides whether the result is kept.
-        teacher: the class of the teacher, or what makes one of the same arguments.
+        exact: the class of the exact teacher, or what makes one of the same arguments.
 
     Attributes:
         config: the options, with those settled that the index leaves no choice in.
         task: what was passed, opened and lined up with the index.
         training_queries: those that are trained on.
         validation_queries: others, which choose the best epoch and judge.
-        teacher: exact search.
+        exact: exact search.
         query_encoder: as passed; with ``inplace=False`` a copy, which training makes anew.
 
     Raises:
@@ -131,8 +134,9 @@ class DistillTrainer:
         invlists_file: str | Path | None = None,
         inplace: bool = True,
         config: DistillConfig | None = None,
+        teacher: Any = None,
         gate: Gate | None = None,
-        teacher: Callable[..., Teacher] = Teacher,
+        exact: Callable[..., Teacher] = Teacher,
     ) -> None:
         """Check everything, load the queries and split them."""
         self.config = config = as_config(config)
@@ -154,13 +158,14 @@ class DistillTrainer:
                 query_encoder.to(self._device)
             self.query_encoder = self._encoder = query_encoder
             task.corpus.check_finite(config.block_rows, config.progress)
+            neighbours, self._fuller_index = open_teacher(teacher, adapter.index.d)
             splitter = Splitter(task, config, rng, query_encoder, self._device)
             self.training_queries, self.validation_queries = splitter.split(
-                Given(queries, relevant, query_inputs),
+                Given(queries, relevant, query_inputs, neighbours),
                 Given(validation_queries, validation_relevant, validation_query_inputs),
             )
             task.check(self.training_queries.asked, rng, tunes=True)
-        self.teacher = teacher(adapter.metric, adapter.normalizes, config.block_rows, config.device, config.progress)
+        self.exact = exact(adapter.metric, adapter.normalizes, config.block_rows, config.device, config.progress)
         self._nprobe = config.nprobe or adapter.nprobe
 
     def train(self) -> DistillReport:
@@ -192,12 +197,9 @@ class DistillTrainer:
         config, task = self.config, self.task
         with self._stages("teacher", TENFOLD):
             training, rng = self.training_queries, np.random.default_rng(config.seed)
-            teacher = teacher_for(
-                self.teacher, task.corpus, task.sample, task.adapter.transforms, training.vectors, config.depth,
-                training.rows, rng,
-            )  # fmt: skip
+            teacher = teacher_of(task, training, self._fuller_index, self.exact, config.depth, rng)
             train = task.taught(training, teacher, config.depth)
-            held_out = task.taught(self.validation_queries, self.teacher, config.top_k)
+            held_out = task.taught(self.validation_queries, self.exact, config.top_k)
         # No query both chooses the epoch and judges the result.
         n_selection = min(len(held_out.top) // 4, MAX_SELECTION)
         judges = held_out.take(slice(n_selection, None))
@@ -223,7 +225,7 @@ class DistillTrainer:
                 self._stages,
             )
             mine = partial(mined, task, documents, train, config.mixture.depth("hard"), self._nprobe)
-            objective = Objective(documents, train, self.teacher, temperature, config, mine)
+            objective = Objective(documents, train, self.exact, temperature, config, mine)
             selection = Selection(documents, held_out.take(slice(0, n_selection)), self._nprobe)
             # Dropout in a query encoder draws on torch's own generator.
             devices = [self._device] if self._device.type == "cuda" else []
@@ -285,8 +287,10 @@ class DistillTrainer:
             gain=gain,
             interval=interval,
             temperature=learned.temperature,
+            teacher=teacher.kind,
             teacher_lists=teacher.probed if isinstance(teacher, ListTeacher) else None,
-            teacher_agreement=teacher.agreement if isinstance(teacher, ListTeacher) else 1.0,
+            teacher_cost=teacher.cost,
+            teacher_agreement=teacher.agreement,
             history=learned.history,
             best_epoch=learned.best_epoch,
             query_encoder=self.query_encoder if kept else None,

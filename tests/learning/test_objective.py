@@ -29,13 +29,13 @@ def parts(built, data):
         config = DistillConfig(**QUICK | options)
         chosen = data.queries[:300] if queries == "real" else None
         trainer = DistillTrainer(built(metric=metric), data.documents[:N], chosen, relevant=relevant, config=config)
-        train = trainer.task.taught(trainer.training_queries, trainer.teacher, config.depth)
+        train = trainer.task.taught(trainer.training_queries, trainer.exact, config.depth)
         device = torch.device("cpu")
         documents = Documents(
             trainer.task.corpus, trainer.task.adapter.transforms, trainer.task.sample, train, 4, config, device
         )
         mine = partial(mined, trainer.task, documents, train, config.mixture.depth("hard"), 4)
-        objective = Objective(documents, train, trainer.teacher, 0.05, config, mine)
+        objective = Objective(documents, train, trainer.exact, 0.05, config, mine)
         return trainer, train, documents, objective, CodebookStudent(trainer.task.sample)
 
     return parts

@@ -245,7 +245,7 @@ class TestDocumentsAsQueries:
     def test_they_do_not_find_themselves(self, built, data):
         index = built()
         trainer = DistillTrainer(index, data.documents[:N], config=DistillConfig(**QUICK))
-        taught = trainer.task.taught(trainer.training_queries, trainer.teacher, 40)
+        taught = trainer.task.taught(trainer.training_queries, trainer.exact, 40)
         assert (taught.top != taught.queries.rows[:, None]).all()
         np.testing.assert_array_equal(taught.queries.vectors, data.documents[taught.queries.rows])
 
@@ -266,7 +266,7 @@ class TestFewQueries:
         assert real.sum() == 100
         assert 1000 - 20 < len(train.vectors) <= 1000  # some documents occur twice
         np.testing.assert_array_equal(train.vectors[~real], data.documents[train.rows[~real]])
-        taught = trainer.task.taught(train, trainer.teacher, 40)
+        taught = trainer.task.taught(train, trainer.exact, 40)
         assert (taught.top != train.rows[:, None]).all()
         exact = faiss.knn(train.vectors[:100], data.documents[:N], 40, metric=faiss.METRIC_INNER_PRODUCT)[1]
         assert (taught.top[:100] == exact).mean() > 0.999
@@ -278,7 +278,7 @@ class TestFewQueries:
     def test_mined_candidates_leave_out_the_document_itself(self, built, data):
         options = self.FILLED | {"candidates": "in_batch + hard40:5"}
         trainer = DistillTrainer(built(), data.documents[:N], data.queries[:150], config=DistillConfig(**options))
-        taught = trainer.task.taught(trainer.training_queries, trainer.teacher, 40)
+        taught = trainer.task.taught(trainer.training_queries, trainer.exact, 40)
         queries = trainer.task.query_set(taught, None, torch.device("cpu"))
         assert (queries.exclude[:100] == -1).all()
         np.testing.assert_array_equal(queries.exclude[100:], trainer.training_queries.rows[100:])
@@ -539,7 +539,7 @@ def test_selection_is_what_a_search_of_its_documents_finds(built, data, metric):
     """The score that picks the best epoch, against faiss searching an index of just those documents."""
     index = built("IVF16,PQ16x4", metric)
     trainer = DistillTrainer(index, data.documents[:N], data.queries, config=DistillConfig(**QUICK))
-    taught = trainer.task.taught(trainer.validation_queries, trainer.teacher, 40)
+    taught = trainer.task.taught(trainer.validation_queries, trainer.exact, 40)
     state = open_index(index).extract()
     documents = Documents(
         trainer.task.corpus, trainer.task.adapter.transforms, state, taught, 4, trainer.config, torch.device("cpu")
