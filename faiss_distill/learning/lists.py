@@ -52,5 +52,8 @@ def probing(queries: Tensor, centroids: Tensor, nprobe: int, metric: Metric) -> 
 
 def best_lists(vectors: Tensor, centroids: Tensor, metric: Metric, price: Tensor | None = None) -> Tensor:
     """The list whose centroid scores best, less its ``price (nlist,)``: ``vectors (n, d)`` to int64 ``(n,)``."""
-    scores = similarity(vectors, centroids, metric)
-    return (scores if price is None else scores - price).argmax(dim=1)
+    if metric is Metric.L2:
+        vectors, own = 2 * vectors, -centroids.square().sum(1)  # a vector's own norm changes no choice
+    else:
+        own = torch.zeros(len(centroids), dtype=centroids.dtype, device=centroids.device)
+    return torch.addmm(own if price is None else own - price, vectors, centroids.T).argmax(dim=1)

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from faiss_distill.config import DistillConfig, Learn
 from faiss_distill.learning.candidates import Candidates, members
@@ -140,7 +139,7 @@ class Objective:
                 codes = placement.codes_of(student, rows, vectors)
                 terms.append(self._loss.function(vectors(), student.reconstruct(lists, codes)))
             if learn is not Learn.CODEBOOKS:
-                terms.append(self._loss.function(vectors(), F.embedding(lists, student.centroids)))
+                terms.append(self._loss.function(vectors(), student.centroids.index_select(0, lists)))
         else:
             queries = self._queries(student, batch)
             compare = self._comparison(batch, candidates, self._documents.exact(rows), scored)

@@ -33,7 +33,7 @@ def contrastive(student_scores: Tensor, positives: Tensor, mask: Tensor | None =
         True
     """
     if mask is not None:
-        student_scores = student_scores.masked_fill(~mask, torch.finfo(student_scores.dtype).min)
+        student_scores = torch.where(mask, student_scores, torch.finfo(student_scores.dtype).min)
         positives = positives & mask
     count = positives.sum(dim=1)
     loss = -torch.log_softmax(student_scores, dim=1).masked_fill(~positives, 0.0).sum(dim=1)

@@ -32,8 +32,8 @@ def kl(student_scores: Tensor, teacher_scores: Tensor, mask: Tensor | None = Non
     """
     if mask is not None:
         lowest = torch.finfo(student_scores.dtype).min
-        student_scores = student_scores.masked_fill(~mask, lowest)
-        teacher_scores = teacher_scores.masked_fill(~mask, lowest)
+        student_scores = torch.where(mask, student_scores, lowest)
+        teacher_scores = torch.where(mask, teacher_scores, lowest)
     student = torch.log_softmax(student_scores, dim=1)
     teacher = torch.log_softmax(teacher_scores.detach(), dim=1)
     return (student.exp() * (student - teacher)).sum(dim=1).mean()

@@ -35,8 +35,8 @@ def listmle(student_scores: Tensor, teacher_scores: Tensor, mask: Tensor | None 
     if mask is None:
         mask = torch.ones_like(student_scores, dtype=torch.bool)
     lowest = torch.finfo(student_scores.dtype).min
-    student_scores = student_scores.masked_fill(~mask, lowest)
-    teacher_scores = teacher_scores.masked_fill(~mask, lowest)
+    student_scores = torch.where(mask, student_scores, lowest)
+    teacher_scores = torch.where(mask, teacher_scores, lowest)
     # worst first, so that the sum over what ranks at r or below is a running one
     order = descending(teacher_scores.detach(), ties=student_scores.detach()).flip(1)
     s = student_scores.gather(1, order)

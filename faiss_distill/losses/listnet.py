@@ -30,7 +30,7 @@ def listnet(student_scores: Tensor, teacher_scores: Tensor, mask: Tensor | None 
     """
     if mask is not None:
         lowest = torch.finfo(student_scores.dtype).min
-        student_scores = student_scores.masked_fill(~mask, lowest)
-        teacher_scores = teacher_scores.masked_fill(~mask, lowest)
+        student_scores = torch.where(mask, student_scores, lowest)
+        teacher_scores = torch.where(mask, teacher_scores, lowest)
     target = torch.softmax(teacher_scores.detach(), dim=1)
     return -(target * torch.log_softmax(student_scores, dim=1)).sum(dim=1).mean()

@@ -31,7 +31,7 @@ def parts(built, data):
     def parts(metric="ip", **options):
         config = DistillConfig(**QUICK | options)
         trainer = DistillTrainer(built(metric=metric), data.documents[:N], data.queries[:600], config=config)
-        train = trainer.task.taught(trainer.training_queries, trainer.teacher, config.depth)
+        train = trainer.task.taught(trainer.training_queries, trainer.exact, config.depth)
         device = torch.device("cpu")
         documents = Documents(
             trainer.task.corpus, trainer.task.adapter.transforms, trainer.task.sample, train, 4, config, device
@@ -229,7 +229,7 @@ def test_lists_are_those_of_the_coarse_quantizer_s_own_metric(data, metric):
     index.add(x)
     config = DistillConfig(**QUICK, assignment="refreshed")
     trainer = DistillTrainer(index, x, data.queries[:600], config=config)
-    train = trainer.task.taught(trainer.training_queries, trainer.teacher, 40)
+    train = trainer.task.taught(trainer.training_queries, trainer.exact, 40)
     documents = Documents(
         trainer.task.corpus,
         trainer.task.adapter.transforms,

@@ -28,7 +28,7 @@ def similarities(metric, q=Q, x=X):
 
 def teacher(metric, probed, normalize=False, block_rows=256, lists=LISTS):
     exact = Teacher(metric, normalize, block_rows=block_rows)
-    return ListTeacher(exact, Lists(CENTRES, lists, metric, lambda x: x), probed, 1.0)
+    return ListTeacher(exact, Lists(CENTRES, lists, metric, lambda x: x), probed, 1.0, 0.5)
 
 
 @pytest.mark.parametrize("metric", Metric)
@@ -85,7 +85,9 @@ class TestChoice:
         exact = np.argsort(-similarities(metric, q=WIDE), axis=1)[:, :20]
         agreement = np.mean([len(np.intersect1d(a, b)) / 20 for a, b in zip(ids, exact, strict=True)])
         assert agreement == pytest.approx(found.agreement, abs=1e-3)
-        fewer = ListTeacher(found.exact, found.lists, found.probed - 1, 0.0).top_k(open_vectors(X, "x"), WIDE, 20)[0]
+        fewer = ListTeacher(found.exact, found.lists, found.probed - 1, 0.0, 0.5).top_k(open_vectors(X, "x"), WIDE, 20)[
+            0
+        ]
         assert np.mean([len(np.intersect1d(a, b)) / 20 for a, b in zip(fewer, exact, strict=True)]) < list_teacher.HELD
 
     def test_exhaustive_where_most_lists_would_be_needed(self, metric, monkeypatch):

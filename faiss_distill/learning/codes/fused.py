@@ -18,7 +18,7 @@ from torch import Tensor
 TILE = 32
 """Documents at a time."""
 DIMENSIONS = 16
-"""Of a query that are gathered at a time."""
+"""Of the directions that are turned at a time: as many as a line of the cache holds."""
 LANES = 8
 """Float32 numbers in a vector register: directions are padded to a multiple of it."""
 
@@ -144,26 +144,27 @@ def _nearest(residuals, books, squares, codes):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _gather(x, queries, local, roots, factor, relative, u):  # type: ignore[no-untyped-def]
-    """A document's directions times the roots of their weights, dimension by dimension: ``u (d, R)``."""
+def _gather(x, queries, local, roots, factor, relative, rows, u):  # type: ignore[no-untyped-def]
+    """A document's directions times the roots of their weights: ``u (d, R)``, and on the way there ``rows (R, d)``."""
     d, near = len(x), len(local)
-    for a in range(0, d, DIMENSIONS):
-        stop = min(a + DIMENSIONS, d)
-        for r in range(near):
-            row, w = local[r], roots[r] * factor
-            if row < 0:
-                for j in range(a, stop):
-                    u[j, r] = 0
-            else:
-                for j in range(a, stop):
-                    u[j, r] = w * (queries[row, j] - relative * x[j])
+    for r in range(near):
+        row, w = local[r], roots[r] * factor
+        if row < 0:
+            rows[r] = 0
+        else:
+            for j in range(d):
+                rows[r, j] = w * (queries[row, j] - relative * x[j])
     w = np.float32(0)
     if relative == 0:  # the document itself as a query; for L2 its direction is 0
         for j in range(d):
             w += x[j] * x[j]
         w = roots[near] / max(np.sqrt(w), np.float32(1e-30))
     for j in range(d):
-        u[j, near] = w * x[j]
+        rows[near, j] = w * x[j]
+    for a in range(0, d, DIMENSIONS):
+        for j in range(a, min(a + DIMENSIONS, d)):
+            for r in range(near + 1):
+                u[j, r] = rows[r, j]
 
 
 @_compiled
@@ -190,6 +191,25 @@ def _gram(u, a, hessian, dsub, out):  # type: ignore[no-untyped-def]
 
 
 @_compiled
+def _times(gram, v, w, of_v, of_w):  # type: ignore[no-untyped-def]
+    """A symmetric matrix, of which ``gram`` is the upper triangle row by row, times two vectors."""
+    n, at = len(v), 0
+    of_v[:] = 0
+    of_w[:] = 0
+    for p in range(n):
+        a, b, c, e = v[p], w[p], gram[at] * v[p], gram[at] * w[p]
+        for t in range(1, n - p):
+            g = gram[at + t]
+            c += g * v[p + t]
+            e += g * w[p + t]
+            of_v[p + t] += g * a
+            of_w[p + t] += g * b
+        of_v[p] += c
+        of_w[p] += e
+        at += n - p
+
+
+@_compiled
 def _curve(u, a, hessian, dsub, along, e, out, at, scale):  # type: ignore[no-untyped-def]
     """``out += scale * (H + u u^T) e`` of a segment, where ``along`` is ``u^T e``."""
     for p in range(dsub):
@@ -208,39 +228,34 @@ def _prepare(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """What a tile's search begins with: directions, what the tables are made of, and errors."""
     n_segments, dsub, _ = books.shape
-    n_products = dsub * (dsub + 1) // 2
-    along, along_error = np.empty(roots.shape[1], np.float32), np.empty(roots.shape[1], np.float32)
+    n_products, n_directions = dsub * (dsub + 1) // 2, roots.shape[1]
+    rows = np.empty((n_directions, n_segments * dsub), np.float32)
     for i in range(len(x)):
         u = directions[i]
-        _gather(x[i], queries, local[i], roots[i], factor, np.float32(kappa > 0), u)
+        _gather(x[i], queries, local[i], roots[i], factor, np.float32(kappa > 0), rows, u)
         square = np.float32(0)
-        for r in range(roots.shape[1]):
+        for r in range(n_directions):
             wrong[i, r] = -pulls[i, r]
         for m in range(n_segments):
             a, row = m * dsub, features[m, i]
-            along[:] = 0
-            along_error[:] = 0
             for j in range(a, a + dsub):
-                value, e = residuals[i, j], residuals[i, j] - books[m, j - a, codes[i, m]]
+                e = residuals[i, j] - books[m, j - a, codes[i, m]]
                 error[i, j] = e
                 square += e * e
-                for r in range(roots.shape[1]):
-                    along[r] += value * u[j, r]
-                    along_error[r] += e * u[j, r]
-            for r in range(roots.shape[1]):
-                wrong[i, r] += along_error[r]
-            row[n_products:] = 0
-            curved[i, a : a + dsub] = 0
-            _curve(u, a, hessian, dsub, along, residuals[i, a : a + dsub], row, n_products, np.float32(-2))
-            _curve(u, a, hessian, dsub, along_error, error[i, a : a + dsub], curved[i], a, np.float32(1))
+                for r in range(n_directions):
+                    wrong[i, r] += e * u[j, r]
             _gram(u, a, hessian, dsub, row)
+            segment = slice(a, a + dsub)
+            _times(row[:n_products], residuals[i, segment], error[i, segment], row[n_products:], curved[i, segment])
+            for j in range(n_products, n_products + dsub):
+                row[j] *= -2
         if kappa > 0:
             for j in range(n_segments * dsub):
                 g = np.float32(0)
-                for r in range(roots.shape[1]):
+                for r in range(n_directions):
                     g += u[j, r] * roots[i, r]
                 pull[i, j] = g
-            for r in range(roots.shape[1]):
+            for r in range(n_directions):
                 wrong[i, r] += kappa * square * roots[i, r]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from faiss_distill.learning.codes.nearest import decode, nearest_codes
 from faiss_distill.learning.students.student import Student
@@ -29,4 +28,4 @@ class CodebookStudent(Student):
     def reconstruct(self, assignment: Tensor, codes: Tensor) -> Tensor:
         """Distill-VQ Eq. 2-3: ``(n, d)`` from lists ``(n,)`` and codes."""
         decoded = decode(codes, self.codebooks)
-        return decoded + F.embedding(assignment, self.centroids) if self.by_residual else decoded
+        return decoded + self.centroids.index_select(0, assignment) if self.by_residual else decoded
