@@ -3,12 +3,14 @@
     python -m benchmarks.scale                      # hours
     python -m benchmarks.scale --quick              # two small sizes
     python -m benchmarks.scale --dimensions 128 --sizes 50000 200000 --runs 1
+    python -m benchmarks.scale --data vectors.npy --dimensions 768
 
-Vectors are the Debian documents at 128 dimensions (principal axes; ``--data DIR`` for the full set) as far as they go,
-and beyond them points between a document and one of its nearest neighbours, with noise of half their distance; the
-table says where. No queries: documents stand in. Each run is a process of its own, which builds an index with faiss,
-without polysemous training, and tunes it; the table has medians. Growth is the exponent ``b`` of seconds ~ n^b, fitted
-to the totals. Writes ``results/scale.txt`` and ``.json``.
+Vectors are the Debian documents at 128 dimensions (principal axes; ``--data DIR`` for the full set), or those of
+another file, as far as they go, and beyond them points between a document and one of its nearest neighbours, with noise
+of half their distance; the table says where. No queries: documents stand in. Each run is a process of its own, which
+builds an index with faiss, without polysemous training, and tunes it; the table has the run of the median ratio.
+Documents are counted as often as they are encoded, a second, beside those that faiss's ``add`` places and encodes.
+Growth is the exponent ``b`` of seconds ~ n^b, fitted to the totals. Writes ``results/scale.txt`` and ``.json``.
 """
 
 from __future__ import annotations
@@ -19,14 +21,19 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import faiss
 import numpy as np
+from torch import Tensor
 
 from faiss_distill import DistillConfig, DistillTrainer
 from faiss_distill.datasets import load_debian_packages
+from faiss_distill.learning.codes.product import QueryAwareEncoder
 from faiss_distill.state import Float32
 
 SIZES, QUICK_SIZES = (50_000, 200_000, 1_000_000), (4_000, 8_000)
@@ -37,12 +44,17 @@ STAGES = ("check", "teacher", "training", "lists", "codes", "judging", "commit")
 
 def corpus(n: int, d: int, data: Path | None) -> tuple[Float32, int]:
     """``n`` vectors of ``d`` dimensions, and how many of them are real: those come first."""
-    documents = load_debian_packages(data).documents
+    if data is not None and data.suffix == ".npy":
+        documents = np.load(data).astype(np.float32)
+    else:
+        documents = load_debian_packages(data).documents
     if d > documents.shape[1]:
         raise SystemExit(f"--dimensions: expected at most {documents.shape[1]}, as the documents have, got {d}")
-    axes = faiss.PCAMatrix(documents.shape[1], d)
-    axes.train(documents)
-    real = axes.apply(documents)
+    real = documents
+    if d < documents.shape[1]:
+        axes = faiss.PCAMatrix(documents.shape[1], d)
+        axes.train(documents)
+        real = axes.apply(documents)
     return grown(real / np.linalg.norm(real, axis=1, keepdims=True), n), min(n, len(real))
 
 
@@ -71,7 +83,7 @@ def lists_for(n: int) -> int:
     return int(2 ** np.round(np.log2(4 * np.sqrt(n))))
 
 
-def measured(n: int, d: int, data: Path | None) -> dict[str, Any]:
+def measured(n: int, d: int, data: Path | None, device: str) -> dict[str, Any]:
     """One build and one tuning, in this process."""
     x, real = corpus(n, d, data)
     factory = f"OPQ16,IVF{lists_for(n)},PQ16np"
@@ -83,7 +95,9 @@ def measured(n: int, d: int, data: Path | None) -> dict[str, Any]:
     added = time.perf_counter()
     faiss.extract_index_ivf(index).nprobe = 16
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    report = DistillTrainer(index, x, config=DistillConfig(progress=False)).train()
+    trainer = DistillTrainer(index, x, config=DistillConfig(progress=False, device=device))
+    with counted() as encoded:
+        report = trainer.train()
     return {
         "n": n,
         "d": d,
@@ -91,6 +105,7 @@ def measured(n: int, d: int, data: Path | None) -> dict[str, Any]:
         "factory": factory,
         "build": added - start,
         "add_rate": n / (added - trained),
+        "code_rate": sum(encoded) / report.seconds["codes"],
         "tune": report.seconds["total"],
         "seconds": report.seconds,
         "tenfold": report.seconds_tenfold,
@@ -103,11 +118,25 @@ def measured(n: int, d: int, data: Path | None) -> dict[str, Any]:
     }
 
 
-def in_a_process(n: int, d: int, data: Path | None) -> dict[str, Any]:
+@contextmanager
+def counted() -> Iterator[list[int]]:
+    """How many documents are encoded inside, call by call."""
+    counts: list[int] = []
+    real = QueryAwareEncoder.__call__
+
+    def counting(self: QueryAwareEncoder, vectors: Tensor, *others: Tensor | None) -> Tensor:
+        counts.append(len(vectors))
+        return real(self, vectors, *others)  # type: ignore[arg-type]
+
+    with mock.patch.object(QueryAwareEncoder, "__call__", counting):
+        yield counts
+
+
+def in_a_process(n: int, d: int, data: Path | None, device: str) -> dict[str, Any]:
     """:func:`measured` in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.scale", "--one", str(n), str(d)]
+    command = [sys.executable, "-m", "benchmarks.scale", "--one", str(n), str(d), "--device", device]
     done = subprocess.run(
-        [*command, *(["--data", str(data)] if data else [])], check=True, capture_output=True, text=True
+        [*command, *(["--data", str(data)] if data else [])], check=True, stdout=subprocess.PIPE, text=True
     )
     row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return row
@@ -127,10 +156,11 @@ def line(row: dict[str, Any]) -> str:
     """One row as text."""
     spent = "".join(f" {row['seconds'][stage]:8.1f}" for stage in STAGES)
     (old, new), (before, peak) = row["overlap"], row["peak_mb"]
+    rates = f"{row['add_rate']:9.0f} {row['code_rate']:8.0f}"
     made = "" if row["real"] == row["n"] else f"  {row['real']} real"
     return (
         f"{row['n']:8} {row['d']:4} {row['factory']:22} {row['build']:8.1f} {row['tune']:8.1f} "
-        f"{row['tune'] / row['build']:6.2f}{spent} {row['add_rate']:9.0f} {before:7.0f} {peak:7.0f}"
+        f"{row['tune'] / row['build']:6.2f}{spent} {rates} {before:7.0f} {peak:7.0f}"
         f" {old:.3f} → {new:.3f}{made}"
     )
 
@@ -138,7 +168,7 @@ def line(row: dict[str, Any]) -> str:
 HEAD = (
     f"{'n':>8} {'d':>4} {'':22} {'build s':>8} {'tuning s':>8} {'ratio':>6}"
     + "".join(f" {stage:>8}" for stage in STAGES)
-    + f" {'add/s':>9} {'MB':>7} {'peak MB':>7}    overlap@10"
+    + f" {'add/s':>9} {'codes/s':>8} {'MB':>7} {'peak MB':>7}    overlap@10"
 )
 
 
@@ -146,23 +176,24 @@ def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two small sizes, once")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="the full Debian set")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="the full Debian set, or a .npy of others")
+    parser.add_argument("--device", default="cpu", help="that tuning runs on (default: cpu)")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="vectors")
-    parser.add_argument("--dimensions", type=int, nargs="+", default=[128], help="of the vectors, up to 384")
+    parser.add_argument("--dimensions", type=int, nargs="+", default=[128], help="of the vectors (default: 128)")
     parser.add_argument("--runs", type=int, default=3, help="of each, of which the median is shown (default: 3)")
     parser.add_argument("--output", type=Path, default=Path("results"), help="folder (default: results)")
     parser.add_argument("--one", type=int, nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
         n, d = args.one
-        print(json.dumps(measured(n, d, args.data)))
+        print(json.dumps(measured(n, d, args.data, args.device)))
         return
     sizes, runs = (QUICK_SIZES, 1) if args.quick else (args.sizes, args.runs)
     lines, rows = [HEAD], []
     print(HEAD, flush=True)
     for d in args.dimensions:
         for n in sizes:
-            rows.append(median([in_a_process(n, d, args.data) for _ in range(runs)]))
+            rows.append(median([in_a_process(n, d, args.data, args.device) for _ in range(runs)]))
             lines.append(line(rows[-1]))
             print(lines[-1], flush=True)
         mine = [row for row in rows if row["d"] == d]

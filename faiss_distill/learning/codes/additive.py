@@ -47,10 +47,10 @@ class AdditiveEncoder(QueryAwareEncoder):
             ]
 
     def block_size(self, directions: int) -> int:
-        """Documents to encode at a time, so that a block's tables and directions stay within 2**21 numbers each."""
+        """Documents to encode at a time, see :func:`~faiss_distill.learning.codes.product.block_of`."""
         splits, steps, ksub, dsub = self.codebooks.shape
         wide = max(splits * dsub, 0 if self._squares else ksub) * directions
-        return block_of(splits * steps * ksub, wide)
+        return block_of(splits * steps * ksub, wide, self.queries.device)
 
     def _search(
         self,

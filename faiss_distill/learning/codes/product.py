@@ -166,10 +166,15 @@ def closeness(local: Tensor, dtype: torch.dtype) -> Tensor:
     return (local >= 0) / (1 + rank / HALF)
 
 
-def block_of(tables: int, directions: int) -> int:
-    """Documents in a block, of which each takes so many numbers: 16 or more, unless the directions are very many."""
-    few = max(16, min(512, 2**22 // tables))
-    return max(1, min(few, 2**22 // directions))
+def block_of(tables: int, directions: int, device: torch.device) -> int:
+    """Documents in a block, of which each takes so many numbers: 16 or more, unless the directions are very many.
+
+    A block stays within 2**22 numbers of either kind, which a processor's cache is the better for, or within 2**27 on
+    a GPU, which wants many documents at a time.
+    """
+    numbers, most = (2**22, 512) if device.type == "cpu" else (2**27, 2**14)
+    few = max(16, min(most, numbers // tables))
+    return max(1, min(few, numbers // directions))
 
 
 class QueryAwareEncoder:
@@ -207,10 +212,10 @@ class QueryAwareEncoder:
         self._directed = queries * self.factor
 
     def block_size(self, directions: int) -> int:
-        """Documents to encode at a time, so that a block's tables and directions stay within 2**22 numbers each."""
+        """Documents to encode at a time, see :func:`block_of`."""
         n_segments, _, ksub, dsub = self.codebooks.shape
         own = directions * ksub if dsub > 2 * directions else dsub**2  # of one segment at a time
-        return block_of(max(n_segments * ksub, own), n_segments * dsub * directions)
+        return block_of(max(n_segments * ksub, own), n_segments * dsub * directions, self.queries.device)
 
     def directions(self, vectors: Tensor, local: Tensor) -> tuple[Tensor, Tensor]:
         """The score-error directions of ``vectors (n, d)`` and their weights: ``(n, R, d)`` and ``(n, R)``.
