@@ -75,29 +75,41 @@ class AdditiveEncoder(QueryAwareEncoder):
             return ((e @ self.hessian) * e).sum(1) + (weights * score_error(e).square()).sum(1)
 
         codes = beam_codes(residuals, self.codebooks)
-        if start is not None:
+        if start is not None:  # what was best for other codebooks may hold on to too little of these
             codes = torch.where((cost(start) <= cost(codes))[:, None], start, codes)
         e = residuals - decode(codes, self.codebooks)
         he, wrong = e @ self.hessian, score_error(e)
+        # What each codeword has to do with each direction.
+        words = [
+            torch.bmm(directions[:, :, s], book.index_select(0, codes[:, m])[:, :, None])[:, :, 0]
+            for m, (book, s) in enumerate(zip(self._books, self._segments, strict=True))
+        ]
         for _ in range(self.config.sweeps):
-            before = codes.clone()
+            moved = False
             for m, (book, s) in enumerate(zip(self._books, self._segments, strict=True)):
                 u, block = directions[:, :, s], self.hessian[s, s]
-                old, old_error = book[codes[:, m]], e[:, s].square().sum(1, keepdim=True)
+                old, old_error = book.index_select(0, codes[:, m]), e[:, s].square().sum(1, keepdim=True)
                 without = e[:, s] + old
-                rest = wrong + torch.bmm(u, old[:, :, None])[:, :, 0] - kappa * old_error
+                rest = wrong + words[m] - kappa * old_error
                 linear = torch.bmm((weights * rest)[:, None], u)[:, 0] + he[:, s] + old @ block
                 table = torch.addmm(curved[m], linear, book.T, alpha=-2)
                 if kappa:
                     near = without.square().sum(1, keepdim=True) - 2 * without @ book.T + book.square().sum(1)
                     along = 2 * (weights * rest).sum(1, keepdim=True) - 2 * pull[:, s] @ book.T
                     table += kappa * near * (kappa * total * near + along)
-                codes[:, m] = table.argmin(1)
-                new = book[codes[:, m]]
+                best = table.argmin(1)
+                which = (best != codes[:, m]).nonzero()[:, 0]
+                if len(which) == 0:
+                    continue
+                moved = True
+                codes[:, m] = best
+                new = book.index_select(0, best)
                 e[:, s] = without - new
-                he.addmm_(old - new, self.hessian[s])
-                wrong = rest - torch.bmm(u, new[:, :, None])[:, :, 0] + kappa * e[:, s].square().sum(1, keepdim=True)
-            if torch.equal(codes, before):
+                he.index_add_(0, which, (old - new).index_select(0, which) @ self.hessian[s])
+                along = torch.bmm(u.index_select(0, which), new.index_select(0, which)[:, :, None])[:, :, 0]
+                words[m].index_copy_(0, which, along)
+                wrong = rest - words[m] + kappa * e[:, s].square().sum(1, keepdim=True)
+            if not moved:
                 break
         return codes
 
