@@ -3,6 +3,7 @@
     python -m benchmarks.families            # the packaged sample
     python -m benchmarks.families --quick    # a few of them, on a part of it
     python -m benchmarks.families --only RQ  # those with this in their factory string
+    python -m benchmarks.families --jobs 8   # so many at a time, which share the processor's cores
 
 Each index is built by faiss, tuned with the defaults and the never-worse gate on, and searched with the test queries,
 which take part in nothing else. Bytes are those of a code; codes scanned are before and after. Writes
@@ -14,6 +15,9 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +58,17 @@ FAMILIES = {
 QUICK = ("IndexIVFPQ", "IndexIVFPQFastScan", "IndexPQ", "IndexIVFProductResidualQuantizer", "IndexIVFFlat")
 
 
-def tuned(factory: str, metric: str, nprobe: int, data: RetrievalData, n: int) -> dict[str, Any]:
-    """Build an index over the first ``n`` documents, tune it and search it with the test queries: one row."""
-    documents, truth = data.documents[:n], data.queries[data.test]
+def dataset(quick: bool) -> RetrievalData:
+    """The packaged sample, or a part of it."""
+    data = load_debian_packages()
+    return cut(data, QUICK_DOCUMENTS, QUICK_QUERIES) if quick else data
+
+
+def tuned(factory: str, metric: str, nprobe: int, quick: bool) -> dict[str, Any]:
+    """Build an index over the documents, tune it and search it with the test queries: one row."""
+    logging.getLogger("faiss").setLevel(logging.ERROR)
+    data = dataset(quick)
+    n, documents, truth = len(data.documents), data.documents, data.queries[data.test]
     index: Any = faiss.index_factory(documents.shape[1], factory, METRICS[metric])
     index.train(documents)
     if factory.startswith("IDMap"):
@@ -105,12 +117,10 @@ def main() -> None:
     parser.add_argument(
         "--only", metavar="TEXT", nargs="+", default=[""], help="factory strings that contain one of these"
     )
+    parser.add_argument("--jobs", type=int, default=1, help="indexes at a time (default: 1)")
     parser.add_argument("--output", type=Path, default=Path("results"), help="folder (default: results)")
     args = parser.parse_args()
-    logging.getLogger("faiss").setLevel(logging.ERROR)
-    data = load_debian_packages()
-    if args.quick:
-        data = cut(data, QUICK_DOCUMENTS, QUICK_QUERIES)
+    data = dataset(args.quick)
     n, nlist = len(data.documents), 64 if args.quick else 128
     lines, rows = [], []
 
@@ -121,16 +131,25 @@ def main() -> None:
     counts = [len(data.queries[part]) for part in (data.train, data.test)]
     say(f"{n} documents, {counts[0]} training and {counts[1]} test queries; seed 0;")
     say("4 lists probed where there are lists; before → after on the test queries")
+    wanted = {}
     for family in QUICK if args.quick else FAMILIES:
-        factories = [f for f in FAMILIES[family] if any(text in f.format(nlist) for text in args.only)]
-        if not factories:
-            continue
-        say(f"\n{family}\n{HEAD}")
-        for factory in factories[:1] if args.quick else factories:
-            for metric in ("l2",) if factory.startswith("IMI") else METRICS:  # faiss has IMI for L2 alone
-                rows.append(tuned(factory.format(nlist), metric, 4, data, n))
+        factories = [f.format(nlist) for f in FAMILIES[family]]
+        factories = [f for f in factories if any(text in f for text in args.only)][: 1 if args.quick else None]
+        # faiss has IMI for L2 alone
+        wanted[family] = [(f, m) for f in factories for m in (("l2",) if f.startswith("IMI") else METRICS)]
+    os.environ["OMP_NUM_THREADS"] = threads = str(max(1, (os.cpu_count() or 1) // args.jobs))
+    with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:
+        # Local search takes longest to train: not at the end.
+        order = sorted((pair for pairs in wanted.values() for pair in pairs), key=lambda pair: "LSQ" not in pair[0])
+        made = {pair: pool.submit(tuned, *pair, 4, args.quick) for pair in order}
+        for family, pairs in wanted.items():
+            if pairs:
+                say(f"\n{family}\n{HEAD}")
+            for pair in pairs:
+                rows.append(made[pair].result())
                 say(line(rows[-1]))
-    say(f"\n* better, † worse than before, paired t-test over the test queries, p < {LEVEL}. s: seconds of the tuning.")
+    say(f"\n* better, † worse than before, paired t-test over the test queries, p < {LEVEL}. s: seconds of the tuning,")
+    say(f"on {threads} threads.")
     args.output.mkdir(parents=True, exist_ok=True)
     (args.output / "families.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (args.output / "families.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")

@@ -5,8 +5,9 @@
 
 Corpora: the packaged sample, the full Debian set, and a folder with ``documents.npy`` and ``queries.npy``; in both
 metrics, with queries and without, or only those ``--only`` names, such as ``sample-l2-documents``. Each tuning is a
-process of its own, of the same index and with the same seed; versions take turns. The gate is open. Overlap@10 is that of
-test queries: those that the Debian sets set apart, or the last eighth of a log. Writes ``results/speed.txt``, ``.json``.
+process of its own, of the same index and with the same seed; versions take turns. The gate is open. Overlap@10 is that
+of test queries: those that the Debian sets set apart, or the last eighth of a log. Writes ``results/speed.txt`` and
+``.json``.
 """
 
 from __future__ import annotations
