@@ -8,21 +8,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from faiss_distill.config import Assignment, DistillConfig, Encoding
-from faiss_distill.data import query_encoders
-from faiss_distill.data.queries import Queries
 from faiss_distill.data.vectors import Vectors
 from faiss_distill.learning.candidates import LocalQueries
 from faiss_distill.learning.codes import encoder_of
-from faiss_distill.learning.codes.product import closeness
-from faiss_distill.learning.lists import best_lists, probing
+from faiss_distill.learning.lists import best_lists, between, probing
 from faiss_distill.learning.placement import CodedPlacement, Placement
 from faiss_distill.learning.students import Student, similarity
+from faiss_distill.learning.taught import StudentQueries, Taught
 from faiss_distill.progress import progress_bar
 from faiss_distill.stages import TENFOLD, Stages, covered_tenfold
-from faiss_distill.state import Codes, Float32, Float64, IndexState, Int64, Metric, Packed, Transforms
+from faiss_distill.state import Codes, Float32, Float64, IndexState, Int64, Packed, Transforms
 
 MAX_DOUBLINGS = 8
 """Of the price of a list, before documents are left where they are."""
@@ -49,58 +46,6 @@ class Terms:
     shares: Tensor
     price: Tensor | None
     offset: float
-
-
-@dataclass(frozen=True)
-class Taught:
-    """Queries with their exact Top-K.
-
-    Attributes:
-        queries: ``nq`` of them.
-        top: corpus rows, best first, int64 ``(nq, K)``.
-        scores: their exact scores, float32 ``(nq, K)``.
-        relevant: corpus rows of the documents labelled relevant, -1 as padding, int64 ``(nq, r)``, or None.
-    """
-
-    queries: Queries
-    top: Int64
-    scores: Float32
-    relevant: Int64 | None = None
-
-    def take(self, which: slice) -> Taught:
-        """Some of them."""
-        relevant = None if self.relevant is None else self.relevant[which]
-        return Taught(self.queries.take(which), self.top[which], self.scores[which], relevant)
-
-
-class StudentQueries:
-    """Query vectors as the student has them, behind the index's transforms (Distill-VQ Eq. 5)."""
-
-    def __init__(self, queries: Queries, transforms: Transforms, device: torch.device) -> None:
-        """Transform them once, unless they come from an encoder that learns."""
-        self._inputs, self._device = queries.inputs, device
-        if queries.inputs is None:
-            self._fixed = torch.from_numpy(transforms(queries.vectors))
-        else:
-            arrays = [step and tuple(torch.from_numpy(a).to(device) for a in step) for step in transforms.steps]
-            self._steps = arrays
-
-    def __call__(self, student: Student, batch: Tensor) -> Tensor:
-        """The queries ``batch``, int64 ``(nq,)``: ``(nq, d)`` on the device, with the encoder's gradient."""
-        if student.query_encoder is None or self._inputs is None:
-            return self._fixed[batch].to(self._device)
-        return self._transform(query_encoders.apply(student.query_encoder, self._inputs[batch.numpy()], self._device))
-
-    def all(self, student: Student) -> Tensor:
-        """All of them, without a gradient and with the encoder in evaluation mode."""
-        if student.query_encoder is None or self._inputs is None:
-            return self._fixed.to(self._device)
-        return self._transform(query_encoders.embed(student.query_encoder, self._inputs, self._device))
-
-    def _transform(self, x: Tensor) -> Tensor:
-        for step in self._steps:
-            x = F.normalize(x) if step is None else x @ step[0] + step[1]
-        return x
 
 
 class Documents:
@@ -336,28 +281,3 @@ class Documents:
 def _scanned(shares: Tensor, lists: Int64, n: int) -> float:
     """What ``n`` documents cost a query, of which some are in ``lists``, each probed by this share of them."""
     return float(shares.cpu().double().numpy()[lists].mean()) * n
-
-
-def between(vectors: Tensor, queries: Tensor, local: Tensor, metric: Metric) -> Tensor:
-    """Half-way from documents to the mean of their local queries, which say where they will be looked for.
-
-    For inner product, documents are first scaled to the length of the queries, which changes no choice of a list.
-
-    Args:
-        vectors: documents, ``(n, d)``.
-        queries: training queries, ``(nq, d)``.
-        local: each document's own queries, int64 ``(n, R)``, -1 for none; without any the document stays.
-        metric: that of the coarse quantizer.
-
-    Returns:
-        Tensor ``(n, d)``.
-    """
-    if metric is Metric.INNER_PRODUCT:
-        vectors = F.normalize(vectors) * queries.square().sum(1).mean().sqrt()
-    if local.shape[1] == 0:
-        return vectors
-    weights = closeness(local, vectors.dtype)
-    total = weights.sum(1, keepdim=True)
-    weights = weights / total.clamp(min=torch.finfo(vectors.dtype).tiny)
-    mean = F.embedding_bag(local.clamp(min=0), queries, per_sample_weights=weights, mode="sum")
-    return torch.where(total > 0, (vectors + mean) / 2, vectors)

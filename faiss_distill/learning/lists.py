@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from faiss_distill.learning.codes.product import closeness
 from faiss_distill.learning.students import similarity
 from faiss_distill.state import Metric
 
@@ -57,3 +59,28 @@ def best_lists(vectors: Tensor, centroids: Tensor, metric: Metric, price: Tensor
     else:
         own = torch.zeros(len(centroids), dtype=centroids.dtype, device=centroids.device)
     return torch.addmm(own if price is None else own - price, vectors, centroids.T).argmax(dim=1)
+
+
+def between(vectors: Tensor, queries: Tensor, local: Tensor, metric: Metric) -> Tensor:
+    """Half-way from documents to the mean of their local queries, which say where they will be looked for.
+
+    For inner product, documents are first scaled to the length of the queries, which changes no choice of a list.
+
+    Args:
+        vectors: documents, ``(n, d)``.
+        queries: training queries, ``(nq, d)``.
+        local: each document's own queries, int64 ``(n, R)``, -1 for none; without any the document stays.
+        metric: that of the coarse quantizer.
+
+    Returns:
+        Tensor ``(n, d)``.
+    """
+    if metric is Metric.INNER_PRODUCT:
+        vectors = F.normalize(vectors) * queries.square().sum(1).mean().sqrt()
+    if local.shape[1] == 0:
+        return vectors
+    weights = closeness(local, vectors.dtype)
+    total = weights.sum(1, keepdim=True)
+    weights = weights / total.clamp(min=torch.finfo(vectors.dtype).tiny)
+    mean = F.embedding_bag(local.clamp(min=0), queries, per_sample_weights=weights, mode="sum")
+    return torch.where(total > 0, (vectors + mean) / 2, vectors)

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from faiss_distill.config import DistillConfig, Learn
 from faiss_distill.learning.candidates import Candidates, members
-from faiss_distill.learning.documents import Documents, StudentQueries, Taught
+from faiss_distill.learning.documents import Documents
 from faiss_distill.learning.lists import probed_lists
 from faiss_distill.learning.placement import Placement
 from faiss_distill.learning.students import Student
+from faiss_distill.learning.taught import StudentQueries, Taught
 from faiss_distill.learning.teacher import Teacher
 from faiss_distill.losses import LOSSES
 from faiss_distill.state import Int64

@@ -19,9 +19,9 @@ from faiss_distill.data.vectors import Vectors, open_vectors
 from faiss_distill.errors import InputError, UnsupportedIndexError
 from faiss_distill.evaluation.measure import QuerySet
 from faiss_distill.index.registry import IndexAdapter
-from faiss_distill.learning.documents import Taught
 from faiss_distill.learning.given_teacher import GivenTeacher
 from faiss_distill.learning.list_teacher import ListTeacher
+from faiss_distill.learning.taught import Taught
 from faiss_distill.learning.teacher import Teacher
 from faiss_distill.state import Float32, IndexState, Int64, Metric
 

@@ -22,11 +22,12 @@ from faiss_distill.index.copies import copy_of
 from faiss_distill.index.lists_file import new_lists_file
 from faiss_distill.index.parts.transaction import Transaction
 from faiss_distill.index.registry import IndexAdapter, open_index
-from faiss_distill.learning.documents import Documents, Taught
+from faiss_distill.learning.documents import Documents
 from faiss_distill.learning.given_teacher import GivenTeacher
 from faiss_distill.learning.list_teacher import ListTeacher
 from faiss_distill.learning.objective import Objective, Selection
 from faiss_distill.learning.optimise import optimise
+from faiss_distill.learning.taught import Taught
 from faiss_distill.learning.teacher import Teacher, calibrate_temperature
 from faiss_distill.stages import TENFOLD, Stages
 from faiss_distill.state import IndexState

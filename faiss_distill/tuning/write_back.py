@@ -7,9 +7,10 @@ from typing import Any
 
 from faiss_distill.data.alignment import positions
 from faiss_distill.evaluation.measure import probing, search
-from faiss_distill.learning.documents import Documents, Taught
+from faiss_distill.learning.documents import Documents
 from faiss_distill.learning.placement import CodedPlacement, Placement
 from faiss_distill.learning.students import Student, student_of
+from faiss_distill.learning.taught import Taught
 from faiss_distill.state import IndexState, Int64
 from faiss_distill.tuning.task import Task
 

@@ -11,10 +11,11 @@ from faiss_distill.config import Assignment
 from faiss_distill.index.registry import open_index
 from faiss_distill.learning.codes.nearest import decode, nearest_codes
 from faiss_distill.learning.codes.product import HALF
-from faiss_distill.learning.documents import Documents, StudentQueries, between
-from faiss_distill.learning.lists import best_lists, probed_lists, probing
+from faiss_distill.learning.documents import Documents
+from faiss_distill.learning.lists import best_lists, between, probed_lists, probing
 from faiss_distill.learning.placement import CodedPlacement
 from faiss_distill.learning.students import CodebookStudent
+from faiss_distill.learning.taught import StudentQueries
 from faiss_distill.state import Metric
 
 
