@@ -16,13 +16,17 @@ import argparse
 import json
 import logging
 import os
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
+import torch
 from scipy import stats
 
 from benchmarks.suite.experiment import METRICS, QUICK_DOCUMENTS, QUICK_QUERIES, cut
@@ -137,16 +141,21 @@ def main() -> None:
         factories = [f for f in factories if any(text in f for text in args.only)][: 1 if args.quick else None]
         # faiss has IMI for L2 alone
         wanted[family] = [(f, m) for f in factories for m in (("l2",) if f.startswith("IMI") else METRICS)]
-    os.environ["OMP_NUM_THREADS"] = threads = str(max(1, (os.cpu_count() or 1) // args.jobs))
-    with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:
-        # Local search takes longest to train: not at the end.
-        order = sorted((pair for pairs in wanted.values() for pair in pairs), key=lambda pair: "LSQ" not in pair[0])
-        made = {pair: pool.submit(tuned, *pair, 4, args.quick) for pair in order}
+    threads = torch.get_num_threads() // args.jobs
+    with ExitStack() as stack:
+        row: Callable[..., dict[str, Any]] = partial(tuned, nprobe=4, quick=args.quick)
+        if args.jobs > 1:
+            os.environ["OMP_NUM_THREADS"] = str(threads)  # of the processes to come
+            pool = stack.enter_context(ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")))
+            # Local search takes longest to train: not at the end.
+            order = sorted((pair for pairs in wanted.values() for pair in pairs), key=lambda pair: "LSQ" not in pair[0])
+            made = {pair: pool.submit(row, *pair) for pair in order}
+            row = lambda *pair: made[pair].result()  # noqa: E731
         for family, pairs in wanted.items():
             if pairs:
                 say(f"\n{family}\n{HEAD}")
             for pair in pairs:
-                rows.append(made[pair].result())
+                rows.append(row(*pair))
                 say(line(rows[-1]))
     say(f"\n* better, † worse than before, paired t-test over the test queries, p < {LEVEL}. s: seconds of the tuning,")
     say(f"on {threads} threads.")

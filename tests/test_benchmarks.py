@@ -20,6 +20,7 @@ from benchmarks import (
     multiplier,
     queries,
     scale,
+    speed,
     table2,
     table3,
     table4,
@@ -517,6 +518,7 @@ def test_families_are_those_of_the_registry():
 @pytest.mark.slow
 def test_families_are_tuned_and_none_is_worse(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(sys, "argv", ["families", "--quick", "--output", str(tmp_path)])
+    monkeypatch.setattr(families, "QUICK", ("IndexIVFPQFastScan", "IndexIVFFlat"))
     families.main()
     assert (tmp_path / "families.txt").read_text().strip() in capsys.readouterr().out
     rows = json.loads((tmp_path / "families.json").read_text())
@@ -530,6 +532,31 @@ def test_families_are_tuned_and_none_is_worse(monkeypatch, tmp_path, capsys):
         if row["kept"] and row in coded:
             assert new > old + 0.01
         assert row["codes"][1] <= 1.03 * row["codes"][0]
+
+
+def test_versions_are_tuned_beside_each_other(monkeypatch, tmp_path, capsys):
+    data = cut(debian.load_debian_packages(), 2000, (400, 100, 100))
+    given = data.documents, data.queries[data.train], data.queries[data.test]
+    monkeypatch.setattr(speed, "corpus", lambda name, folder: given)
+    monkeypatch.setattr(speed, "FACTORIES", {"sample": ("IVF16,PQ16x4np", 4)})
+
+    def here(package, args):
+        _, name, _, path, what = args
+        found = speed.tuned(name, None, faiss.read_index(path), what == "queries")
+        return found | {"seconds": {"now": 1.0, "other": 4.0}[package.name if package.name == "other" else "now"]}
+
+    monkeypatch.setattr(speed, "in_a_process", here)
+    monkeypatch.setattr(Gate, "judge", Gate.judge)  # which the benchmark opens
+    argv = ["speed", "--before", str(tmp_path / "other"), "--only", "sample-l2-queries", "--output", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", argv)
+    speed.main()
+    (row,) = json.loads((tmp_path / "speed.json").read_text())
+    assert row["now"]["overlap"] == row["before"]["overlap"]
+    assert row["now"]["overlap"][1] > row["now"]["overlap"][0]
+    shown = capsys.readouterr().out
+    assert shown == (tmp_path / "speed.txt").read_text()
+    assert shown.splitlines()[1].startswith("sample-l2-queries")
+    assert shown.rstrip().endswith("0.25")
 
 
 class TestScale:
