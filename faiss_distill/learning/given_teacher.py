@@ -17,7 +17,6 @@ from faiss_distill.data.vectors import Vectors
 from faiss_distill.errors import InputError
 from faiss_distill.learning.list_teacher import SAMPLED, ListTeacher
 from faiss_distill.learning.teacher import Teacher
-from faiss_distill.metrics import hits
 from faiss_distill.progress import progress_bar
 from faiss_distill.state import Float32, Int64
 
@@ -87,7 +86,7 @@ def compared(
     own = None if queries.rows is None else queries.rows[some]
     top, _ = exact.top_k(corpus, queries.vectors[some], k, own)
     found = known.take(some)
-    share = float(hits(found.rows[:, :k], top).mean()) / k
+    share = float(np.mean([np.isin(one, other).mean() for one, other in zip(top, found.rows[:, :k], strict=True)]))
     if share < AGREEMENT:
         wanted = f"at least {AGREEMENT:.0%} of the exact {k} nearest, as exact search finds for {len(some)} queries"
         raise InputError("teacher", wanted, f"{share:.0%}", BELONG)
