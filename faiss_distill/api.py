@@ -92,8 +92,8 @@ def distill(
             ``config.top_k``, scores as faiss returns them (inner products, or squared L2 distances); the path of a
             ``.npz`` of arrays with these names; or a faiss index that stores more, or the path of one, to be searched
             for them as it is set, with the same ids (``IndexFlat``, ``IndexHNSWFlat``, ``IndexIVFFlat``); what it
-            finds is scored exactly. If None, exhaustive search, or that of the nearest lists where it is cheaper by
-            half and finds 95 %. The report says what share of the exact neighbours it was. What judges is always exact.
+            finds is scored exactly. If None, exhaustive search, or that of the nearest lists where it is
+            cheaper and finds 98 %. The report says what share of the exact ones that was. What judges is always exact.
         invlists_file: a file that does not exist yet, for the new inverted lists, which are mapped from there (faiss's
             ``OnDiskInvertedLists``) and which the index refers to, by its absolute path, when it is written (once the
             pair has moved, read it with ``faiss.IO_FLAG_ONDISK_SAME_DIR``). If None, they are in memory; but

@@ -30,13 +30,13 @@ WORTH_IT = 2 * 10**11
 """Multiplications of an exhaustive search below which it is not worth avoiding: a few seconds."""
 SAMPLED = 500
 """Queries whose exact Top-K says how many lists to look into."""
-HELD = 0.95
+HELD = 0.98
 """Share of these Top-Ks that the lists must hold."""
-SELECTION = 250
+SELECTION = 1000
 """Multiplications that keeping the best costs for each document scored."""
 BUFFERED = 3
 """Times as many documents as are wanted that are kept before the best are chosen."""
-SAVING = 0.5
+SAVING = 0.7
 """Share of the exhaustive search's cost above which it is preferred."""
 MIN_LISTS, ROUNDS = 64, 8
 """Lists of an index below which others are made, and rounds of k-means for these."""
