@@ -84,7 +84,10 @@ def test_an_encoder_that_can_hardly_move_changes_nothing(built, data, metric):
     encoded = distill(indexes[1], data.documents[:N], data.queries, **options)
     assert encoded.after.own.overlap_at_10 == pytest.approx(plain.after.own.overlap_at_10, abs=2e-3)
     states = [open_index(i).extract() for i in indexes]
-    np.testing.assert_allclose(states[0].centroids, states[1].centroids, atol=1e-3)
+    # Rounding can turn a code, and that moves what its documents pull at.
+    apart = np.abs(states[0].centroids - states[1].centroids)
+    assert apart.mean() < 1e-4
+    assert apart.max() < 1e-2
 
 
 @pytest.mark.parametrize("bias", [False, True])
