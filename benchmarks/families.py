@@ -158,7 +158,7 @@ def main() -> None:
                 rows.append(row(*pair))
                 say(line(rows[-1]))
     say(f"\n* better, † worse than before, paired t-test over the test queries, p < {LEVEL}. s: seconds of the tuning,")
-    say(f"on {threads} threads.")
+    say(f"threads of each: {threads}.")
     args.output.mkdir(parents=True, exist_ok=True)
     (args.output / "families.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (args.output / "families.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
