@@ -142,20 +142,20 @@ def main() -> None:
         # faiss has IMI for L2 alone
         wanted[family] = [(f, m) for f in factories for m in (("l2",) if f.startswith("IMI") else METRICS)]
     threads = torch.get_num_threads() // args.jobs
+    made: dict[tuple[str, str], Callable[[], dict[str, Any]]] = {}
+    # Local search takes longest to train: not at the end.
+    for pair in sorted((pair for pairs in wanted.values() for pair in pairs), key=lambda pair: "LSQ" not in pair[0]):
+        made[pair] = partial(tuned, *pair, 4, args.quick)
     with ExitStack() as stack:
-        row: Callable[..., dict[str, Any]] = partial(tuned, nprobe=4, quick=args.quick)
         if args.jobs > 1:
             os.environ["OMP_NUM_THREADS"] = str(threads)  # of the processes to come
             pool = stack.enter_context(ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")))
-            # Local search takes longest to train: not at the end.
-            order = sorted((pair for pairs in wanted.values() for pair in pairs), key=lambda pair: "LSQ" not in pair[0])
-            made = {pair: pool.submit(row, *pair) for pair in order}
-            row = lambda *pair: made[pair].result()  # noqa: E731
+            made = {pair: pool.submit(make).result for pair, make in made.items()}
         for family, pairs in wanted.items():
             if pairs:
                 say(f"\n{family}\n{HEAD}")
             for pair in pairs:
-                rows.append(row(*pair))
+                rows.append(made[pair]())
                 say(line(rows[-1]))
     say(f"\n* better, † worse than before, paired t-test over the test queries, p < {LEVEL}. s: seconds of the tuning,")
     say(f"threads of each: {threads}.")

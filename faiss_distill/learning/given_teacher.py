@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from faiss_distill.data.alignment import positions
+from faiss_distill.data.ids import NOTHING
 from faiss_distill.data.neighbours import Neighbours
 from faiss_distill.data.queries import Queries
 from faiss_distill.data.vectors import Vectors
@@ -130,19 +131,16 @@ def found_by(index: Any, exact: Teacher, corpus: Vectors, labels: Int64, queries
         k: neighbours wanted.
     """
     depth = min(DEEPER * k + 1, index.ntotal)
-    rows = np.full((len(queries.vectors), k), -1, dtype=np.int64)
-    scores = np.full(rows.shape, -np.inf, dtype=np.float32)
+    ids = np.full((len(queries.vectors), max(depth, k)), NOTHING, dtype=np.int64)
     size = max(1, exact.block_rows // depth)
-    with progress_bar(len(rows), "teacher", "queries", exact.progress) as bar:
-        for start in range(0, len(rows), size):
+    with progress_bar(len(ids), "teacher", "queries", exact.progress) as bar:
+        for start in range(0, len(ids), size):
             part = slice(start, start + size)
-            found = positions(labels, np.asarray(index.search(queries.vectors[part], depth)[1], dtype=np.int64))
-            if queries.rows is not None:
-                found[found == queries.rows[part, None]] = -1
-            exactly = rescored(exact, corpus, queries.vectors[part], found)
-            best = np.argsort(-exactly, axis=1, kind="stable")[:, :k]
-            width = best.shape[1]
-            rows[part, :width] = np.take_along_axis(found, best, axis=1)
-            scores[part, :width] = np.take_along_axis(exactly, best, axis=1)
-            bar.update(len(found))
-    return Neighbours(rows, scores)
+            ids[part, :depth] = index.search(queries.vectors[part], depth)[1]
+            bar.update(len(ids[part]))
+    rows = positions(labels, ids)  # once: it sorts the labels
+    if queries.rows is not None:
+        rows[rows == queries.rows[:, None]] = -1
+    scores = rescored(exact, corpus, queries.vectors, rows)
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return Neighbours(np.take_along_axis(rows, best, axis=1), np.take_along_axis(scores, best, axis=1))

@@ -81,6 +81,10 @@ class TestChoice:
         found = self.choose(metric)
         assert isinstance(found, ListTeacher)
         assert found.agreement >= list_teacher.HELD
+        opened = np.argsort(-similarities(metric, q=WIDE, x=CENTRES), axis=1)[:, : found.probed]
+        assert found.cost == pytest.approx(
+            np.bincount(LISTS)[opened].sum(1).mean() / N
+        )  # where keeping the best is free
         ids, _ = found.top_k(open_vectors(X, "x"), WIDE, 20)
         exact = np.argsort(-similarities(metric, q=WIDE), axis=1)[:, :20]
         agreement = np.mean([len(np.intersect1d(a, b)) / 20 for a, b in zip(ids, exact, strict=True)])

@@ -97,6 +97,13 @@ def test_an_index_that_stores_more(built, data, factory, queries):
     assert serialized(fuller) == before
 
 
+def test_an_index_that_holds_too_little(built, data):
+    few = faiss.IndexFlatIP(64)
+    few.add(data.documents[: K // 2])
+    with pytest.raises(InputError, match=f"^teacher: expected {K} neighbours for some of the queries"):
+        distill(built(), data.documents[:N], data.queries, teacher=few, **QUICK)
+
+
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("normalize", [False, True])
 def test_own_scores_are_those_of_pairs(metric, normalize, data):
