@@ -43,6 +43,9 @@ def distill(
     teacher: Any = None,
     invlists_file: str | Path | None = None,
     inplace: bool = True,
+    group: Any = None,
+    workdir: str | Path | None = None,
+    resume: bool = False,
     config: DistillConfig | None = None,
     **options: Any,
 ) -> DistillReport:
@@ -102,6 +105,15 @@ def distill(
             not change; what is kept is in ``report.index`` and ``report.query_encoder``. Takes memory for one more
             copy of each. The new index shares nothing with the old one, but with ``encoding="frozen"`` a file of lists:
             add to one of them only. If its parts (``IndexShards``) are to be searched by a thread each, say so anew.
+        group: a process group of ``torch.distributed``, such as ``torch.distributed.group.WORLD``, whose processes all
+            make this call with the same arguments: each trains on a share of every batch and encodes a share of the
+            corpus, and the result is that of one process, up to rounding. The first process's index is the one
+            that is tuned; those of the others stay as they are, and their reports say what became of it. gloo for
+            CPUs, NCCL with a CUDA device for each. None for this process alone.
+        workdir: a folder, made if need be, that keeps what each stage has found and, while it trains, a checkpoint a
+            minute. If the process is killed, the same call with ``resume=True`` goes on from there. Remove it when
+            the index is written. Takes, on disk, ``12 * top_k`` bytes a query and three copies of codes and lists.
+        resume: go on with what ``workdir`` has; without it, a folder with stages of a run is refused.
         config: options; None for those that :func:`faiss_distill.index_factory` left with the index, or the defaults.
         **options: single options of :class:`DistillConfig`, over ``config``.
 
@@ -143,6 +155,9 @@ def distill(
         teacher=teacher,
         invlists_file=invlists_file,
         inplace=inplace,
+        group=group,
+        workdir=workdir,
+        resume=resume,
         config=config,
     )
     return trainer.train()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import re
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,8 @@ from faiss_distill.render.result import as_json
 from faiss_distill.render.table import as_text
 from faiss_distill.tuning.report import curves
 from faiss_distill.tuning.settle import settle
+from faiss_distill.workdir import open_workdir
+from faiss_distill.world import joined, launched, open_world
 
 DEMO_FILES = ("tuned.faiss", "report.json", "test.json", "recall.png")
 VECTORS = " or ".join(", ".join(FORMATS).rsplit(", ", 1))
@@ -66,6 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         raise
     except (DistillError, OSError) as error:
+        if launched() and os.environ["RANK"] != "0" and isinstance(error, DistillError):
+            return 2  # the first process says so
         if isinstance(error, DistillError) and error.argument in vars(args).keys() - {"index", "embeddings"}:
             error.argument = f"--{error.argument.replace('_', '-')}"
         message = re.sub(r"^\[Errno \d+\] ", "", " ".join(str(error).split()))
@@ -112,6 +118,13 @@ def _add_tune(commands: Any) -> None:
         metavar="FILE",
         help="what finds the queries' nearest documents: a .npz of ids and scores (nq, K), a row for each query, or an "
         "index file that stores more (default: exact search, or that of the nearest lists where it is cheaper)",
+    )
+    tune.add_argument(
+        "--workdir",
+        metavar="DIR",
+        type=Path,
+        help="a folder that keeps what each stage has found: the same command goes on from there if this one is "
+        "killed, and removes it when OUT is written",
     )
     tune.add_argument("--plot", metavar="FILE", type=Path, help="draw recall against codes scanned, .png, .svg or .pdf")
     _add_force(tune)
@@ -233,13 +246,14 @@ def _tune(args: argparse.Namespace) -> None:
     config = DistillConfig(**{f.name: getattr(args, f.name) for f in fields(DistillConfig) if hasattr(args, f.name)})
     given = [args.embeddings, args.queries, args.ids, args.relevant, args.validation_queries, args.validation_relevant]
     given.append(args.teacher)
-    outputs = _outputs(args)
-    index = open_with_outputs(args.index, given, outputs, args.invlists_file, args.force)
-    adapter = open_index(index)
-    frozen = settle(config, adapter).encoding is Encoding.FROZEN
-    placed = new_lists_file(adapter, args.invlists_file, frozen)
-    check_apart(outputs, placed)
-    with new_lists(placed) as lists:
+    with joined(config.device) as group, ExitStack() as made:
+        world = open_world(group)
+        with world.together():
+            if world.main:
+                index, placed = _opened_to_tune(args, config, given)
+                lists = made.enter_context(new_lists(placed))
+            else:
+                index, lists = read_index(args.index), None
         trainer = DistillTrainer(
             index,
             _embeddings(args.embeddings),
@@ -250,10 +264,17 @@ def _tune(args: argparse.Namespace) -> None:
             validation_relevant=args.validation_relevant,
             teacher=args.teacher,
             invlists_file=None if lists is None else lists.made,
+            group=group,
+            workdir=args.workdir,
+            resume=True,
             config=config,
         )
         report = trainer.train()
+        if not world.main:
+            return
         write_index(index, args.output, lists)
+        with open_workdir(args.workdir) as workdir:
+            workdir.clear()
     if args.plot is not None:
         report.plot(args.plot)
     print(report.to_json() if args.json else f"{report}\nwrote {args.output}")
@@ -262,6 +283,19 @@ def _tune(args: argparse.Namespace) -> None:
     own = open_index(index).nprobe
     if own != report.before.own_nprobe:
         _say(f"judged at nprobe {report.before.own_nprobe}; the file keeps its nprobe of {own}: set it when you search")
+
+
+def _opened_to_tune(
+    args: argparse.Namespace, config: DistillConfig, given: list[str | None]
+) -> tuple[Any, Path | None]:
+    """The index, and where new inverted lists are to be, once it is known that all outputs can be written."""
+    outputs = _outputs(args)
+    index = open_with_outputs(args.index, given, outputs, args.invlists_file, args.force)
+    adapter = open_index(index)
+    frozen = settle(config, adapter).encoding is Encoding.FROZEN
+    placed = new_lists_file(adapter, args.invlists_file, frozen)
+    check_apart(outputs, placed)
+    return index, placed
 
 
 def _outputs(args: argparse.Namespace) -> dict[str, Path | None]:

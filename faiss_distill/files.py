@@ -91,6 +91,19 @@ def withdraw(folder: Path) -> None:
         placed.readlink().unlink()
 
 
+@contextmanager
+def hold(lock: Path) -> Iterator[bool]:
+    """Whether this process has the file ``lock``, which is made if missing, to itself until the block is left."""
+    with ExitStack() as stack:
+        descriptor = _opened(lock, stack)
+        try:
+            _lock(descriptor, wait=False)
+        except OSError:
+            yield False
+        else:
+            yield True
+
+
 def sync(path: Path) -> None:
     """Have the disk hold what was written to ``path``, a file or a folder."""
     if not POSIX:

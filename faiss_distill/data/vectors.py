@@ -63,20 +63,21 @@ class Vectors:
         """The given rows: float32 ``(len(rows), d)``."""
         return self._read(rows if self._rows is None else self._rows[rows])
 
-    def blocks(self, size: int) -> Iterator[tuple[int, Float32]]:
-        """All rows, ``size`` at a time, each with the number of its first."""
-        for start in range(0, self.n, size):
-            yield start, self.block(start, min(start + size, self.n))
+    def blocks(self, size: int, part: slice = slice(None)) -> Iterator[tuple[int, Float32]]:
+        """All rows, or a ``part``, ``size`` at a time, each with the number of its first."""
+        first, last, _ = part.indices(self.n)
+        for start in range(first, last, size):
+            yield start, self.block(start, min(start + size, last))
 
-    def check_finite(self, size: int, progress: bool = False) -> None:
-        """Read everything once.
+    def check_finite(self, size: int, progress: bool = False, part: slice = slice(None)) -> None:
+        """Read everything, or a ``part``, once.
 
         Raises:
             InputError: a row has NaN or infinite values, or does not fit float32.
         """
         bad: list[int] = []
-        with progress_bar(self.n, f"check {self.name}", "rows", progress) as bar:
-            for start, block in self.blocks(size):
+        with progress_bar(len(range(self.n)[part]), f"check {self.name}", "rows", progress) as bar:
+            for start, block in self.blocks(size, part):
                 bad += (np.flatnonzero(~np.isfinite(block).all(axis=1)) + start).tolist()
                 bar.update(len(block))
         if bad:

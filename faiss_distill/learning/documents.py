@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +20,8 @@ from faiss_distill.learning.taught import StudentQueries, Taught
 from faiss_distill.progress import progress_bar
 from faiss_distill.stages import TENFOLD, Stages, covered_tenfold
 from faiss_distill.state import Codes, Float32, Float64, IndexState, Int64, Packed, Transforms
+from faiss_distill.workdir import NOWHERE, Stored, Workdir
+from faiss_distill.world import ALONE, World
 
 MAX_DOUBLINGS = 8
 """Of the price of a list, before documents are left where they are."""
@@ -27,6 +29,8 @@ SAMPLED_LISTS = 16_384
 """Documents that tell what lists cost, at most: while training, codes scanned are known to about 1 %."""
 SAMPLED_DOCUMENTS, SAMPLED_QUERIES = 8192, 512
 """At most, to find out how wrong the scores of a query's competitors are."""
+LAP = 2**18
+"""Documents that are encoded between two checkpoints: about a minute of two cores."""
 COMPETITORS = 0.02
 """Share of the documents that compete for a query: those that come nearest to it."""
 
@@ -47,6 +51,15 @@ class Terms:
     price: Tensor | None
     offset: float
 
+    def stored(self) -> dict[str, Tensor]:
+        """Its arrays but for the queries, by name, as :meth:`restored` takes them."""
+        return {"shares": self.shares} | ({} if self.price is None else {"price": self.price})
+
+    @classmethod
+    def restored(cls, arrays: Mapping[str, Tensor], offset: float) -> Terms:
+        """Terms from their arrays, without the queries, which a student has; see :meth:`Documents.terms_of`."""
+        return cls(torch.empty(0), arrays["shares"], arrays.get("price"), offset)
+
 
 class Documents:
     """The corpus behind the index's transforms, and where in the index its documents are best put.
@@ -60,6 +73,7 @@ class Documents:
         config: ``lists``, ``encoding`` and what belongs to them.
         device: where tensors go.
         stages: where the seconds spent on lists and on codes are counted.
+        world: processes that place some of the documents each.
 
     Attributes:
         start: lists as they are, with the stored codes if these are frozen.
@@ -77,9 +91,10 @@ class Documents:
         config: DistillConfig,
         device: torch.device,
         stages: Stages | None = None,
+        world: World = ALONE,
     ) -> None:
         """Find out which queries each document matters to."""
-        self.corpus, self.transforms, self.device = corpus, transforms, device
+        self.corpus, self.transforms, self.device, self.world = corpus, transforms, device, world
         self._stages, self.compiled = stages or Stages(), False
         frozen = config.encoding is Encoding.FROZEN
         self.start = Placement(state.assignment)
@@ -117,17 +132,23 @@ class Documents:
         with self._stages("lists"):
             return self._terms(student, placement, budget, *aware)
 
+    def terms_of(self, student: Student, terms: Terms) -> Terms:
+        """The same terms on the device, with the queries as a student has them."""
+        price = None if terms.price is None else terms.price.to(self.device)
+        queries = self._queries.all(student) if len(terms.shares) else terms.queries
+        return Terms(queries, terms.shares.to(self.device), price, terms.offset)
+
     def _terms(self, student: Student, placement: Placement, budget: float, lists: bool, codes: bool) -> Terms:
         queries, price, offset = self._queries.all(student), None, 0.0
-        shares, spread = probing(queries, student.centroids, self._nprobe, student.coarse_metric)
+        shares, spread = probing(queries, student.centroids, self._nprobe, student.coarse_metric, self.world)
         if lists:
             for doublings in range(MAX_DOUBLINGS):
                 terms = Terms(queries, shares, shares * spread * 2**doublings, offset)
-                if _scanned(shares, self._lists(student, terms, self.sample, placement.lists), self.corpus.n) <= budget:
+                if self._scanned(shares, self._lists(student, terms, self.sample, placement.lists)) <= budget:
                     price = terms.price
                     break
         if codes:
-            offset = self._offset(student, queries, placement)
+            offset = self.world.agreed(self._offset(student, queries, placement))
         return Terms(queries, shares, price, offset)
 
     @torch.no_grad()
@@ -149,7 +170,9 @@ class Documents:
             return self._coded(student, replace(placement, lists=lists), terms, rows)
 
     @torch.no_grad()
-    def complete(self, student: Student, placement: Placement, terms: Terms, budget: float) -> Placement:
+    def complete(
+        self, student: Student, placement: Placement, terms: Terms, budget: float, workdir: Workdir = NOWHERE
+    ) -> Placement:
         """As :meth:`renew`, for all documents that it has not been done for under this student.
 
         Args:
@@ -157,21 +180,52 @@ class Documents:
             placement: renewed under it, as far as documents were looked at.
             terms: those it was renewed on. Lists are dearer if the whole corpus takes that.
             budget: what :meth:`scanned` of the whole corpus may be, if lists are query-aware.
+            workdir: where lists and codes are kept, a part of the documents at a time.
         """
-        everything = np.arange(self.corpus.n)
         with self._stages("lists", TENFOLD):
-            for _ in range(MAX_DOUBLINGS):
-                lists = self._lists(student, terms, everything, placement.lists)
-                if terms.price is None or _scanned(terms.shares, lists, self.corpus.n) <= budget:
-                    break
-                terms = replace(terms, price=2 * terms.price)
-            else:
-                lists = self.start.lists
+            found = workdir.stage("lists", lambda: self._all_lists(student, placement, terms, budget))
+            lists = found.arrays["lists"].numpy()
         done = np.zeros(len(lists), dtype=bool)
         if isinstance(placement, CodedPlacement):
             done = placement.fresh & (lists == placement.lists)
+        rest, placement = np.flatnonzero(~done), replace(placement, lists=lists)
         with self._stages("codes", TENFOLD):
-            return self._coded(student, replace(placement, lists=lists), terms, np.flatnonzero(~done))
+            for number, start in enumerate(range(0, len(rest), LAP)):
+                rows = rest[start : start + LAP]
+                placement = self._kept(workdir, f"codes-{number}", student, placement, terms, rows)
+        return placement
+
+    def _kept(
+        self, workdir: Workdir, name: str, student: Student, placement: Placement, terms: Terms, rows: Int64
+    ) -> Placement:
+        """As :meth:`_coded`, or what was kept of it under ``name``."""
+        if self._config.encoding is not Encoding.QUERY_AWARE:
+            return placement
+        made: list[CodedPlacement] = []
+
+        def code() -> Stored:
+            coded = self._coded(student, placement, terms, rows)
+            assert isinstance(coded, CodedPlacement)
+            made.append(coded)
+            return Stored({"codes": torch.from_numpy(coded.codes[rows])}, {"compiled": self.compiled})
+
+        found = workdir.stage(name, code)
+        if made:
+            return made[0]
+        self.compiled = found.facts["compiled"]
+        return self._with_codes(placement, rows, found.arrays["codes"].numpy())
+
+    def _all_lists(self, student: Student, placement: Placement, terms: Terms, budget: float) -> Stored:
+        """The best lists of all documents, as far as the budget goes."""
+        everything = np.arange(self.corpus.n)
+        for _ in range(MAX_DOUBLINGS):
+            lists = self._lists(student, terms, everything, placement.lists)
+            if terms.price is None or self._scanned(terms.shares, lists) <= budget:
+                break
+            terms = replace(terms, price=2 * terms.price)
+        else:
+            lists = self.start.lists
+        return Stored({"lists": torch.from_numpy(lists)}, {})
 
     def _coded(self, student: Student, placement: Placement, terms: Terms, rows: Int64) -> Placement:
         """The same with query-aware codes of the documents ``rows``, if codes are to be query-aware."""
@@ -181,13 +235,15 @@ class Documents:
         books = student.codebooks.detach()
         encoder = encoder_of(terms.queries, books, student.metric, self._config, terms.offset)
         self.compiled = encoder.compiled
-        codes, known = np.zeros((self.corpus.n, self._n_codes), self._dtype), np.zeros(self.corpus.n, dtype=bool)
+        codes, known = np.empty((0, self._n_codes), self._dtype), np.zeros(self.corpus.n, dtype=bool)
         if isinstance(placement, CodedPlacement):
-            codes, known = placement.codes.copy(), placement.known.copy()
+            codes, known = placement.codes, placement.known
 
         def encode(part: Int64, vectors: Tensor, opened: Tensor) -> Tensor:
             residuals, own = student.residuals(vectors, opened), self._local_queries(part)
-            found = torch.from_numpy(codes[part].astype(np.int64)).to(self.device)
+            found = torch.zeros((len(part), self._n_codes), dtype=torch.int64, device=self.device)
+            if len(codes):
+                found = torch.from_numpy(codes[part].astype(np.int64)).to(self.device)
             for has_codes in (False, True):
                 which = torch.from_numpy(np.flatnonzero(known[part] == has_codes)).to(self.device)
                 if len(which):
@@ -195,8 +251,14 @@ class Documents:
                     found[which] = encoder(vectors[which], residuals[which], own[which], begin)
             return found
 
-        codes[rows] = self._codes(student, placement.lists, encode, rows)
-        known[rows] = True
+        return self._with_codes(placement, rows, self._codes(student, placement.lists, encode, rows))
+
+    def _with_codes(self, placement: Placement, rows: Int64, chosen: Codes) -> CodedPlacement:
+        """The same with the codes chosen for the documents ``rows``."""
+        codes, known = np.zeros((self.corpus.n, self._n_codes), self._dtype), np.zeros(self.corpus.n, dtype=bool)
+        if isinstance(placement, CodedPlacement):
+            codes, known = placement.codes.copy(), placement.known.copy()
+        codes[rows], known[rows] = chosen, True
         fresh = np.zeros(self.corpus.n, dtype=bool)
         fresh[rows] = True
         return CodedPlacement(placement.lists, codes, known, fresh)
@@ -209,16 +271,23 @@ class Documents:
 
     def stored(self, encode: Callable[[Float32, Int64], Packed], lists: Int64, code_size: int) -> Packed:
         """What an encoder of the index's own makes of the whole corpus in ``lists``: uint8 ``(n, code_size)``."""
-        codes = np.empty((self.corpus.n, code_size), dtype=np.uint8)
-        for start, block in self.corpus.blocks(self._config.block_rows):
-            part = slice(start, start + len(block))
-            codes[part] = encode(np.ascontiguousarray(self.transforms(block)), np.ascontiguousarray(lists[part]))
-        return codes
+        own = self.world.share(self.corpus.n)
+        codes = np.empty((own.stop - own.start, code_size), dtype=np.uint8)
+        for start, block in self.corpus.blocks(self._config.block_rows, own):
+            part, at = slice(start, start + len(block)), start - own.start
+            found = encode(np.ascontiguousarray(self.transforms(block)), np.ascontiguousarray(lists[part]))
+            codes[at : at + len(block)] = found
+        return self.world.gathered(codes, self.corpus.n)
 
     def scanned(self, student: Student, lists: Int64) -> float:
         """Codes that a training query scans, on average, with documents in ``lists``: ``(n,)``, or :attr:`sample`'s."""
-        shares, _ = probing(self._queries.all(student), student.centroids, self._nprobe, student.coarse_metric)
-        return _scanned(shares, lists, self.corpus.n)
+        queries = self._queries.all(student)
+        shares, _ = probing(queries, student.centroids, self._nprobe, student.coarse_metric, self.world)
+        return self._scanned(shares, lists)
+
+    def _scanned(self, shares: Tensor, lists: Int64) -> float:
+        """What the corpus costs a query, with a sample of it in ``lists``, each probed by this share of the queries."""
+        return self.world.agreed(float(shares.cpu().double().numpy()[lists].mean()) * self.corpus.n)
 
     def lengths(self, lists: Int64, nlist: int) -> Float64:
         """How many documents each list holds, ``(nlist,)``, as the sample tells of ``lists (n,)``."""
@@ -229,13 +298,14 @@ class Documents:
         self, student: Student, lists: Int64, encode: Callable[[Int64, Tensor, Tensor], Tensor], rows: Int64
     ) -> Codes:
         """Those of the documents ``rows``, a block at a time of its rows, vectors and lists."""
-        codes = np.empty((len(rows), self._n_codes), self._dtype)
-        with progress_bar(len(rows), "encode", "docs", self._config.progress) as bar:
-            for where, vectors in self._blocks(student, rows):
-                opened = torch.from_numpy(lists[rows[where]]).to(self.device)
-                codes[where] = encode(rows[where], vectors, opened).cpu().numpy()
+        own = rows[self.world.share(len(rows))]
+        codes = np.empty((len(own), self._n_codes), self._dtype)
+        with progress_bar(len(own), "encode", "docs", self._config.progress) as bar:
+            for where, vectors in self._blocks(student, own):
+                opened = torch.from_numpy(lists[own[where]]).to(self.device)
+                codes[where] = encode(own[where], vectors, opened).cpu().numpy()
                 bar.update(len(vectors))
-        return codes
+        return self.world.gathered(codes, len(rows))
 
     def _offset(self, student: Student, queries: Tensor, placement: Placement) -> float:
         """What a query's competitors are wrong by: approximate minus exact score, mean over a sample of both."""
@@ -258,13 +328,14 @@ class Documents:
         aware = self._config.lists is Assignment.QUERY_AWARE
         if self._config.lists is Assignment.FIXED or (aware and terms.price is None):
             return before[rows]
-        lists = np.empty(len(rows), np.int64)
-        for where, vectors in self._blocks(student, rows):
+        own = rows[self.world.share(len(rows))]
+        lists = np.empty(len(own), np.int64)
+        for where, vectors in self._blocks(student, own):
             aim = vectors
             if aware:
-                aim = between(vectors, terms.queries, self._local_queries(rows[where]), student.coarse_metric)
+                aim = between(vectors, terms.queries, self._local_queries(own[where]), student.coarse_metric)
             lists[where] = best_lists(aim, student.centroids, student.coarse_metric, terms.price).cpu().numpy()
-        return lists
+        return self.world.gathered(lists, len(rows))
 
     def _blocks(self, student: Student, rows: Int64) -> Iterator[tuple[slice, Tensor]]:
         """Documents behind the transforms, on the device, and where in ``rows`` they are."""
@@ -276,8 +347,3 @@ class Documents:
 
     def _local_queries(self, rows: Int64) -> Tensor:
         return torch.from_numpy(self._local.of(rows)).to(self.device)
-
-
-def _scanned(shares: Tensor, lists: Int64, n: int) -> float:
-    """What ``n`` documents cost a query, of which some are in ``lists``, each probed by this share of them."""
-    return float(shares.cpu().double().numpy()[lists].mean()) * n

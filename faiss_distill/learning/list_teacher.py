@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import faiss
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from faiss_distill.data.vectors import Vectors
 from faiss_distill.learning.students import similarity
-from faiss_distill.learning.teacher import Teacher
+from faiss_distill.learning.teacher import Teacher, best_of_all
 from faiss_distill.metrics import all_but
 from faiss_distill.progress import progress_bar
 from faiss_distill.state import Float32, IndexState, Int64, Metric, Transforms
@@ -108,9 +108,12 @@ class ListTeacher:
         documents = np.argsort(self.lists.assignment, kind="stable")
         first_query = np.searchsorted(wanted[asking], np.arange(nlist + 1))
         first_document = np.searchsorted(self.lists.assignment[documents], np.arange(nlist + 1))
+        lengths = np.diff(first_document)
         q, best = torch.from_numpy(queries).to(device), _Best(len(queries), k, device)
-        with progress_bar(corpus.n, "teacher", "docs", self.exact.progress) as bar:
-            for m in range(nlist):
+        world = self.exact.world
+        mine = np.arange(nlist)[world.rank :: world.size]  # neighbouring lists may be alike, and long
+        with progress_bar(int(lengths[mine].sum()), "teacher", "docs", self.exact.progress) as bar:
+            for m in mine:
                 who = torch.from_numpy(asking[first_query[m] : first_query[m + 1]] // self.probed).to(device)
                 held = documents[first_document[m] : first_document[m + 1]]
                 for start in range(0, len(held) if len(who) else 0, self.exact.block_rows):
@@ -119,7 +122,7 @@ class ListTeacher:
                     for some in torch.split(who, max(1, 2**24 // len(rows))):
                         best.add(some, self.exact.scores(q.index_select(0, some), x), named)
                 bar.update(len(held))
-        return best.top()
+        return best_of_all(world, *best.top())
 
 
 class _Best:
@@ -204,10 +207,10 @@ def teacher_for(
     lengths = np.bincount(lists.assignment, minlength=len(lists.centroids))
     share = float(lengths[order[:, :probed]].sum(axis=1).mean()) / corpus.n
     cost = share * (corpus.d + SELECTION) / corpus.d
+    probed, cost, agreement = exact.world.agreed((probed, cost, float((needed < probed).mean())))
     if cost > SAVING:
         logger.info("teacher: exhaustive; the nearest %d lists would cost %.0f %% of that", probed, 100 * cost)
         return exact
-    agreement = float((needed < probed).mean())
     logger.info(
         "teacher: the nearest %d of %d lists, at about %.0f %% of the cost of all, with %.1f %% of the exact top %d",
         probed, len(lists.centroids), 100 * cost, 100 * agreement, k,
@@ -222,9 +225,9 @@ def _lists_of(corpus: Vectors, exact: Teacher, rng: np.random.Generator) -> List
     ip = exact.metric is Metric.INNER_PRODUCT
     means = faiss.Kmeans(corpus.d, nlist, niter=ROUNDS, seed=int(rng.integers(2**31)), max_points_per_centroid=64)
     means.train(corpus.take(rows))
-    centroids = np.asarray(means.centroids, dtype=np.float32)
+    centroids = exact.world.agreed(np.asarray(means.centroids, dtype=np.float32))
+    lists = Lists(centroids, np.empty(0, dtype=np.int64), Metric.L2, lambda x: x)
+    blocks = corpus.blocks(exact.block_rows, exact.world.share(corpus.n))
+    own = np.concatenate([lists.nearest(block, 1, exact.device)[:, 0] for _, block in blocks])
     metric = Metric.INNER_PRODUCT if ip or exact.normalize else Metric.L2
-    lists = Lists(centroids, np.empty(corpus.n, dtype=np.int64), Metric.L2, lambda x: x)
-    for start, block in corpus.blocks(exact.block_rows):
-        lists.assignment[start : start + len(block)] = lists.nearest(block, 1, exact.device)[:, 0]
-    return Lists(lists.centroids, lists.assignment, metric, lists.transforms)
+    return replace(lists, assignment=exact.world.gathered(own, corpus.n), metric=metric)

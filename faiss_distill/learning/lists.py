@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from faiss_distill.learning.codes.product import closeness
 from faiss_distill.learning.students import similarity
 from faiss_distill.state import Metric
+from faiss_distill.world import ALONE, World
 
 
 def probed_lists(queries: Tensor, centroids: Tensor, nprobe: int, metric: Metric) -> Tensor:
@@ -25,7 +26,9 @@ def probed_lists(queries: Tensor, centroids: Tensor, nprobe: int, metric: Metric
     return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, best, True)
 
 
-def probing(queries: Tensor, centroids: Tensor, nprobe: int, metric: Metric) -> tuple[Tensor, float]:
+def probing(
+    queries: Tensor, centroids: Tensor, nprobe: int, metric: Metric, world: World = ALONE
+) -> tuple[Tensor, float]:
     """How often each list is probed.
 
     A document in a list that every query probes is scanned by all of them: the sum over documents of the share that
@@ -36,20 +39,24 @@ def probing(queries: Tensor, centroids: Tensor, nprobe: int, metric: Metric) -> 
         centroids: ``(nlist, d)``.
         nprobe: lists a query.
         metric: that of the coarse quantizer.
+        world: processes that ask for some of the queries each.
 
     Returns:
         The share of queries that probe each list, ``(nlist,)``, and the standard deviation of a query's best
         ``2 * nprobe`` coarse scores: of those that decide which lists it probes.
     """
     queries, centroids = queries.detach(), centroids.detach()
-    probes, spread = torch.zeros(len(centroids), device=centroids.device), 0.0
+    n, queries = len(queries), queries[world.share(len(queries))]
+    probes = torch.zeros(len(centroids), device=centroids.device)
+    spread = torch.zeros(1, dtype=torch.float64)
     rows = max(1, 2**24 // len(centroids))  # scores within 64 MiB
-    for start in range(0, len(queries), rows):
-        part = queries[start : start + rows]
+    for part in torch.split(queries, rows):
         best = similarity(part, centroids, metric).topk(min(2 * nprobe, len(centroids)), dim=1)
         probes += torch.bincount(best.indices[:, :nprobe].flatten(), minlength=len(centroids))
         spread += float(best.values.std(dim=1, correction=0).sum())
-    return probes / len(queries), spread / len(queries)
+    world.add([probes])
+    world.add([spread])
+    return probes / n, float(spread) / n
 
 
 def best_lists(vectors: Tensor, centroids: Tensor, metric: Metric, price: Tensor | None = None) -> Tensor:

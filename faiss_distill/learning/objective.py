@@ -54,17 +54,22 @@ class Selection:
     @torch.no_grad()
     def __call__(self, student: Student, placement: Placement) -> tuple[float, float]:
         """Mean overlap@10, between 0 and 1, and codes that a query scans of the whole corpus."""
-        queries, lists = self._queries.all(student), placement.lists_of(self.rows, self._vectors.device)
+        world, lists = self._documents.world, placement.lists_of(self.rows, self._vectors.device)
+        own = world.share(len(self._truth))
+        queries = self._queries.all(student)[own]
         codes = placement.codes_of(student, self.rows, lambda: self._vectors)
         scores = student.full_scores(queries, lists, codes)
         opened = probed_lists(queries, student.centroids, self._nprobe, student.coarse_metric)
         probed = opened[:, lists]
-        hidden = ~probed if self._own is None else ~probed | self._own
+        hidden = ~probed if self._own is None else ~probed | self._own[own]
         best = scores.masked_fill(hidden, -torch.inf).topk(10, dim=1)
         found = best.indices.masked_fill(best.values.isneginf(), -1)
-        overlap = (found[:, :, None] == self._truth[:, None, :]).any(dim=2).float().mean()
+        overlap = (found[:, :, None] == self._truth[own, None, :]).any(dim=2).double().mean(dim=1).sum()
         lengths = torch.from_numpy(self._documents.lengths(placement.lists, opened.shape[1]))
-        return float(overlap), float((opened.cpu() * lengths).sum(dim=1).mean())
+        sums = torch.stack([overlap.cpu(), (opened.cpu() * lengths).sum()])
+        world.add([sums])
+        mean, scanned = (sums / len(self._truth)).tolist()
+        return world.agreed((mean, scanned))
 
 
 class Step(NamedTuple):
@@ -126,33 +131,39 @@ class Objective:
         return Step(batch, self._candidates.draw(batch, hard, generator))
 
     def __call__(self, student: Student, placement: Placement, step: Step) -> Tensor:
-        """Scalar loss of a step."""
-        batch = step.batch
+        """This process's share of the loss of a step, a scalar: those of all processes add up to it."""
+        own = self._documents.world.share(len(step.batch))
+        batch = step.batch[own]
         candidates, scored = self._candidates.shared(step.own)
         if len(candidates) == 0:  # the index found nothing for any of them: no gradient
             return 0.0 * torch.stack([p.sum() for p in student.parameters() if p.requires_grad]).sum()
         rows = candidates.numpy()
-        vectors = cache(partial(self._documents.vectors, rows))
         lists = placement.lists_of(rows, self._documents.device)
         learn, terms = self._config.learn, []
         if self._loss.compares == "vectors":
+            own = self._documents.world.share(len(rows))
+            rows, lists, weight = rows[own], lists[own], self._weight(own.stop - own.start)
+            vectors = cache(partial(self._documents.vectors, rows))
             if learn is not Learn.CENTROIDS:
                 codes = placement.codes_of(student, rows, vectors)
-                terms.append(self._loss.function(vectors(), student.reconstruct(lists, codes)))
+                terms.append(weight * self._loss.function(vectors(), student.reconstruct(lists, codes)))
             if learn is not Learn.CODEBOOKS:
-                terms.append(self._loss.function(vectors(), student.centroids.index_select(0, lists)))
+                terms.append(weight * self._loss.function(vectors(), student.centroids.index_select(0, lists)))
         else:
             queries = self._queries(student, batch)
+            scored = None if scored is None else scored[own]
             compare = self._comparison(batch, candidates, self._documents.exact(rows), scored)
             if learn is not Learn.CENTROIDS:
                 # Codes follow the codebooks; gradients flow through the chosen codewords.
-                codes = placement.codes_of(student, rows, vectors)
+                codes = placement.codes_of(student, rows, partial(self._documents.vectors, rows))
                 terms.append(compare(student.full_scores(queries, lists, codes)))
             if learn is not Learn.CODEBOOKS:
                 terms.append(compare(student.coarse_scores(queries, lists)))
         if self._config.balance and len(terms) == 2:
             full, coarse = terms
-            return full + coarse * (full / coarse.clamp(min=1e-30)).detach()
+            whole = torch.stack(terms).detach()
+            self._documents.world.add([whole])
+            return full + coarse * (whole[0] / whole[1].clamp(min=1e-30))
         return torch.stack(terms).sum()
 
     def _comparison(
@@ -172,13 +183,22 @@ class Objective:
             else:
                 best = (targets if mask is None else targets.masked_fill(~mask, -torch.inf)).argmax(dim=1, keepdim=True)
                 positives = torch.zeros_like(targets, dtype=torch.bool).scatter_(1, best, True)
-            return lambda scores: loss.function(scores / temperature, positives, mask)
+            labelled = (positives if mask is None else positives & mask).any(dim=1).sum()
+            weight = self._weight(int(labelled))
+            return lambda scores: weight * loss.function(scores / temperature, positives, mask)
+        weight = self._weight(len(batch))
         if loss.of_the_best and targets.shape[1] > MAX_OF_THE_BEST:
             liked = targets if mask is None else targets.masked_fill(~mask, -torch.inf)
             kept = liked.topk(MAX_OF_THE_BEST, dim=1).indices
             targets, mask = targets.gather(1, kept), None if mask is None else mask.gather(1, kept)
-            return lambda scores: loss.function(scores.gather(1, kept) / temperature, targets, mask)
-        return lambda scores: loss.function(scores / temperature, targets, mask)
+            return lambda scores: weight * loss.function(scores.gather(1, kept) / temperature, targets, mask)
+        return lambda scores: weight * loss.function(scores / temperature, targets, mask)
+
+    def _weight(self, count: int) -> float:
+        """What this process's mean over ``count`` queries or vectors weighs in that over all processes."""
+        total = torch.tensor([float(count)])
+        self._documents.world.add([total])
+        return count / max(float(total), 1.0)
 
 
 def spread(vectors: Tensor) -> float:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,12 +14,16 @@ from torch import Tensor, nn
 
 from faiss_distill.config import Assignment, DistillConfig, Learn
 from faiss_distill.errors import InputError
-from faiss_distill.learning.documents import Documents
+from faiss_distill.learning.documents import Documents, Terms
 from faiss_distill.learning.objective import Objective, Selection, Step, spread
-from faiss_distill.learning.placement import Placement
+from faiss_distill.learning.placement import Placement, restored_placement
 from faiss_distill.learning.students import Student, student_of
-from faiss_distill.progress import progress_bar
+from faiss_distill.progress import Bar, progress_bar
 from faiss_distill.state import IndexState, Int64
+from faiss_distill.workdir import NOWHERE, Stored, Workdir
+
+INTERVAL = 60.0
+"""Seconds of training between two checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ def optimise(
     n_queries: int,
     config: DistillConfig,
     start_counts: bool = True,
+    workdir: Workdir = NOWHERE,
 ) -> Optimised:
     """Train centroids, codebooks and the query encoder; keep what does best on the selection queries.
 
@@ -59,74 +65,262 @@ def optimise(
         n_queries: training queries of the objective.
         config: epochs, batch size, learning rates, patience, seed.
         start_counts: whether the best student may be the one at the start.
+        workdir: where checkpoints are kept.
 
     Raises:
         InputError: the loss is no longer finite.
     """
     student = student_of(state, query_encoder).to(documents.device)
-    generator = torch.Generator().manual_seed(config.seed)
-    batch = config.batch_size or min(256, n_queries)
-    steps = config.epochs * (n_queries // batch)
-    optimizer = _optimizer(student, selection.spread, config)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_cosine(steps))
-    placement = documents.start
-    _, scanned = selection(student, placement)
-    limit, budget, sampled = scanned * (1 + config.max_scan_increase), math.inf, math.inf
+    budget = math.inf
     if config.lists is Assignment.QUERY_AWARE:
-        budget = documents.scanned(student, placement.lists)
-        sampled = documents.scanned(student, placement.lists[documents.sample])
-    loss, best_epoch, best_score = None, -1, -math.inf
-    history: list[dict[str, float | None]] = []
-    with progress_bar(steps, "distil", "steps", config.progress) as bar:
-        for epoch in range(config.epochs + 1):
-            lesson = None
-            if not objective.mines:
-                lesson = _lesson(objective, n_queries, batch, None, generator) if epoch < config.epochs else []
-            terms = documents.terms(student, placement, sampled)
-            placement = documents.renew(student, placement, terms, _looked_at(documents, selection, lesson))
-            score, scanned = selection(student, placement)
-            history.append({"epoch": epoch, "loss": loss, "overlap_at_10": score, "codes_scanned": scanned})
-            bar.set_postfix({"selection overlap@10": f"{score:.4f}"})
-            usable = scanned <= limit or epoch == 0
-            if (score > best_score and usable) or (epoch == 1 and not start_counts):
-                best, best_score, best_epoch = (copy.deepcopy(student.state_dict()), placement, terms), score, epoch
-            elif epoch - best_epoch >= config.patience:
-                break
-            if epoch == config.epochs:
-                break
-            if lesson is None:
-                hard = objective.mine(student, placement)
-                lesson = _lesson(objective, n_queries, batch, hard, generator)
-            total = 0.0
-            for step in lesson:
-                value = objective(student, placement, step)
-                optimizer.zero_grad()
-                value.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-                scheduler.step()
-                total += value.item()
-                bar.update()
-            loss = total / len(lesson)
-            if not math.isfinite(loss):
-                raise InputError(
-                    "learning_rate",
-                    "a rate, temperature and weights at which the loss stays finite",
-                    f"{loss} in epoch {epoch + 1}",
-                    "lower learning_rate, centroid_rate or codebook_rate",
-                )
-    optimizer.zero_grad()
-    parameters, placement, terms = best
-    student.load_state_dict(parameters)
-    placement = documents.complete(student, placement, terms, budget)
-    return Optimised(student, placement, tuple(history), best_epoch)
+        budget = documents.scanned(student, documents.start.lists)
+    found = workdir.found("learned")
+    if found is None:
+        run = _Run(student, documents, objective, selection, n_queries, config, start_counts, workdir)
+        best, history = run.best_of_all(), run.history
+        workdir.keep("learned", best.stored(history))
+        run.forget()
+    else:
+        best, history = Best.restored(found), found.facts["history"]
+    student.zero_grad()
+    student.load_state_dict(best.parameters)
+    terms = documents.terms_of(student, best.terms)
+    placement = documents.complete(student, best.placement, terms, budget, workdir)
+    return Optimised(student, placement, tuple(history), best.epoch)
 
 
-def _lesson(
-    objective: Objective, n_queries: int, batch: int, hard: Tensor | None, generator: torch.Generator
-) -> list[Step]:
-    """The steps of an epoch, each with ``batch`` of the queries, in random order."""
-    order = torch.randperm(n_queries, generator=generator)
-    return [objective.step(order[i : i + batch], hard, generator) for i in range(0, n_queries - batch + 1, batch)]
+@dataclass(frozen=True)
+class Best:
+    """The student of one epoch, and where its documents are.
+
+    Attributes:
+        parameters: of the student, with those of the query encoder.
+        placement: lists and codes, as far as documents were looked at.
+        terms: those that they were placed on.
+        score: overlap@10 on the selection queries.
+        epoch: which one.
+    """
+
+    parameters: dict[str, Tensor]
+    placement: Placement
+    terms: Terms
+    score: float
+    epoch: int
+
+    def stored(self, history: list[dict[str, float | None]]) -> Stored:
+        """As arrays, for a work folder."""
+        arrays = named("parameters", self.parameters) | named("placement", self.placement.stored())
+        arrays |= named("terms", self.terms.stored())
+        return Stored(
+            arrays, {"offset": self.terms.offset, "score": self.score, "epoch": self.epoch, "history": history}
+        )
+
+    @classmethod
+    def restored(cls, stored: Stored) -> Best:
+        """The same from there."""
+        facts = stored.facts
+        return cls(
+            within("parameters", stored.arrays),
+            restored_placement(within("placement", stored.arrays)),
+            Terms.restored(within("terms", stored.arrays), facts["offset"]),
+            facts["score"],
+            facts["epoch"],
+        )
+
+
+class _Run:
+    """Training, epoch by epoch, from the start or from a checkpoint.
+
+    The arguments are those of :func:`optimise`.
+    """
+
+    def __init__(
+        self,
+        student: Student,
+        documents: Documents,
+        objective: Objective,
+        selection: Selection,
+        n_queries: int,
+        config: DistillConfig,
+        start_counts: bool,
+        workdir: Workdir,
+    ) -> None:
+        """Measure the student at the start."""
+        self.student, self.documents, self.objective, self.selection = student, documents, objective, selection
+        self.config, self.n_queries, self.start_counts, self.workdir = config, n_queries, start_counts, workdir
+        self.batch = config.batch_size or min(256, n_queries)
+        self.steps = config.epochs * (n_queries // self.batch)
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.optimizer = _optimizer(student, selection.spread, config)
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, warm_cosine(self.steps))
+        self.placement = documents.start
+        _, scanned = selection(student, self.placement)
+        self.limit, self.sampled = scanned * (1 + config.max_scan_increase), math.inf
+        if config.lists is Assignment.QUERY_AWARE:
+            self.sampled = documents.scanned(student, self.placement.lists[documents.sample])
+        self.best: Best | None = None
+        self.history: list[dict[str, float | None]] = []
+        self.epoch, self.done, self.total = 0, 0, 0.0
+        self.loss: float | None = None
+        self.drawn_from = self.generator.get_state()
+        self.hard: Tensor | None = None
+        self.kept = time.monotonic()
+
+    def best_of_all(self) -> Best:
+        """Train until it doesn't help any more, or to the last epoch."""
+        found = self.workdir.found("training")
+        lesson = None if found is None else self._restore(found)
+        with progress_bar(self.steps, "distil", "steps", self.config.progress) as bar:
+            bar.update(self.epoch * (self.n_queries // self.batch) + self.done)
+            while True:
+                if lesson is None:
+                    lesson = self._begin(bar)
+                    if not lesson:
+                        break
+                    self._keep()
+                for step in lesson[self.done :]:
+                    self._learn(step)
+                    bar.update()
+                    if time.monotonic() - self.kept > INTERVAL:
+                        self._keep()
+                self._end(len(lesson))
+                lesson = None
+        assert self.best is not None
+        return self.best
+
+    def forget(self) -> None:
+        """Remove the checkpoints."""
+        for name in ("training", *(f"placement-{epoch}" for epoch in range(self.config.epochs + 1))):
+            self.workdir.forget(name)
+
+    def _begin(self, bar: Bar) -> list[Step]:
+        """Place the documents and see how good that is; the steps of the epoch, none after the last."""
+        student, config, last = self.student, self.config, self.epoch == self.config.epochs
+        self.drawn_from, lesson = self.generator.get_state(), None
+        self.documents.world.parameters(student)
+        if not self.objective.mines:
+            lesson = [] if last else self._lesson(None)
+        terms = self.documents.terms(student, self.placement, self.sampled)
+        looked_at = _looked_at(self.documents, self.selection, lesson)
+        self.placement = self.documents.renew(student, self.placement, terms, looked_at)
+        score, scanned = self.selection(student, self.placement)
+        self.history.append({"epoch": self.epoch, "loss": self.loss, "overlap_at_10": score, "codes_scanned": scanned})
+        bar.set_postfix({"selection overlap@10": f"{score:.4f}"})
+        usable = scanned <= self.limit or self.epoch == 0
+        better = self.best is None or score > self.best.score
+        if (better and usable) or (self.epoch == 1 and not self.start_counts):
+            parameters = copy.deepcopy(student.state_dict())
+            self.best = Best(parameters, self.placement, terms, score, self.epoch)
+        elif self.best is not None and self.epoch - self.best.epoch >= config.patience:
+            return []
+        if last:
+            return []
+        if lesson is None:
+            self.hard = self.objective.mine(student, self.placement)
+            lesson = self._lesson(self.hard)
+        return lesson
+
+    def _learn(self, step: Step) -> None:
+        """One step of Adam."""
+        value = self.objective(self.student, self.placement, step)
+        self.optimizer.zero_grad()
+        value.backward()  # type: ignore[no-untyped-call]
+        value = value.detach()
+        self.documents.world.add([*_gradients(self.optimizer), value])
+        self.optimizer.step()
+        self.scheduler.step()
+        self.total, self.done = self.total + value.item(), self.done + 1
+
+    def _end(self, steps: int) -> None:
+        """The epoch is over."""
+        self.loss, self.total, self.done, self.epoch = self.total / steps, 0.0, 0, self.epoch + 1
+        if not math.isfinite(self.loss):
+            raise InputError(
+                "learning_rate",
+                "a rate, temperature and weights at which the loss stays finite",
+                f"{self.loss} in epoch {self.epoch}",
+                "lower learning_rate, centroid_rate or codebook_rate",
+            )
+
+    def _lesson(self, hard: Tensor | None) -> list[Step]:
+        """The steps of an epoch, each with ``batch`` of the queries, in random order."""
+        order = torch.randperm(self.n_queries, generator=self.generator)
+        starts = range(0, self.n_queries - self.batch + 1, self.batch)
+        return [self.objective.step(order[i : i + self.batch], hard, self.generator) for i in starts]
+
+    def _keep(self) -> None:
+        """Leave a checkpoint in the work folder; placements of their own, as they stay for an epoch."""
+        self.kept = time.monotonic()
+        if not self.workdir.keeps:
+            return
+        assert self.best is not None
+        placements = {self.epoch: self.placement, self.best.epoch: self.best.placement}
+        for epoch, placement in placements.items():
+            if not self.workdir.has(f"placement-{epoch}"):
+                self.workdir.keep(f"placement-{epoch}", Stored(placement.stored(), {}))
+        adam = {f"{i}/{k}": v for i, state in self.optimizer.state_dict()["state"].items() for k, v in state.items()}
+        random = {"drawn_from": self.drawn_from, "torch": torch.get_rng_state()}
+        if self.documents.device.type == "cuda":
+            random["cuda"] = torch.cuda.get_rng_state(self.documents.device)
+        arrays = named("student", self.student.state_dict()) | named("adam", adam) | named("random", random)
+        arrays |= named("best", self.best.parameters) | named("terms", self.best.terms.stored())
+        if self.hard is not None:
+            arrays["hard"] = self.hard
+        numbers = {name: getattr(self, name) for name in ("epoch", "done", "total", "loss", "history")}
+        best = {"best": self.best.epoch, "score": self.best.score, "offset": self.best.terms.offset}
+        self.workdir.keep("training", Stored(arrays, numbers | best))
+        for epoch in range(self.epoch):
+            if epoch not in placements:
+                self.workdir.forget(f"placement-{epoch}")
+
+    def _restore(self, stored: Stored) -> list[Step]:
+        """Go back to a checkpoint; the steps of its epoch."""
+        arrays, facts = stored.arrays, stored.facts
+        for name in ("epoch", "done", "total", "loss", "history"):
+            setattr(self, name, facts[name])
+        self.placement, best = (self._placement(epoch) for epoch in (self.epoch, facts["best"]))
+        terms = Terms.restored(within("terms", arrays), facts["offset"])
+        self.best = Best(within("best", arrays), best, terms, facts["score"], facts["best"])
+        self.student.load_state_dict(within("student", arrays))
+        adam = self.optimizer.state_dict()
+        for key, value in within("adam", arrays).items():
+            number, _, name = key.partition("/")
+            adam["state"].setdefault(int(number), {})[name] = value
+        self.optimizer.load_state_dict(adam)
+        steps = self.epoch * (self.n_queries // self.batch) + self.done
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, warm_cosine(self.steps), steps - 1)
+        random = within("random", arrays)
+        if self.documents.world.main:  # each process has its own
+            torch.set_rng_state(random["torch"])
+            if "cuda" in random:
+                torch.cuda.set_rng_state(random["cuda"], self.documents.device)
+        self.drawn_from, self.hard = random["drawn_from"], arrays.get("hard")
+        self.generator.set_state(self.drawn_from)
+        return self._lesson(self.hard)
+
+    def _placement(self, epoch: int) -> Placement:
+        found = self.workdir.found(f"placement-{epoch}")
+        assert found is not None
+        return restored_placement(found.arrays)
+
+
+def named(group: str, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same arrays with names that say what they belong to."""
+    return {f"{group}/{name}": value for name, value in arrays.items()}
+
+
+def within(group: str, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of a group, by their own names."""
+    return {name.removeprefix(f"{group}/"): value for name, value in arrays.items() if name.startswith(f"{group}/")}
+
+
+def _gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """Those of all parameters that are learned; of what a process did not use, zeros."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    return [parameter.grad for parameter in parameters]
 
 
 def _looked_at(documents: Documents, selection: Selection, lesson: list[Step] | None) -> Int64 | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,10 @@ class Placement:
         """The codes of the documents ``rows (k,)``, int64, one row each, by their ``vectors (k, d)`` if need be."""
         return student.encode(vectors(), self.lists_of(rows, student.centroids.device))
 
+    def stored(self) -> dict[str, Tensor]:
+        """Its arrays by name, as :func:`restored_placement` takes them."""
+        return {name: torch.from_numpy(array) for name, array in vars(self).items()}
+
     def lists_of(self, rows: Int64, device: torch.device) -> Tensor:
         """Their lists, int64 ``(k,)``."""
         return torch.from_numpy(self.lists[rows]).to(device)
@@ -50,3 +54,9 @@ class CodedPlacement(Placement):
         """The codes of the documents ``rows (k,)``, int64, one row each."""
         assert self.known[rows].all(), "a document is looked at whose code was not chosen"
         return torch.from_numpy(self.codes[rows].astype(np.int64)).to(student.centroids.device)
+
+
+def restored_placement(arrays: Mapping[str, Tensor]) -> Placement:
+    """A placement from its arrays."""
+    kind = CodedPlacement if "codes" in arrays else Placement
+    return kind(**{name: array.numpy() for name, array in arrays.items()})

@@ -18,6 +18,7 @@ from faiss_distill.learning.students import similarity
 from faiss_distill.metrics import all_but
 from faiss_distill.progress import progress_bar
 from faiss_distill.state import Float32, Int64, Metric
+from faiss_distill.world import ALONE, World
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Teacher:
         block_rows: corpus rows in memory at a time.
         device: with CUDA the search runs in torch, otherwise in faiss.
         progress: show a progress bar.
+        world: processes that search a part of the corpus each.
         kind: that of the teacher, as the report has it.
         agreement: share of the exact Top-K that it finds.
         cost: of finding them, as a share of that of exhaustive search.
@@ -40,6 +42,7 @@ class Teacher:
     block_rows: int = 16_384
     device: str = "cpu"
     progress: bool = False
+    world: World = ALONE
 
     kind: ClassVar[str] = "exhaustive"
     agreement: ClassVar[float] = 1.0
@@ -76,15 +79,16 @@ class Teacher:
             queries = F.normalize(torch.from_numpy(queries)).numpy()
         depth = k if exclude is None else k + 1
         search = self._search_torch if torch.device(self.device).type == "cuda" else self._search_faiss
-        ids, scores = search(corpus, queries, depth)
+        ids, scores = best_of_all(self.world, *search(corpus, queries, depth))
         if exclude is not None:
             kept = all_but(ids, exclude)
             ids, scores = ids[kept].reshape(-1, k), scores[kept].reshape(-1, k)
         return ids, scores
 
     def _blocks(self, corpus: Vectors) -> Iterator[Float32]:
-        with progress_bar(corpus.n, "teacher", "docs", self.progress) as bar:
-            for _, block in corpus.blocks(self.block_rows):
+        part = self.world.share(corpus.n)
+        with progress_bar(part.stop - part.start, "teacher", "docs", self.progress) as bar:
+            for _, block in corpus.blocks(self.block_rows, part):
                 yield F.normalize(torch.from_numpy(block)).numpy() if self.normalize else block
                 bar.update(len(block))
 
@@ -92,13 +96,13 @@ class Teacher:
         ip = self.metric is Metric.INNER_PRODUCT
         metric_type = faiss.METRIC_INNER_PRODUCT if ip else faiss.METRIC_L2
         found = knn_ground_truth(queries, self._blocks(corpus), k, metric_type, ngpu=0)
-        return found[1], found[0] if ip else -found[0]
+        return _counted_from(self.world.share(corpus.n).start, found[1]), found[0] if ip else -found[0]
 
     def _search_torch(self, corpus: Vectors, queries: Float32, k: int, batch: int = 4096) -> tuple[Int64, Float32]:
         q = torch.from_numpy(queries).to(self.device)
         scores = torch.full((len(q), k), -torch.inf, device=q.device)
         ids = torch.full((len(q), k), -1, dtype=torch.int64, device=q.device)
-        start = 0
+        start = self.world.share(corpus.n).start
         for block in self._blocks(corpus):
             x = torch.from_numpy(block).to(q.device)
             for i in range(0, len(q), batch):
@@ -110,6 +114,31 @@ class Teacher:
                 ids[part] = merged_ids.gather(1, keep)
             start += len(x)
         return ids.cpu().numpy(), scores.cpu().numpy()
+
+
+def best_of_all(world: World, ids: Int64, scores: Float32) -> tuple[Int64, Float32]:
+    """The best of what all processes found for the same queries, each in other documents.
+
+    Args:
+        world: the processes.
+        ids: rows of the corpus, best first, -1 as padding, int64 ``(nq, k)``.
+        scores: theirs, float32 ``(nq, k)``.
+
+    Returns:
+        The same of all.
+    """
+    if world.size == 1:
+        return ids, scores
+    k = ids.shape[1]
+    scores = np.concatenate(world.stacked(np.where(ids < 0, -np.inf, scores).astype(np.float32)), axis=1)
+    ids = np.concatenate(world.stacked(ids), axis=1)
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(ids, best, axis=1), np.take_along_axis(scores, best, axis=1)
+
+
+def _counted_from(start: int, ids: Int64) -> Int64:
+    """Rows of the corpus for rows of a part that begins at ``start``; -1 stays."""
+    return np.where(ids < 0, ids, ids + start)
 
 
 def calibrate_temperature(scores: Float32, perplexity: float) -> float:

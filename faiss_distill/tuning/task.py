@@ -69,7 +69,10 @@ class Task:
 
     def taught(self, queries: Queries, teacher: Teacher | ListTeacher | GivenTeacher, depth: int) -> Taught:
         """Queries with their exact Top-``depth``, and the rows of the documents that are relevant to them."""
-        top, scores = teacher.top_k(self.corpus, queries.vectors, depth, queries.rows)
+        return self.lined_up(queries, *teacher.top_k(self.corpus, queries.vectors, depth, queries.rows))
+
+    def lined_up(self, queries: Queries, top: Int64, scores: Float32) -> Taught:
+        """Queries with what was found for them, and the rows of the documents that are relevant to them."""
         relevant = None if queries.relevant is None else positions(self.sample_ids, queries.relevant)
         return Taught(queries, top, scores, relevant)
 

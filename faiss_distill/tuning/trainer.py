@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from faiss_distill.config import Assignment, DistillConfig, Encoding, as_config
+from faiss_distill.checks import flag
+from faiss_distill.config import MAX_SEED, Assignment, DistillConfig, Encoding, as_config
 from faiss_distill.data.queries import Given
 from faiss_distill.errors import InputError
 from faiss_distill.evaluation.measure import NPROBES, Evaluation, QuerySet, measure
@@ -23,7 +24,6 @@ from faiss_distill.index.lists_file import new_lists_file
 from faiss_distill.index.parts.transaction import Transaction
 from faiss_distill.index.registry import IndexAdapter, open_index
 from faiss_distill.learning.documents import Documents
-from faiss_distill.learning.given_teacher import GivenTeacher
 from faiss_distill.learning.list_teacher import ListTeacher
 from faiss_distill.learning.objective import Objective, Selection
 from faiss_distill.learning.optimise import optimise
@@ -32,6 +32,7 @@ from faiss_distill.learning.teacher import Teacher, calibrate_temperature
 from faiss_distill.stages import TENFOLD, Stages
 from faiss_distill.state import IndexState
 from faiss_distill.tuning.gate import Gate
+from faiss_distill.tuning.given import digest_of_all, given
 from faiss_distill.tuning.report import DistillReport
 from faiss_distill.tuning.settle import check_depths, settle
 from faiss_distill.tuning.split import Splitter
@@ -39,6 +40,8 @@ from faiss_distill.tuning.task import open_task
 from faiss_distill.tuning.teachers import open_teacher, teacher_of
 from faiss_distill.tuning.weights import Weights
 from faiss_distill.tuning.write_back import mined, written
+from faiss_distill.workdir import Stored, Workdir, open_workdir
+from faiss_distill.world import open_world
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +60,7 @@ class _Learned:
         queries: those that judge, from the query encoder as it was trained.
         before: what they found.
         train: the queries trained on, with what the teacher found.
-        teacher: what found their neighbours.
+        teacher: what found their neighbours, as the report has it.
         compiled: whether the search for codes was.
         n_selection: queries that chose the best epoch.
         temperature: what scores were divided by.
@@ -71,7 +74,7 @@ class _Learned:
     queries: QuerySet
     before: Evaluation
     train: Taught
-    teacher: Teacher | ListTeacher | GivenTeacher
+    teacher: Mapping[str, Any]
     compiled: bool
     n_selection: int
     temperature: float
@@ -104,6 +107,9 @@ class DistillTrainer:
         config: the options.
         teacher: what finds the training queries' neighbours.
         gate: what decides whether the result is kept.
+        group: the processes that share the work.
+        workdir: a folder for what each stage has found.
+        resume: whether to go on with what a killed run has left there.
         exact: the class of the exact teacher, or what makes one of the same arguments.
 
     Attributes:
@@ -113,6 +119,7 @@ class DistillTrainer:
         validation_queries: others, which choose the best epoch and judge.
         exact: exact search.
         query_encoder: as passed; with ``inplace=False`` a copy, which training makes anew.
+        world: the processes that share the work.
 
     Raises:
         UnsupportedIndexError: the index can't be tuned.
@@ -137,15 +144,21 @@ class DistillTrainer:
         config: DistillConfig | None = None,
         teacher: Any = None,
         gate: Gate | None = None,
+        group: Any = None,
+        workdir: str | Path | None = None,
+        resume: bool = False,
         exact: Callable[..., Teacher] = Teacher,
     ) -> None:
         """Check everything, load the queries and split them."""
         self.config = config = as_config(config)
+        self.world = world = open_world(group)
+        if not world.main:
+            config = replace(config, progress=False)
         self._gate = gate or Gate()
         self._stages = Stages()
         rng = np.random.default_rng(config.seed)
-        self._device = _device(config.device)
-        with self._stages("check", TENFOLD):
+        with self._stages("check", TENFOLD), world.together():
+            self._device = _device(config.device)
             adapter = open_index(index)
             self._index, self._inplace = index, inplace
             self.config = config = settle(config, adapter)
@@ -158,7 +171,7 @@ class DistillTrainer:
                 query_encoder = query_encoder if inplace else copy.deepcopy(query_encoder)
                 query_encoder.to(self._device)
             self.query_encoder = self._encoder = query_encoder
-            task.corpus.check_finite(config.block_rows, config.progress)
+            task.corpus.check_finite(config.block_rows, config.progress, world.share(task.corpus.n))
             neighbours, self._fuller_index = open_teacher(teacher, adapter.index.d)
             splitter = Splitter(task, config, rng, query_encoder, self._device)
             self.training_queries, self.validation_queries = splitter.split(
@@ -166,7 +179,17 @@ class DistillTrainer:
                 Given(validation_queries, validation_relevant, validation_query_inputs),
             )
             task.check(self.training_queries.asked, rng, tunes=True)
-        self.exact = exact(adapter.metric, adapter.normalizes, config.block_rows, config.device, config.progress)
+        self._folder = workdir
+        with self._stages("check", TENFOLD):
+            self._given = given(
+                task, config, self.training_queries, self.validation_queries, self._fuller_index, query_encoder
+            )
+            world.check_same(self._given)
+            with world.together(), open_workdir(workdir, world) as found:
+                if found.keeps:
+                    self._given |= {"embeddings": digest_of_all(task.corpus, config.block_rows)}
+                found.begin(self._given, flag("resume", resume))
+        self.exact = exact(adapter.metric, adapter.normalizes, config.block_rows, config.device, config.progress, world)
         self._nprobe = config.nprobe or adapter.nprobe
 
     def train(self) -> DistillReport:
@@ -184,23 +207,31 @@ class DistillTrainer:
         if not self._inplace:
             self.task = replace(self.task, adapter=open_index(copy_of(self._index)))
             self.query_encoder = copy.deepcopy(self._encoder)
-        self._check_unchanged()
-        self._lists_file = self._new_lists_file(self.task.adapter)
-        with Transaction([] if self.query_encoder is None else [Weights(self.query_encoder)]) as change:
-            report = self._write_back(change.interruptibly(self._learn), change)
+        with self.world.together():
+            self._check_unchanged()
+            self._lists_file = self._new_lists_file(self.task.adapter)
+        with (
+            open_workdir(self._folder, self.world) as workdir,
+            Transaction([] if self.query_encoder is None else [Weights(self.query_encoder)]) as change,
+        ):
+            workdir.begin(self._given, resume=True)
+            learned = change.interruptibly(partial(self._learn, workdir))
+            if learned is None:
+                return change.interruptibly(self._told)
+            report = self._write_back(learned, change)
         if report.kept and self._lists_file is not None and self._lists_file.exists():
             logger.info("the inverted lists are in %s: write the index, which refers to it", self._lists_file)
         logger.info("%s: %s", "kept" if report.kept else "not kept", report.reason)
         return report
 
-    def _learn(self) -> _Learned:
-        """Everything up to the change of the index."""
-        config, task = self.config, self.task
+    def _learn(self, workdir: Workdir) -> _Learned | None:
+        """Everything up to the change of the index; None where that is for another process to do."""
+        config, task, world = self.config, self.task, self.world
         with self._stages("teacher", TENFOLD):
-            training, rng = self.training_queries, np.random.default_rng(config.seed)
-            teacher = teacher_of(task, training, self._fuller_index, self.exact, config.depth, rng)
-            train = task.taught(training, teacher, config.depth)
-            held_out = task.taught(self.validation_queries, self.exact, config.top_k)
+            taught = workdir.stage("teacher", self._teach)
+            known = {name: array.numpy() for name, array in taught.arrays.items()}
+            train = task.lined_up(self.training_queries, known["top"], known["scores"])
+            held_out = task.lined_up(self.validation_queries, known["held_out_top"], known["held_out_scores"])
         # No query both chooses the epoch and judges the result.
         n_selection = min(len(held_out.top) // 4, MAX_SELECTION)
         judges = held_out.take(slice(n_selection, None))
@@ -209,11 +240,14 @@ class DistillTrainer:
             asked = [
                 task.query_set(judges, encoder, self._device) for encoder in dict.fromkeys((None, self.query_encoder))
             ]
-            found = [self._measure(queries, task.sample) for queries in asked]
-            before = max(found, key=lambda evaluation: evaluation.own.overlap_at_10)
+            before = None
+            if world.main:
+                found = [self._measure(queries, task.sample) for queries in asked]
+                before = max(found, key=lambda evaluation: evaluation.own.overlap_at_10)
         temperature = config.temperature or calibrate_temperature(
             train.scores[:1000, : config.top_k], config.perplexity
         )
+        temperature = world.agreed(temperature)
         with self._stages("training"):
             documents = Documents(
                 task.corpus,
@@ -224,6 +258,7 @@ class DistillTrainer:
                 config,
                 self._device,
                 self._stages,
+                world,
             )
             mine = partial(mined, task, documents, train, config.mixture.depth("hard"), self._nprobe)
             objective = Objective(documents, train, self.exact, temperature, config, mine)
@@ -231,13 +266,15 @@ class DistillTrainer:
             # Dropout in a query encoder draws on torch's own generator.
             devices = [self._device] if self._device.type == "cuda" else []
             with torch.enable_grad(), torch.random.fork_rng(devices):
-                torch.manual_seed(config.seed)
+                torch.manual_seed((config.seed + world.rank) % (MAX_SEED + 1))
                 learned = optimise(
                     task.sample, self.query_encoder, documents, objective, selection, len(train.top), config,
-                    self._gate.start_counts,
+                    self._gate.start_counts, workdir,
                 )  # fmt: skip
         with self._stages("codes", TENFOLD):
             quantizer, sample = written(task, documents, learned.student, learned.placement)
+        if before is None:
+            return None
         with self._stages("commit", TENFOLD):
             state = sample
             if sample.n < task.state.n:
@@ -245,8 +282,27 @@ class DistillTrainer:
             change = task.adapter.write(state, quantizer, lists=not self._frozen, file=self._lists_file)
         return _Learned(
             state, sample, change, task.query_set(judges, learned.student.query_encoder, self._device), before, train,
-            teacher, documents.compiled, n_selection, temperature, learned.history, learned.best_epoch,
+            taught.facts, documents.compiled, n_selection, temperature, learned.history, learned.best_epoch,
         )  # fmt: skip
+
+    def _teach(self) -> Stored:
+        """What the teacher finds for the training queries, and exact search for those held out."""
+        config, task, training = self.config, self.task, self.training_queries
+        rng = np.random.default_rng(config.seed)
+        teacher = teacher_of(task, training, self._fuller_index, self.exact, config.depth, rng)
+        train = task.taught(training, teacher, config.depth)
+        held_out = task.taught(self.validation_queries, self.exact, config.top_k)
+        found = {"top": train.top, "scores": train.scores}
+        found |= {"held_out_top": held_out.top, "held_out_scores": held_out.scores}
+        return Stored(
+            {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in found.items()},
+            {
+                "teacher": teacher.kind,
+                "teacher_lists": teacher.probed if isinstance(teacher, ListTeacher) else None,
+                "teacher_cost": teacher.cost,
+                "teacher_agreement": teacher.agreement,
+            },
+        )
 
     def _write_back(self, learned: _Learned, change: Transaction) -> DistillReport:
         """Put what was learned into the index, as part of ``change``, and commit that if search is better."""
@@ -255,11 +311,18 @@ class DistillTrainer:
         with self._stages("judging", TENFOLD):
             after = change.interruptibly(lambda: self._measure(learned.queries, learned.sample))
         report = change.interruptibly(lambda: self._report(learned, after))
+        change.interruptibly(lambda: self.world.agreed(replace(report, index=None, query_encoder=None)))
         if report.kept:
             change.commit()
             if self._inplace:
                 self.task = replace(self.task, state=learned.state)
         return report
+
+    def _told(self) -> DistillReport:
+        """The outcome in the first process, whose index alone is changed."""
+        report: DistillReport | None = self.world.agreed(None)
+        assert report is not None
+        return replace(report, index=self._index)
 
     def _report(self, learned: _Learned, after: Evaluation) -> DistillReport:
         """The outcome, if the index stays as it is; judged here."""
@@ -269,7 +332,7 @@ class DistillTrainer:
         if kept and not learned.best_epoch and self.config.encoding is not Encoding.FROZEN:
             new = "codes are" if self.config.lists is Assignment.FIXED else "lists and codes are"
             reason += f"; training did not help: only the {new} new"
-        train, teacher = learned.train, learned.teacher
+        train = learned.train
         return DistillReport(
             kept=kept,
             reason=reason,
@@ -288,10 +351,7 @@ class DistillTrainer:
             gain=gain,
             interval=interval,
             temperature=learned.temperature,
-            teacher=teacher.kind,
-            teacher_lists=teacher.probed if isinstance(teacher, ListTeacher) else None,
-            teacher_cost=teacher.cost,
-            teacher_agreement=teacher.agreement,
+            **learned.teacher,
             history=learned.history,
             best_epoch=learned.best_epoch,
             query_encoder=self.query_encoder if kept else None,

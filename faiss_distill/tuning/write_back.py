@@ -49,7 +49,8 @@ def mined(
         int64 ``(nq, depth)``.
     """
     quantizer, state = written(task, documents, student, placement)
-    asked = task.query_set(queries, student.query_encoder, documents.device)
+    own = documents.world.share(len(queries.top))
+    asked = task.query_set(queries.take(own), student.query_encoder, documents.device)
     with task.adapter.write(state, quantizer) as change:
         found = change.interruptibly(lambda: search(task.adapter, asked, depth, probing(task.adapter, nprobe)))
-    return positions(task.sample_ids, found)
+    return documents.world.gathered(positions(task.sample_ids, found), len(queries.top))

@@ -1,0 +1,76 @@
+"""What tells a run from another: digests of all that was passed, and the options."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from faiss_distill.config import DistillConfig
+from faiss_distill.data.queries import Queries
+from faiss_distill.data.vectors import Vectors
+from faiss_distill.tuning.task import Task
+
+SAMPLED = 1000
+"""Embeddings that stand for all, at most."""
+ELSEWHERE = ("device", "progress")
+"""Options that change no result, but for rounding."""
+
+
+def given(
+    task: Task,
+    config: DistillConfig,
+    training: Queries,
+    validation: Queries,
+    fuller_index: Any,
+    query_encoder: Any,
+) -> dict[str, Any]:
+    """By the name of an argument, something that JSON can hold and that is another for another one.
+
+    Args:
+        task: the index and its embeddings, of which a sample is looked at.
+        config: the options.
+        training: queries, with labels and neighbours if they have some.
+        validation: queries.
+        fuller_index: the index that teaches, if there is one; known by its size.
+        query_encoder: what learns along, if it does.
+    """
+    corpus, known = task.corpus, training.neighbours
+    some = np.linspace(0, corpus.n - 1, min(corpus.n, SAMPLED)).astype(np.int64)
+    options = {k: getattr(v, "value", v) for k, v in asdict(config).items() if k not in ELSEWHERE}
+    learns = query_encoder.state_dict() if isinstance(query_encoder, nn.Module) else {}
+    teacher = [] if known is None else [known.rows, known.scores]
+    if fuller_index is not None:
+        teacher = [type(fuller_index).__name__, fuller_index.ntotal]
+    return {
+        "index": digest(*vars(task.state).values()),
+        "embeddings": digest(corpus.n, corpus.take(some)),
+        "options": options,
+        "queries": digest(training.vectors, training.rows, validation.vectors, validation.rows),
+        "relevant": digest(training.relevant, validation.relevant),
+        "teacher": digest(*teacher),
+        "query_encoder": digest(*(weights.numpy(force=True) for weights in learns.values())),
+    }
+
+
+def digest(*values: Any) -> str:
+    """What tells arrays, and whatever has a text that says all of it, from others."""
+    found = hashlib.sha256()
+    for value in values:
+        if isinstance(value, np.ndarray):
+            found.update(f"{value.dtype}{value.shape}".encode())
+            found.update(np.ascontiguousarray(value).view(np.uint8).data)
+        else:
+            found.update(f"{value!r};".encode())
+    return found.hexdigest()
+
+
+def digest_of_all(corpus: Vectors, block_rows: int) -> str:
+    """What tells the embeddings from any others."""
+    found = hashlib.sha256()
+    for _, block in corpus.blocks(block_rows):
+        found.update(block.data)
+    return found.hexdigest()

@@ -1,0 +1,246 @@
+"""A folder that a killed run goes on from: the same index bit for bit, and nothing of another run."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import faiss
+import numpy as np
+import pytest
+import torch
+from conftest import QUICK, N
+
+from faiss_distill import InputError, LinearAdapter, distill
+from faiss_distill.learning import documents, optimise
+from faiss_distill.workdir import Stored, Workdir, open_workdir
+
+
+class Killed(BaseException):
+    """What is raised where a process might have ended."""
+
+
+def stored(*values):
+    return Stored({"a": torch.tensor(values)}, {"b": list(values)})
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """A checkpoint at every step, and small laps."""
+    monkeypatch.setattr(optimise, "INTERVAL", -1.0)
+    monkeypatch.setattr(documents, "LAP", 700)
+
+
+@pytest.fixture
+def dying(monkeypatch):
+    """Have a run end at the n-th time that something is kept, before it is or after; counts these."""
+    state, keep = {"at": None, "before": False, "count": 0}, Workdir.keep
+
+    def counting(self, name, kept):
+        state["count"] += 1
+        if state["count"] == state["at"] and state["before"]:
+            raise Killed
+        keep(self, name, kept)
+        if state["count"] == state["at"]:
+            raise Killed
+
+    monkeypatch.setattr(Workdir, "keep", counting)
+    return state
+
+
+@pytest.fixture
+def one_thread():
+    threads = torch.get_num_threads(), faiss.omp_get_max_threads()
+    torch.set_num_threads(1)
+    faiss.omp_set_num_threads(1)
+    yield
+    torch.set_num_threads(threads[0])
+    faiss.omp_set_num_threads(threads[1])
+
+
+CASES = {
+    "product codes": ("IVF16,PQ16x4", "ip", {"epochs": 2, "batch_size": 300}),
+    "hard, l2": ("IVF16,PQ16x4", "l2", {"candidates": "in_batch + top40:5 + hard40:5", "batch_size": 300}),
+    "additive": ("IVF16,RQ4x4_Nqint8", "l2", {"batch_size": 450}),
+    "codes of faiss": ("IVF16,SQ8", "l2", {"batch_size": 450}),
+    "no lists": ("PQ16x4", "ip", {"nprobe": 1, "batch_size": 450}),
+    "frozen": ("IVF16,PQ16x4", "ip", {"encoding": "frozen", "batch_size": 450}),
+    "encoder": ("IVF16,PQ16x4", "ip", {"batch_size": 300}),
+}
+
+
+@pytest.mark.usefixtures("quick", "one_thread")
+@pytest.mark.parametrize("name", CASES)
+def test_wherever_it_ends_it_goes_on_to_the_same_index(tmp_path, data, built, dying, name):
+    factory, metric, options = CASES[name]
+
+    def tune(folder):
+        dying["count"] = 0
+        encoder = LinearAdapter(64) if name == "encoder" else None
+        index = built(factory, metric)
+        before = faiss.serialize_index(index).tobytes()
+        try:
+            report = distill(
+                index, data.documents[:N], data.queries[:1000], query_encoder=encoder, workdir=folder, resume=True,
+                **QUICK | options,
+            )  # fmt: skip
+        except Killed:
+            assert faiss.serialize_index(index).tobytes() == before
+            assert encoder is None or np.array_equal(encoder.matrix, np.eye(64))
+            return None
+        learned = [] if encoder is None else encoder.matrix.tolist()
+        return faiss.serialize_index(index).tobytes(), report.history, report.gain, report.teacher, learned
+
+    undisturbed = tune(None)
+    assert tune(tmp_path / "once") == undisturbed
+    kept = dying["count"]
+    assert kept >= 5
+    for before, at in ((False, 1), (True, 2)):  # after each time that something is kept, and before the next
+        dying["before"], dying["at"], died = before, at, 0
+        while (found := tune(tmp_path / str(before))) is None:
+            died += 1
+        assert found == undisturbed
+        assert died >= kept - 2
+    assert tune(tmp_path / "True") == undisturbed
+    assert dying["count"] == 0, "a run that is done is found"
+
+
+REFUSED = {
+    "another index": ("the folder of a run with another index; pass another folder, or remove it", {}),
+    "another corpus": ("the folder of a run with another embeddings", {}),
+    "other queries": ("the folder of a run with another queries", {}),
+    "other options": (r"a run with other options \(epochs=1, now 2; seed=0, now 3\)", {"epochs": 2, "seed": 3}),
+    "not to resume": ("one of a run that has begun; resume=True goes on with it", {"resume": False}),
+    "one byte changed": ("another 'teacher.safetensors'; remove it", {}),
+    "cut short": ("another 'teacher.safetensors'", {}),
+    "a stage removed": ("to read its 'teacher.safetensors', got", {}),
+    "another format": ("an unknown 'run.json'", {}),
+    "no JSON": ("an unknown 'run.json'", {}),
+    "someone else's": ("an empty folder, or one of a run, got one with 'thesis.tex'", {}),
+    "in use": ("a folder that no other run is at work in", {}),
+    "a file": ("a folder, got", {}),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused(tmp_path, data, built, name):
+    text, options = REFUSED[name]
+    folder, index, x, q = tmp_path / "work", built(), data.documents[:N].copy(), data.queries[:1000]
+    options = QUICK | {"workdir": folder, "resume": True} | options
+    distill(built(), x, q, workdir=folder, **QUICK)
+    teacher, run = folder / "teacher.safetensors", folder / "run.json"
+    whole = teacher.read_bytes()
+    if name == "another index":
+        index.remove_ids(np.arange(1))
+        x, options["ids"] = x[1:], np.arange(1, N)
+    elif name == "another corpus":
+        x[7] *= 1.0001
+    elif name == "other queries":
+        q = q[1:]
+    elif name == "one byte changed":
+        teacher.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+    elif name == "cut short":
+        teacher.write_bytes(whole[:-100])
+    elif name == "a stage removed":
+        teacher.unlink()
+    elif name == "another format":
+        run.write_text(json.dumps(json.loads(run.read_text()) | {"format": 99}))
+    elif name == "no JSON":
+        run.write_text("{")
+    elif name == "someone else's":
+        options["workdir"] = tmp_path / "other"
+        options["workdir"].mkdir()
+        (options["workdir"] / "thesis.tex").write_text("x")
+    elif name == "a file":
+        options["workdir"] = run
+    before = faiss.serialize_index(index).tobytes()
+    with open_workdir(folder if name == "in use" else None), pytest.raises(InputError, match=f"^workdir: .*{text}"):
+        distill(index, x, q, **options)
+    assert faiss.serialize_index(index).tobytes() == before
+    if name == "someone else's":
+        assert [path.name for path in options["workdir"].iterdir() if path.name != "lock"] == ["thesis.tex"]
+
+
+def test_a_full_disk_leaves_the_index_and_what_was_kept(tmp_path, data, built, monkeypatch):
+    index = built()
+    before = faiss.serialize_index(index).tobytes()
+    real = optimise.Workdir.keep
+
+    def full(self, name, kept):
+        if name == "learned":
+            raise OSError(28, "No space left on device")
+        real(self, name, kept)
+
+    monkeypatch.setattr(Workdir, "keep", full)
+    with pytest.raises(OSError, match="No space left"):
+        distill(index, data.documents[:N], data.queries[:1000], workdir=tmp_path / "w", **QUICK)
+    assert faiss.serialize_index(index).tobytes() == before
+    monkeypatch.setattr(Workdir, "keep", real)
+    assert distill(index, data.documents[:N], data.queries[:1000], workdir=tmp_path / "w", resume=True, **QUICK).kept
+
+
+def test_what_is_kept_is_found_and_forgotten(tmp_path):
+    with open_workdir(tmp_path / "a" / "b") as first:
+        first.begin({"x": 1}, resume=False)
+        assert first.stage("one", lambda: stored(1, 2)).facts == {"b": [1, 2]}
+        assert first.stage("one", lambda: pytest.fail("made again")).arrays["a"].tolist() == [1, 2]
+        first.keep("two", stored(3))
+    with open_workdir(tmp_path / "a" / "b") as again:
+        again.begin({"x": 1}, resume=True)
+        assert again.found("one").arrays["a"].tolist() == [1, 2]
+        assert again.found("none") is None
+        again.forget("one")
+        again.forget("one")
+        assert (again.has("one"), again.has("two")) == (False, True)
+        (tmp_path / "a" / "b" / "mine").touch()
+        again.clear()
+    assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["mine"]
+    with open_workdir(tmp_path / "c") as empty:
+        empty.begin({}, resume=False)
+        empty.clear()
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int64, np.float32, bool])
+def test_every_dtype_comes_back(tmp_path, dtype):
+    array = np.arange(7).astype(dtype)
+    with open_workdir(tmp_path) as folder:
+        folder.begin({}, resume=False)
+        folder.keep("x", Stored({"a": torch.from_numpy(array)}, {}))
+        found = folder.found("x").arrays["a"].numpy()
+    assert found.dtype == array.dtype
+    np.testing.assert_array_equal(found, array)
+
+
+def test_the_command_line_goes_on_after_a_kill(tmp_path, data, built):
+    np.save(tmp_path / "x.npy", data.documents[:N])
+    np.save(tmp_path / "q.npy", data.queries[:1000])
+    faiss.write_index(built(), str(tmp_path / "a.faiss"))
+    command = [
+        sys.executable,
+        "-m",
+        "faiss_distill",
+        "tune",
+        "a.faiss",
+        "x.npy",
+        "--queries",
+        "q.npy",
+        "--fill-to",
+        "0",
+    ]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    told = {"cwd": tmp_path, "env": env, "stdout": subprocess.DEVNULL}
+    assert subprocess.run([*command, "-o", "once.faiss"], check=False, **told).returncode == 0
+    work = tmp_path / "work"
+    for stage in ("teacher", "training", "lists"):
+        process = subprocess.Popen([*command, "--workdir", "work", "-o", "out.faiss"], **told)
+        while process.poll() is None and not (work / f"{stage}.safetensors").exists():
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not (tmp_path / "out.faiss").exists() or process.returncode == 0
+    assert subprocess.run([*command, "--workdir", "work", "-o", "out.faiss"], check=False, **told).returncode == 0
+    assert (tmp_path / "out.faiss").read_bytes() == (tmp_path / "once.faiss").read_bytes()
+    assert not work.exists()

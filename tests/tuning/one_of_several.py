@@ -1,0 +1,72 @@
+"""A process of several that tune indexes together: ``python one_of_several.py FOLDER RANK SIZE``.
+
+Tunes what ``FOLDER/cases.json`` names, one after the other, and leaves ``NAME-RANK.faiss`` and ``NAME-RANK.json``.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import faiss
+import numpy as np
+import torch
+from torch import distributed as dist
+
+from faiss_distill import DistillError, LinearAdapter, distill
+from faiss_distill.learning.documents import Documents
+
+
+def dies(*_, **__):
+    os._exit(9)
+
+
+def main(folder, rank, size):
+    faiss.omp_set_num_threads(1)
+    torch.set_num_threads(1)
+    if size > 1:
+        dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=size)
+    group = dist.group.WORLD if size > 1 else None
+    documents, queries = (np.load(folder / f"{name}.npy") for name in ("documents", "queries"))
+    for case in json.loads((folder / "cases.json").read_text()):
+        options, here = case["options"], case.get("rank") == rank
+        index = faiss.read_index(str(folder / case["index"]))
+        x, q, fault = documents.copy(), queries, case.get("fault") if here else None
+        if fault == "other embeddings":
+            x[-1] *= 1.001
+        elif fault == "other index":
+            index = faiss.read_index(str(folder / case["other"]))
+        elif fault == "other options":
+            options = options | {"seed": 5}
+        elif fault == "other queries":
+            q = q[:-1]
+        elif fault == "other shape":
+            x = x[:-1]
+        elif fault == "dies":
+            Documents.complete = dies
+        elif fault == "disk":
+            Documents.complete = lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+        encoder = {"query_encoder": LinearAdapter(64)} if case.get("encoder") else {}
+        before = faiss.serialize_index(index).tobytes()
+        try:
+            report = distill(index, x, q, group=group, **encoder, **options)
+        except (DistillError, OSError) as error:
+            told = {"error": type(error).__name__, "text": str(error)}
+        else:
+            told = {
+                "kept": report.kept, "gain": report.gain, "history": report.history, "best": report.best_epoch,
+                "temperature": report.temperature, "teacher": report.teacher, "mine": report.index is index,
+            }  # fmt: skip
+            if encoder and rank == 0 and report.kept:
+                told["matrix"] = report.query_encoder.matrix.tolist()
+        told["untouched"] = faiss.serialize_index(index).tobytes() == before
+        faiss.write_index(index, str(folder / f"{case['name']}-{rank}.faiss"))
+        (folder / f"{case['name']}-{rank}.json").write_text(json.dumps(told))
+        if fault in ("disk", "dies") or "process 0 of" in told.get("text", ""):
+            return
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    if dist.is_initialized():
+        dist.destroy_process_group()

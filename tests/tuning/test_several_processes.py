@@ -1,0 +1,171 @@
+"""Several processes tune as one does: the same result up to rounding, and an untouched index if one of them fails."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+from conftest import QUICK, N
+
+from faiss_distill.index.registry import open_index
+
+SCRIPT = Path(__file__).with_name("one_of_several.py")
+OPTIONS = QUICK | {"batch_size": 100}
+CASES = {
+    **{f"loss {name}": ("IVF16,PQ16x4", "ip", {"loss": name}) for name in ("ranknet", "contrastive", "reconstruction")},
+    "balance": ("IVF16,PQ16x4", "ip", {"balance": True}),
+    "two epochs, l2": ("OPQ8,IVF16,PQ8x4np", "l2", {"epochs": 2, "fill_to": 20_000}),
+    "hard": ("IVF16,PQ16x4", "l2", {"candidates": "in_batch + top40:5 + hard40:5"}),
+    "own candidates": ("IVF16,PQ16x4", "ip", {"candidates": "top40:20 + random20"}),
+    "nearest codes": ("IVF16,PQ16x4fs", "l2", {"encoding": "nearest", "assignment": "refreshed"}),
+    "frozen": ("IVF16,PQ16x4", "ip", {"encoding": "frozen"}),
+    "additive": ("IVF16,RQ4x4_Nqint8", "l2", {}),
+    "codes of faiss": ("IVF16,SQ8", "l2", {}),
+    "no lists": ("PQ16x4", "ip", {"nprobe": 1}),
+    "encoder": ("IVF16,PQ16x4", "ip", {}),
+}
+
+
+def run(folder, size):
+    """Start the processes, and wait for all."""
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "GLOO_SOCKET_IFNAME": "lo"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(SCRIPT), str(folder), str(rank), str(size)],
+            env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(size)
+    ]  # fmt: skip
+    said = [process.communicate(timeout=300)[1] for process in started]
+    return [process.returncode for process in started], said
+
+
+def prepare(folder, data, cases, built):
+    """The files that the processes read."""
+    folder.mkdir()
+    for name in ("documents", "queries"):
+        np.save(folder / f"{name}.npy", data.documents[:N] if name == "documents" else data.queries[:1000])
+    for case in cases:
+        for key in ("index", "other"):
+            if key in case:
+                factory, metric = case[key]
+                case[key] = f"{case['name']}-{key}.faiss"
+                faiss.write_index(built(factory, metric), str(folder / case[key]))
+    (folder / "cases.json").write_text(json.dumps(cases))
+
+
+def told(folder, name, rank=0):
+    return json.loads((folder / f"{name}-{rank}.json").read_text())
+
+
+@pytest.mark.parametrize("part", range(2))
+def test_the_result_is_that_of_one_process(tmp_path, data, built, part):
+    """Whatever is learned, by two processes and by three; the first one alone changes its index."""
+    folders, names = {}, list(CASES)[part::2]
+    for size in (1, 2, 3):
+        folders[size] = tmp_path / str(size)
+        cases = [
+            {"name": name, "index": CASES[name][:2], "options": OPTIONS | CASES[name][2], "encoder": name == "encoder"}
+            for name in (names if size < 3 else names[:3])
+        ]
+        prepare(folders[size], data, cases, built)
+        status, said = run(folders[size], size)
+        assert status == [0] * size, said
+        for name in (case["name"] for case in cases):
+            check_same_result(folders[1], folders[size], name)
+            check_the_first_alone_has_it(folders[size], name, size)
+
+
+def check_same_result(alone, together, name):
+    one, other = told(alone, name), told(together, name)
+    assert (one["kept"], one["best"], one["teacher"]) == (other["kept"], other["best"], other["teacher"]), name
+    assert other["temperature"] == pytest.approx(one["temperature"], rel=1e-4)
+    assert other["gain"] == pytest.approx(one["gain"], abs=0.004)
+    for before, after in zip(one["history"], other["history"], strict=True):
+        for key, value in before.items():
+            assert after[key] == (value if value is None else pytest.approx(value, rel=2e-3, abs=2e-3)), (name, key)
+    if "matrix" in one:
+        np.testing.assert_allclose(other["matrix"], one["matrix"], atol=1e-4)
+    one, other = (open_index(faiss.read_index(str(f / f"{name}-0.faiss"))).extract() for f in (alone, together))
+    np.testing.assert_allclose(other.centroids, one.centroids, atol=2e-3 * (one.centroids.std() + 1e-9), err_msg=name)
+    if one.codebooks is not None:
+        np.testing.assert_allclose(other.codebooks, one.codebooks, atol=5e-3 * one.codebooks.std(), err_msg=name)
+        assert (one.codes == other.codes).mean() > 0.99, name
+    assert (one.assignment == other.assignment).mean() > 0.995, name
+
+
+def check_the_first_alone_has_it(folder, name, size):
+    first, *others = [told(folder, name, rank) for rank in range(size)]
+    assert first["untouched"] is not first["kept"]
+    for other in others:
+        assert other["untouched"]
+        assert other["mine"]
+        assert {k: other[k] for k in ("kept", "gain", "history")} == {k: first[k] for k in ("kept", "gain", "history")}
+
+
+DIFFERENT = {
+    "other embeddings": "embeddings: expected the same in all processes, got another than process 0 in process 1",
+    "other options": "options: expected the same in all processes",
+    "other index": "index: expected the same in all processes",
+    "other queries": "queries: expected the same in all processes",
+    "other shape": "process 1: expected to get as far as the others, got embeddings: expected",
+}
+
+
+def test_processes_that_were_given_different_things(tmp_path, data, built):
+    folder, given = tmp_path / "run", {"index": ("IVF16,PQ16x4", "ip"), "options": OPTIONS, "rank": 1}
+    cases = [{"name": fault, "fault": fault, "other": ("IVF16,PQ16x4", "l2"), **given} for fault in DIFFERENT]
+    prepare(folder, data, cases, built)
+    status, said = run(folder, 2)
+    assert status == [0, 0], said
+    for fault, text in DIFFERENT.items():
+        first, second = (told(folder, fault, rank) for rank in range(2))
+        assert first["text"].startswith(text), first
+        assert second["text"].startswith("embeddings: " if fault == "other shape" else text), second
+        assert first["untouched"]
+        assert second["untouched"]
+
+
+@pytest.mark.parametrize("fault", ["dies", "disk"])
+def test_one_that_fails_ends_all_with_a_sentence_and_an_untouched_index(tmp_path, data, built, fault):
+    folder = tmp_path / "run"
+    case = {"name": "a", "index": ("IVF16,PQ16x4", "ip"), "options": OPTIONS, "rank": 1, "fault": fault}
+    prepare(folder, data, [case], built)
+    status, said = run(folder, 2)
+    assert status == [0, 9 if fault == "dies" else 0], said
+    assert told(folder, "a")["text"].startswith("process 0 of 2: expected all others to be there"), told(folder, "a")
+    assert told(folder, "a")["untouched"]
+    if fault == "disk":
+        no_space = {"error": "OSError", "text": "[Errno 28] No space left on device", "untouched": True}
+        assert told(folder, "a", 1) == no_space
+
+
+def test_torchrun_and_the_command_line(tmp_path, data, built):
+    np.save(tmp_path / "x.npy", data.documents[:N])
+    np.save(tmp_path / "q.npy", data.queries[:1000])
+    faiss.write_index(built("IVF16,PQ16x4", "l2"), str(tmp_path / "a.faiss"))
+
+    def tune(output, *more, launcher=("-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone")):
+        options = ["--epochs", "1", "--top-k", "40", "--perplexity", "25", "--fill-to", "0", "--nprobe", "4"]
+        command = [sys.executable, *launcher, "-m", "faiss_distill", "tune", "a.faiss", "x.npy", *more]
+        env = os.environ | {"OMP_NUM_THREADS": "1"}
+        return subprocess.run(
+            [*command, *options, "--candidates", "in_batch + top40:10", "-o", output],
+            cwd=tmp_path, env=env, capture_output=True, text=True,
+        )  # fmt: skip
+
+    together = tune("two.faiss", "--queries", "q.npy")
+    assert together.returncode == 0, together.stderr
+    assert together.stdout.count("wrote two.faiss") == 1
+    alone = tune("one.faiss", "--queries", "q.npy", launcher=())
+    assert alone.stdout.splitlines()[:3] == together.stdout.splitlines()[:3]
+    one, two = (open_index(faiss.read_index(str(tmp_path / f"{n}.faiss"))).extract() for n in ("one", "two"))
+    assert (one.codes == two.codes).mean() > 0.99
+    failed = tune("three.faiss", "--queries", "none.npy")
+    assert failed.returncode == 1
+    assert failed.stderr.count("faiss-distill: error: --queries: ") == 1
+    assert not (tmp_path / "three.faiss").exists()
