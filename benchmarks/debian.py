@@ -41,7 +41,7 @@ class Case:
 
 def cases(nlist: int) -> list[Case]:
     """What is measured."""
-    opq, plain = f"OPQ16,IVF{nlist},PQ16", f"IVF{nlist},PQ16"
+    opq, plain = f"OPQ16,IVF{nlist},PQ16np", f"IVF{nlist},PQ16np"
     return [Case(opq, "ip"), Case(opq, "ip", with_queries=False), Case(opq, "l2"), Case(plain, "ip")]
 
 
