@@ -21,7 +21,7 @@ class Vectors:
     """Rows of a matrix as float32, C-contiguous blocks, which are copies.
 
     Args:
-        array: numpy array, memmap or torch tensor of a floating dtype, ``(n, d)``.
+        array: numpy array, memmap or torch tensor of a floating dtype or of integers of 8 bits, ``(n, d)``.
         name: what to call it in errors.
         rows: if given, row ``i`` of this object is row ``rows[i]`` of ``array``; int64 ``(n,)``.
 
@@ -34,11 +34,10 @@ class Vectors:
         """Check shape and dtype, touching no data."""
         if len(array.shape) != 2:
             raise InputError(name, "a matrix (n, d)", f"shape {tuple(array.shape)}")
-        is_float = array.is_floating_point() if isinstance(array, torch.Tensor) else array.dtype.kind == "f"
-        if not is_float:
+        if not _holds_embeddings(array):
             raise InputError(
                 name,
-                "a floating dtype",
+                "a floating dtype, or integers of 8 bits",
                 str(array.dtype),
                 "if these are embeddings, convert them, e.g. with .astype('float32')",
             )
@@ -100,14 +99,22 @@ class Vectors:
             return np.array(part, dtype=np.float32, order="C")
 
 
+def _holds_embeddings(array: Any) -> bool:
+    """Whether a dtype is one of those that embeddings come in: wider integers are far more often ids."""
+    dtype = array.dtype
+    if isinstance(array, torch.Tensor):
+        return array.is_floating_point() or dtype in (torch.int8, torch.uint8)
+    return bool(dtype.kind == "f" or (dtype.kind in "iu" and dtype.itemsize == 1))
+
+
 def open_vectors(source: Any, name: str) -> Vectors:
     """Make ``source`` readable in blocks of float32, without copying it.
 
     Args:
-        source: a floating-point matrix ``(n, d)`` as a numpy array or memmap (any strides), a torch tensor, a
+        source: a matrix ``(n, d)`` as a numpy array or memmap (any strides), a torch tensor, a
             nested sequence of floats, or a path to a file of one of the :data:`FORMATS`, which is memory-mapped.
-            Other float dtypes are converted block by block; integers are refused, since they are far more often
-            ids or quantized codes than embeddings.
+            Other float dtypes and integers of 8 bits are converted block by block; wider integers are refused, since
+            they are far more often ids than embeddings.
         name: what to call it in errors.
 
     Raises:

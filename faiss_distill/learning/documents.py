@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from faiss_distill.learning.lists import best_lists, between, probing
 from faiss_distill.learning.placement import CodedPlacement, Placement
 from faiss_distill.learning.students import Student, similarity
 from faiss_distill.learning.taught import StudentQueries, Taught
-from faiss_distill.progress import progress_bar
+from faiss_distill.progress import Bar, progress_bar
 from faiss_distill.stages import TENFOLD, Stages, covered_tenfold
 from faiss_distill.state import Codes, Float32, Float64, IndexState, Int64, Packed, Transforms
 from faiss_distill.workdir import NOWHERE, Stored, Workdir
@@ -29,10 +30,12 @@ SAMPLED_LISTS = 16_384
 """Documents that tell what lists cost, at most: while training, codes scanned are known to about 1 %."""
 SAMPLED_DOCUMENTS, SAMPLED_QUERIES = 8192, 512
 """At most, to find out how wrong the scores of a query's competitors are."""
-LAP = 2**18
-"""Documents that are encoded between two checkpoints: about a minute of two cores."""
+LAP = 2**17
+"""Documents that are encoded between two checkpoints: about half a minute of two cores."""
 COMPETITORS = 0.02
 """Share of the documents that compete for a query: those that come nearest to it."""
+Encode = Callable[[Int64, Tensor, Tensor], Tensor]
+"""From rows ``(k,)`` of the corpus, their vectors ``(k, d)`` and lists ``(k,)`` to codes, int64, one row each."""
 
 
 @dataclass(frozen=True)
@@ -188,32 +191,30 @@ class Documents:
         done = np.zeros(len(lists), dtype=bool)
         if isinstance(placement, CodedPlacement):
             done = placement.fresh & (lists == placement.lists)
-        rest, placement = np.flatnonzero(~done), replace(placement, lists=lists)
-        with self._stages("codes", TENFOLD):
-            for number, start in enumerate(range(0, len(rest), LAP)):
-                rows = rest[start : start + LAP]
-                placement = self._kept(workdir, f"codes-{number}", student, placement, terms, rows)
-        return placement
-
-    def _kept(
-        self, workdir: Workdir, name: str, student: Student, placement: Placement, terms: Terms, rows: Int64
-    ) -> Placement:
-        """As :meth:`_coded`, or what was kept of it under ``name``."""
+        placement = replace(placement, lists=lists)
         if self._config.encoding is not Encoding.QUERY_AWARE:
             return placement
-        made: list[CodedPlacement] = []
+        with self._stages("codes", TENFOLD):
+            return self._completed(student, placement, terms, np.flatnonzero(~done), workdir)
 
-        def code() -> Stored:
-            coded = self._coded(student, placement, terms, rows)
-            assert isinstance(coded, CodedPlacement)
-            made.append(coded)
-            return Stored({"codes": torch.from_numpy(coded.codes[rows])}, {"compiled": self.compiled})
+    def _completed(
+        self, student: Student, placement: Placement, terms: Terms, rows: Int64, workdir: Workdir
+    ) -> CodedPlacement:
+        """The same with codes of the documents ``rows``, a lap at a time, each of which is kept."""
+        coded = self._with_codes(placement, rows, np.zeros((len(rows), self._n_codes), self._dtype))
+        encode = cache(partial(self._encoder, student, placement, terms))
+        with progress_bar(len(rows), "encode", "docs", self._config.progress) as bar:
+            for number, start in enumerate(range(0, len(rows), LAP)):
+                lap = rows[start : start + LAP]
 
-        found = workdir.stage(name, code)
-        if made:
-            return made[0]
-        self.compiled = found.facts["compiled"]
-        return self._with_codes(placement, rows, found.arrays["codes"].numpy())
+                def chosen(lap: Int64 = lap) -> Stored:
+                    codes = self._codes(student, placement.lists, encode(), lap, bar)
+                    return Stored({"codes": torch.from_numpy(codes)}, {"compiled": self.compiled})
+
+                found = workdir.stage(f"codes-{number}", chosen)
+                self.compiled = found.facts["compiled"]
+                coded.codes[lap] = found.arrays["codes"].numpy()
+        return coded
 
     def _all_lists(self, student: Student, placement: Placement, terms: Terms, budget: float) -> Stored:
         """The best lists of all documents, as far as the budget goes."""
@@ -231,6 +232,12 @@ class Documents:
         """The same with query-aware codes of the documents ``rows``, if codes are to be query-aware."""
         if self._config.encoding is not Encoding.QUERY_AWARE:
             return placement
+        encode = self._encoder(student, placement, terms)
+        with progress_bar(len(rows), "encode", "docs", self._config.progress) as bar:
+            return self._with_codes(placement, rows, self._codes(student, placement.lists, encode, rows, bar))
+
+    def _encoder(self, student: Student, placement: Placement, terms: Terms) -> Encode:
+        """What finds query-aware codes, from those in ``placement`` on where it has some."""
         assert student.codebooks is not None
         books = student.codebooks.detach()
         encoder = encoder_of(terms.queries, books, student.metric, self._config, terms.offset)
@@ -251,7 +258,7 @@ class Documents:
                     found[which] = encoder(vectors[which], residuals[which], own[which], begin)
             return found
 
-        return self._with_codes(placement, rows, self._codes(student, placement.lists, encode, rows))
+        return encode
 
     def _with_codes(self, placement: Placement, rows: Int64, chosen: Codes) -> CodedPlacement:
         """The same with the codes chosen for the documents ``rows``."""
@@ -267,7 +274,8 @@ class Documents:
     def nearest_codes(self, student: Student, lists: Int64) -> Codes:
         """The codes that a student's nearest codewords make of the whole corpus in ``lists (n,)``, one row each."""
         everything = np.arange(self.corpus.n)
-        return self._codes(student, lists, lambda _, vectors, opened: student.encode(vectors, opened), everything)
+        with progress_bar(self.corpus.n, "encode", "docs", self._config.progress) as bar:
+            return self._codes(student, lists, lambda _, *given: student.encode(*given), everything, bar)
 
     def stored(self, encode: Callable[[Float32, Int64], Packed], lists: Int64, code_size: int) -> Packed:
         """What an encoder of the index's own makes of the whole corpus in ``lists``: uint8 ``(n, code_size)``."""
@@ -294,17 +302,14 @@ class Documents:
         counted = np.bincount(lists[self.sample], minlength=nlist).astype(np.float64)
         return counted * (len(lists) / len(self.sample))
 
-    def _codes(
-        self, student: Student, lists: Int64, encode: Callable[[Int64, Tensor, Tensor], Tensor], rows: Int64
-    ) -> Codes:
+    def _codes(self, student: Student, lists: Int64, encode: Encode, rows: Int64, bar: Bar) -> Codes:
         """Those of the documents ``rows``, a block at a time of its rows, vectors and lists."""
         own = rows[self.world.share(len(rows))]
         codes = np.empty((len(own), self._n_codes), self._dtype)
-        with progress_bar(len(own), "encode", "docs", self._config.progress) as bar:
-            for where, vectors in self._blocks(student, own):
-                opened = torch.from_numpy(lists[own[where]]).to(self.device)
-                codes[where] = encode(own[where], vectors, opened).cpu().numpy()
-                bar.update(len(vectors))
+        for where, vectors in self._blocks(student, own):
+            opened = torch.from_numpy(lists[own[where]]).to(self.device)
+            codes[where] = encode(own[where], vectors, opened).cpu().numpy()
+            bar.update(len(vectors) * self.world.size)
         return self.world.gathered(codes, len(rows))
 
     def _offset(self, student: Student, queries: Tensor, placement: Placement) -> float:

@@ -22,8 +22,8 @@ from faiss_distill.progress import Bar, progress_bar
 from faiss_distill.state import IndexState, Int64
 from faiss_distill.workdir import NOWHERE, Stored, Workdir
 
-INTERVAL = 60.0
-"""Seconds of training between two checkpoints."""
+INTERVAL, COST = 10.0, 0.05
+"""Seconds of training between two checkpoints, or more where making one would take more than this share of it."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ class _Run:
         self.loss: float | None = None
         self.drawn_from = self.generator.get_state()
         self.hard: Tensor | None = None
-        self.kept = time.monotonic()
+        self.due = math.inf
 
     def best_of_all(self) -> Best:
         """Train until it doesn't help any more, or to the last epoch."""
@@ -177,11 +177,11 @@ class _Run:
                     lesson = self._begin(bar)
                     if not lesson:
                         break
-                    self._keep()
+                    self._keep()  # since it took time to place the documents
                 for step in lesson[self.done :]:
                     self._learn(step)
                     bar.update()
-                    if time.monotonic() - self.kept > INTERVAL:
+                    if time.monotonic() > self.due:
                         self._keep()
                 self._end(len(lesson))
                 lesson = None
@@ -250,9 +250,9 @@ class _Run:
 
     def _keep(self) -> None:
         """Leave a checkpoint in the work folder; placements of their own, as they stay for an epoch."""
-        self.kept = time.monotonic()
         if not self.workdir.keeps:
             return
+        start = time.monotonic()
         assert self.best is not None
         placements = {self.epoch: self.placement, self.best.epoch: self.best.placement}
         for epoch, placement in placements.items():
@@ -272,6 +272,8 @@ class _Run:
         for epoch in range(self.epoch):
             if epoch not in placements:
                 self.workdir.forget(f"placement-{epoch}")
+        now = time.monotonic()
+        self.due = now + max(INTERVAL, (now - start) / COST)
 
     def _restore(self, stored: Stored) -> list[Step]:
         """Go back to a checkpoint; the steps of its epoch."""
@@ -294,6 +296,7 @@ class _Run:
             torch.set_rng_state(random["torch"])
             if "cuda" in random:
                 torch.cuda.set_rng_state(random["cuda"], self.documents.device)
+        self.due = time.monotonic() + INTERVAL
         self.drawn_from, self.hard = random["drawn_from"], arrays.get("hard")
         self.generator.set_state(self.drawn_from)
         return self._lesson(self.hard)

@@ -93,9 +93,19 @@ def test_half_precision_is_widened(half):
     np.testing.assert_allclose(open_vectors(half, "x").take(np.array([1, 5])), X[[1, 5]], atol=0.02)
 
 
-@pytest.mark.parametrize("bad", [X.astype(np.int8), torch.arange(6).reshape(2, 3), X.astype(bool), X.astype(complex)])
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8])
+def test_integers_of_8_bits_are_widened(tmp_path, dtype):
+    x = np.random.default_rng(0).integers(0, 128, (50, 8)).astype(dtype)
+    np.save(tmp_path / "x.npy", x)
+    for source in (x, torch.from_numpy(x), str(tmp_path / "x.npy")):
+        block = open_vectors(source, "x").block(0, 50)
+        assert block.dtype == np.float32
+        np.testing.assert_array_equal(block, x)
+
+
+@pytest.mark.parametrize("bad", [X.astype(np.int16), torch.arange(6).reshape(2, 3), X.astype(bool), X.astype(complex)])
 def test_other_dtypes_are_refused(bad):
-    with pytest.raises(InputError, match=r"x: expected a floating dtype, got .*convert"):
+    with pytest.raises(InputError, match=r"x: expected a floating dtype, or integers of 8 bits, got .*convert"):
         open_vectors(bad, "x")
 
 

@@ -2,6 +2,7 @@
 
 import tracemalloc
 
+import faiss
 import numpy as np
 import pytest
 import torch
@@ -83,7 +84,10 @@ class TestEmbeddings:
         assert DistillTrainer(index, same, data.queries)
 
     def test_integers(self, refused, data):
-        refused("embeddings: expected a floating dtype, got int8", embeddings=(data.documents[:N] * 99).astype(np.int8))
+        refused(
+            "embeddings: expected a floating dtype, or .* got int16", embeddings=(data.documents[:N] * 99).astype("i2")
+        )
+        refused("embeddings: .* times too long", embeddings=(data.documents[:N] * 99).astype(np.int8))
 
 
 class TestIds:
@@ -218,3 +222,21 @@ def test_inputs_are_told_apart_by_all_they_hold():
         inputs[:] = [wrap(long), wrap(other), wrap(long.clone())]
         queries = Queries(np.eye(3, dtype=np.float32), inputs=inputs)
         assert len(queries.distinct(Likeness(True, 0.01)).vectors) == 2
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8])
+def test_integers_of_8_bits_tune_as_the_same_floats(data, dtype):
+    shift = 0 if dtype is np.int8 else 128
+    x, q = (
+        (v * 127 + shift).round().clip(shift - 127, shift + 127).astype(dtype)
+        for v in (data.documents[:N], data.queries)
+    )
+    wide = x.astype(np.float32)
+    index = faiss.index_factory(64, "IVF16,PQ16x4", faiss.METRIC_L2)
+    index.train(wide)
+    index.add(wide)
+    other = faiss.clone_index(index)
+    options = QUICK | {"batch_size": 250}
+    narrow, floats = distill(index, x, q, **options), distill(other, wide, q.astype(np.float32), **options)
+    assert narrow.gain == floats.gain
+    assert serialized(index) == serialized(other)
