@@ -68,12 +68,11 @@ def distill(
             own or inside ``IndexPreTransform``, ``IndexIDMap``, ``IndexIDMap2``, ``IndexRefineFlat`` and
             ``IndexRefine``; or several in an ``IndexShards`` or ``IndexReplicas``. :doc:`guide` has a table.
         embeddings: the vectors that were added to it, ``(n, d)``: a numpy array or memmap, a torch tensor, or the path
-            of a ``.npy``, ``.fvecs`` or ``.fbin`` file. Any float dtype, or integers of 8 bits; read in blocks, so it need
-            not fit in memory.
-            Row ``i`` belongs to id ``i`` (rows of removed ids are ignored), or to ``ids[i]``. A sample will do with
-            ``encoding="frozen"`` and its ``ids``, if the index has PQ codes in lists. Not needed where the index holds
-            them: in an ``IndexRefineFlat``, or an ``IndexRefine`` by a scalar quantizer
-            of 8 bits or more.
+            of a ``.npy``, ``.fvecs`` or ``.fbin`` file. Any float dtype, or integers of 8 bits; read in blocks, so it
+            need not fit in memory. Row ``i`` belongs to id ``i`` (rows of removed ids are ignored), or to ``ids[i]``.
+            A sample will do with ``encoding="frozen"`` and its ``ids``, if the index has PQ codes in lists. Not needed
+            where the index holds them: in an ``IndexRefineFlat``, or an ``IndexRefine`` by a scalar quantizer of 8
+            bits or more.
         queries: real queries ``(nq, d)``, from a log, in any of these forms; they need no labels. If None, documents
             stand in for queries: that works less well, and the report says so.
         ids: id of each embedding, integers ``(n,)``.

@@ -17,7 +17,7 @@ from typing import Any
 import faiss
 
 import faiss_distill
-from faiss_distill import DistillConfig, DistillTrainer, describe
+from faiss_distill import DistillConfig, DistillTrainer, TunedParameters, describe
 from faiss_distill.api import evaluate, operating_points
 from faiss_distill.config import Encoding, field_notes
 from faiss_distill.data.formats import FORMATS
@@ -54,6 +54,10 @@ EPILOG = """Output files are written beside their place and renamed into it: eac
 done, whether or not the tuned index was kept; 2 an error, which is one line on standard error; 128 + n ended by signal
 n (SIGINT 130, SIGTERM 143, SIGHUP 129); 141 standard output was closed before all was printed. What a killed run leaves
 behind, in folders .faiss-distill-X, the next one that writes there removes."""
+TEACHER = (
+    "what finds the queries' nearest documents: a .npz of ids and scores (nq, K), a row for each query, or an index "
+    "file that stores more (default: exact search, or that of the nearest lists where it is cheaper)"
+)
 LABELS = "integer .npy (nq,) or (nq, r), or qrels of query rows and ids"
 
 
@@ -86,7 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"faiss-distill {faiss_distill.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    for add in (_add_tune, _add_eval, _add_points, _add_inspect, _add_demo):
+    for add in (_add_tune, _add_apply, _add_eval, _add_points, _add_inspect, _add_demo):
         add(commands)
     return parser
 
@@ -102,35 +106,63 @@ def _add_tune(commands: Any) -> None:
     )
     _add_inputs(tune)
     tune.add_argument("--queries", metavar="FILE", help=f"training queries, {VECTORS} (default: documents stand in)")
-    tune.add_argument("-o", "--output", metavar="OUT", required=True, type=Path, help="where to write the tuned index")
+    tune.add_argument("--validation-queries", metavar="FILE", help="queries that choose and judge (default: held out)")
+    tune.add_argument("--relevant", metavar="FILE", help=f"relevant ids of the queries, {LABELS}")
+    tune.add_argument("--validation-relevant", metavar="FILE", help="the same for --validation-queries")
+    tune.add_argument("--teacher", metavar="FILE", help=TEACHER)
     tune.add_argument(
+        "--save-parameters",
+        metavar="FILE",
+        type=Path,
+        help="where to write what was learned, for faiss-distill apply, if the result is kept",
+    )
+    _add_tuned_outputs(tune)
+    _add_config(tune)
+    tune.set_defaults(run=_tune)
+
+
+def _add_apply(commands: Any) -> None:
+    apply = commands.add_parser(
+        "apply",
+        help="put what was learned into another index file of the same training",
+        description="Put what faiss-distill tune --save-parameters has learned into the index in INDEX, which was "
+        "trained as the one that was tuned: a shard of a corpus, say. Nothing is learned; lists and codes of its vectors "
+        "are chosen anew. Written to OUT and judged as by tune.",
+    )
+    apply.add_argument("parameters", metavar="PARAMETERS", type=Path, help="a file from tune --save-parameters")
+    _add_inputs(apply)
+    apply.add_argument("--teacher", metavar="FILE", help=TEACHER)
+    _add_tuned_outputs(apply)
+    apply.add_argument("--nprobe", metavar="N", type=int, help="judge the result at this many lists probed")
+    apply.add_argument("--device", default="cpu", help="torch device (default: cpu)")
+    apply.add_argument("--no-progress", dest="progress", action="store_false", help="show no progress bars")
+    apply.set_defaults(run=_apply)
+
+
+def _add_tuned_outputs(parser: argparse.ArgumentParser) -> None:
+    """What tune and apply write."""
+    parser.add_argument(
+        "-o", "--output", metavar="OUT", required=True, type=Path, help="where to write the tuned index"
+    )
+    parser.add_argument(
         "--invlists-file",
         metavar="FILE",
         type=Path,
         help="a new file for the inverted lists, which OUT refers to (default: within OUT; if those of INDEX are in a "
         "file of their own, in a new one beside it)",
     )
-    tune.add_argument("--validation-queries", metavar="FILE", help="queries that choose and judge (default: held out)")
-    tune.add_argument("--relevant", metavar="FILE", help=f"relevant ids of the queries, {LABELS}")
-    tune.add_argument("--validation-relevant", metavar="FILE", help="the same for --validation-queries")
-    tune.add_argument(
-        "--teacher",
-        metavar="FILE",
-        help="what finds the queries' nearest documents: a .npz of ids and scores (nq, K), a row for each query, or an "
-        "index file that stores more (default: exact search, or that of the nearest lists where it is cheaper)",
-    )
-    tune.add_argument(
+    parser.add_argument(
         "--workdir",
         metavar="DIR",
         type=Path,
         help="a folder that keeps what each stage has found: the same command goes on from there if this one is "
         "killed, and removes it when OUT is written",
     )
-    tune.add_argument("--plot", metavar="FILE", type=Path, help="draw recall against codes scanned, .png, .svg or .pdf")
-    _add_force(tune)
-    tune.add_argument("--json", action="store_true", help="print the report as JSON")
-    _add_config(tune)
-    tune.set_defaults(run=_tune)
+    parser.add_argument(
+        "--plot", metavar="FILE", type=Path, help="draw recall against codes scanned, .png, .svg or .pdf"
+    )
+    _add_force(parser)
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
 def _add_eval(commands: Any) -> None:
@@ -244,35 +276,51 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 
 def _tune(args: argparse.Namespace) -> None:
     config = DistillConfig(**{f.name: getattr(args, f.name) for f in fields(DistillConfig) if hasattr(args, f.name)})
-    given = [args.embeddings, args.queries, args.ids, args.relevant, args.validation_queries, args.validation_relevant]
-    given.append(args.teacher)
+    labels = {"relevant": args.relevant, "validation_relevant": args.validation_relevant}
+    _tuned(args, config, queries=args.queries, validation_queries=args.validation_queries, **labels)
+
+
+def _apply(args: argparse.Namespace) -> None:
+    parameters = TunedParameters.load(args.parameters)
+    asked = {"queries": parameters.queries, "validation_queries": parameters.validation_queries}
+    _tuned(
+        args, parameters.options(nprobe=args.nprobe, device=args.device, progress=args.progress), parameters, **asked
+    )
+
+
+def _tuned(
+    args: argparse.Namespace, config: DistillConfig, parameters: TunedParameters | None = None, **given: Any
+) -> None:
+    """Tune the index in INDEX, alone or along with other processes, and write it to OUT."""
+    files = [args.embeddings, args.ids, args.teacher, *([] if parameters else given.values())]
     with joined(config.device) as group, ExitStack() as made:
         world = open_world(group)
         with world.together():
             if world.main:
-                index, placed = _opened_to_tune(args, config, given)
+                index, placed = _opened_to_tune(args, config, files)
                 lists = made.enter_context(new_lists(placed))
             else:
                 index, lists = read_index(args.index), None
         trainer = DistillTrainer(
             index,
             _embeddings(args.embeddings),
-            args.queries,
             ids=_read_ids(args.ids),
-            relevant=args.relevant,
-            validation_queries=args.validation_queries,
-            validation_relevant=args.validation_relevant,
             teacher=args.teacher,
             invlists_file=None if lists is None else lists.made,
             group=group,
             workdir=args.workdir,
             resume=True,
+            parameters=parameters,
             config=config,
+            **given,
         )
         report = trainer.train()
         if not world.main:
             return
         write_index(index, args.output, lists)
+        saved = getattr(args, "save_parameters", None)
+        if saved is not None and report.parameters is not None:
+            report.parameters.save(saved)
         with open_workdir(args.workdir) as workdir:
             workdir.clear()
     if args.plot is not None:
@@ -301,7 +349,7 @@ def _opened_to_tune(
 def _outputs(args: argparse.Namespace) -> dict[str, Path | None]:
     if args.plot is not None:
         check_plot(args.plot)
-    return {"output": args.output, "plot": args.plot}
+    return {"output": args.output, "plot": args.plot, "save_parameters": getattr(args, "save_parameters", None)}
 
 
 def _eval(args: argparse.Namespace) -> None:

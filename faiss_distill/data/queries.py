@@ -40,6 +40,14 @@ class Queries:
         real = self.rows is not None and (self.rows < 0)
         return self.vectors[real] if np.any(real) else self.vectors
 
+    @property
+    def real(self) -> Float32 | None:
+        """The vectors of the real ones; None if there are none."""
+        if self.rows is None:
+            return self.vectors
+        real = self.rows < 0
+        return self.vectors[real] if real.any() else None
+
     def take(self, which: slice | Int64) -> Queries:
         """Some of them."""
         rows, relevant, given = (None if a is None else a[which] for a in (self.rows, self.relevant, self.inputs))

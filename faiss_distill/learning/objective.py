@@ -142,7 +142,8 @@ class Objective:
         learn, terms = self._config.learn, []
         if self._loss.compares == "vectors":
             own = self._documents.world.share(len(rows))
-            rows, lists, weight = rows[own], lists[own], self._weight(own.stop - own.start)
+            weight = (own.stop - own.start) / len(rows)
+            rows, lists = rows[own], lists[own]
             vectors = cache(partial(self._documents.vectors, rows))
             if learn is not Learn.CENTROIDS:
                 codes = placement.codes_of(student, rows, vectors)
@@ -152,7 +153,7 @@ class Objective:
         else:
             queries = self._queries(student, batch)
             scored = None if scored is None else scored[own]
-            compare = self._comparison(batch, candidates, self._documents.exact(rows), scored)
+            compare = self._comparison(batch, len(step.batch), candidates, self._documents.exact(rows), scored)
             if learn is not Learn.CENTROIDS:
                 # Codes follow the codebooks; gradients flow through the chosen codewords.
                 codes = placement.codes_of(student, rows, partial(self._documents.vectors, rows))
@@ -167,9 +168,9 @@ class Objective:
         return torch.stack(terms).sum()
 
     def _comparison(
-        self, batch: Tensor, candidates: Tensor, exact: Tensor, scored: Tensor | None
+        self, batch: Tensor, n_queries: int, candidates: Tensor, exact: Tensor, scored: Tensor | None
     ) -> Callable[[Tensor], Tensor]:
-        """The loss of student scores ``(nq, k)``, not yet divided by the temperature."""
+        """The loss of student scores ``(nq, k)``, not yet divided by the temperature, as a part of that of n_queries."""
         device, temperature, loss = self._documents.device, self._temperature, self._loss
         targets = self._teacher.scores(self._exact[batch].to(device), exact) / temperature
         mask = scored
@@ -184,9 +185,9 @@ class Objective:
                 best = (targets if mask is None else targets.masked_fill(~mask, -torch.inf)).argmax(dim=1, keepdim=True)
                 positives = torch.zeros_like(targets, dtype=torch.bool).scatter_(1, best, True)
             labelled = (positives if mask is None else positives & mask).any(dim=1).sum()
-            weight = self._weight(int(labelled))
+            weight = self._share_of_sum(int(labelled))
             return lambda scores: weight * loss.function(scores / temperature, positives, mask)
-        weight = self._weight(len(batch))
+        weight = len(batch) / n_queries
         if loss.of_the_best and targets.shape[1] > MAX_OF_THE_BEST:
             liked = targets if mask is None else targets.masked_fill(~mask, -torch.inf)
             kept = liked.topk(MAX_OF_THE_BEST, dim=1).indices
@@ -194,8 +195,8 @@ class Objective:
             return lambda scores: weight * loss.function(scores.gather(1, kept) / temperature, targets, mask)
         return lambda scores: weight * loss.function(scores / temperature, targets, mask)
 
-    def _weight(self, count: int) -> float:
-        """What this process's mean over ``count`` queries or vectors weighs in that over all processes."""
+    def _share_of_sum(self, count: int) -> float:
+        """This process's ``count`` as a share of the sum over all processes."""
         total = torch.tensor([float(count)])
         self._documents.world.add([total])
         return count / max(float(total), 1.0)

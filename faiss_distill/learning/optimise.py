@@ -53,6 +53,7 @@ def optimise(
     config: DistillConfig,
     start_counts: bool = True,
     workdir: Workdir = NOWHERE,
+    before: IndexState | None = None,
 ) -> Optimised:
     """Train centroids, codebooks and the query encoder; keep what does best on the selection queries.
 
@@ -66,17 +67,19 @@ def optimise(
         config: epochs, batch size, learning rates, patience, seed.
         start_counts: whether the best student may be the one at the start.
         workdir: where checkpoints are kept.
+        before: the index as it is, which says how many codes may be scanned; ``state`` if None.
 
     Raises:
         InputError: the loss is no longer finite.
     """
     student = student_of(state, query_encoder).to(documents.device)
+    own = student if before is None else student_of(before, query_encoder).to(documents.device)
     budget = math.inf
     if config.lists is Assignment.QUERY_AWARE:
-        budget = documents.scanned(student, documents.start.lists)
+        budget = documents.scanned(own, documents.start.lists)
     found = workdir.found("learned")
     if found is None:
-        run = _Run(student, documents, objective, selection, n_queries, config, start_counts, workdir)
+        run = _Run(student, own, documents, objective, selection, n_queries, config, start_counts, workdir)
         best, history = run.best_of_all(), run.history
         workdir.keep("learned", best.stored(history))
         run.forget()
@@ -137,6 +140,7 @@ class _Run:
     def __init__(
         self,
         student: Student,
+        own: Student,
         documents: Documents,
         objective: Objective,
         selection: Selection,
@@ -145,7 +149,7 @@ class _Run:
         start_counts: bool,
         workdir: Workdir,
     ) -> None:
-        """Measure the student at the start."""
+        """Measure the index's own student."""
         self.student, self.documents, self.objective, self.selection = student, documents, objective, selection
         self.config, self.n_queries, self.start_counts, self.workdir = config, n_queries, start_counts, workdir
         self.batch = config.batch_size or min(256, n_queries)
@@ -154,10 +158,10 @@ class _Run:
         self.optimizer = _optimizer(student, selection.spread, config)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, warm_cosine(self.steps))
         self.placement = documents.start
-        _, scanned = selection(student, self.placement)
+        _, scanned = selection(own, self.placement)
         self.limit, self.sampled = scanned * (1 + config.max_scan_increase), math.inf
         if config.lists is Assignment.QUERY_AWARE:
-            self.sampled = documents.scanned(student, self.placement.lists[documents.sample])
+            self.sampled = documents.scanned(own, self.placement.lists[documents.sample])
         self.best: Best | None = None
         self.history: list[dict[str, float | None]] = []
         self.epoch, self.done, self.total = 0, 0, 0.0

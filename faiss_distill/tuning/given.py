@@ -12,6 +12,7 @@ from torch import nn
 from faiss_distill.config import DistillConfig
 from faiss_distill.data.queries import Queries
 from faiss_distill.data.vectors import Vectors
+from faiss_distill.state import IndexState
 from faiss_distill.tuning.task import Task
 
 SAMPLED = 1000
@@ -22,6 +23,7 @@ ELSEWHERE = ("device", "progress")
 
 def given(
     task: Task,
+    start: IndexState,
     config: DistillConfig,
     training: Queries,
     validation: Queries,
@@ -32,6 +34,7 @@ def given(
 
     Args:
         task: the index and its embeddings, of which a sample is looked at.
+        start: the parameters to start from.
         config: the options.
         training: queries, with labels and neighbours if they have some.
         validation: queries.
@@ -48,6 +51,7 @@ def given(
     return {
         "index": digest(*vars(task.state).values()),
         "embeddings": digest(corpus.n, corpus.take(some)),
+        "parameters": digest(start.centroids, start.codebooks),
         "options": options,
         "queries": digest(training.vectors, training.rows, validation.vectors, validation.rows),
         "relevant": digest(training.relevant, validation.relevant),

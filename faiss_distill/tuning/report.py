@@ -13,6 +13,7 @@ from faiss_distill.evaluation.measure import Evaluation, compared, series_of
 from faiss_distill.render.content import Panel, Picture, Role, Section, Series
 from faiss_distill.render.plot import draw
 from faiss_distill.render.result import Result, as_json
+from faiss_distill.tuning.parameters import TunedParameters
 
 FOUND = {"overlap_at_10": "overlap@10 with the exact top 10", "nearest_in_10": "exact nearest in the first 10"}
 
@@ -65,6 +66,9 @@ class DistillReport(Result):
             of the selection queries and the codes that they scan.
         best_epoch: the epoch whose centroids and codebooks were taken; 0 if those at the start were best.
         query_encoder: the trained query encoder, if one was passed and the result was kept: search with its embeddings.
+        applied: whether centroids and codebooks were those of :class:`TunedParameters` to start from.
+        parameters: what was learned, to be put into other indexes of the same training, if the result was kept and no
+            query encoder learned along. Not part of :meth:`to_dict`.
         compiled: whether query-aware codes were searched for by the extra ``fast``; the codes are the same without it.
         seconds: wall-clock seconds by stage: ``check``, ``teacher``, ``judging``, ``training``, ``lists``, ``codes``,
             ``commit`` and the ``total``.
@@ -96,6 +100,8 @@ class DistillReport(Result):
     history: tuple[dict[str, float | None], ...]
     best_epoch: int
     query_encoder: nn.Module | None
+    applied: bool
+    parameters: TunedParameters | None
     compiled: bool
     seconds: dict[str, float]
     seconds_tenfold: dict[str, float]
@@ -124,19 +130,22 @@ class DistillReport(Result):
     def _made(self) -> list[str]:
         """How it came about."""
         share = " (documents stood in for queries: the gain on real queries may differ)"
-        only_codes = not self.best_epoch and self.config.encoding is not Encoding.FROZEN
+        only_codes = not self.best_epoch and not self.applied and self.config.encoding is not Encoding.FROZEN
         trained = f"{self.n_train} {self.query_source}"
         if self.query_source == "queries" and self.n_stand_ins:
             trained = f"{self.n_train - self.n_stand_ins} queries and {self.n_stand_ins} documents as more"
+        how = f"trained on {trained}, "
+        if len(self.history) > 1:
+            how += f"epoch {self.best_epoch} of {len(self.history) - 1} chosen by {self.n_selection} others, "
+        elif self.applied:
+            how = f"centroids and codebooks as they were passed; lists and codes chosen for {trained}, "
         by = f"what {self.teacher_lists} lists hold (about {self.teacher_cost:.0%} of the cost of exact search)"
         by = "what was passed" if self.teacher == "given" else by
         taught = f"taught by {by}: {self.teacher_agreement:.1%} of the exact neighbours"
         return [
             f"{'Kept' if self.kept else 'NOT kept, the index is as it was'}: {self.reason}",
             *([] if self.kept else ["(in the table: before → what the tuned index would have found)"]),
-            f"trained on {trained}, epoch {self.best_epoch} of {len(self.history) - 1} chosen by "
-            f"{self.n_selection} others, measured on {self.n_validation} more"
-            + (share if self.query_source == "documents" else ""),
+            how + f"measured on {self.n_validation} more" + (share if self.query_source == "documents" else ""),
             *([] if self.teacher == "exhaustive" else [taught]),
             *(["search with the embeddings of report.query_encoder"] if self.query_encoder is not None else []),
             *(["centroids and codebooks are those of before: only lists and codes are new"] if only_codes else []),
@@ -152,6 +161,7 @@ class DistillReport(Result):
         out["index"] = self.description
         out |= {"before": self.before.to_dict(), "after": self.after.to_dict(), "history": list(self.history)}
         out["config"] = {k: getattr(v, "value", v) for k, v in asdict(self.config).items()}
+        del out["parameters"]
         out["query_encoder"] = None if self.query_encoder is None else type(self.query_encoder).__name__
         return out
 

@@ -33,6 +33,7 @@ from faiss_distill.stages import TENFOLD, Stages
 from faiss_distill.state import IndexState
 from faiss_distill.tuning.gate import Gate
 from faiss_distill.tuning.given import digest_of_all, given
+from faiss_distill.tuning.parameters import TunedParameters
 from faiss_distill.tuning.report import DistillReport
 from faiss_distill.tuning.settle import check_depths, settle
 from faiss_distill.tuning.split import Splitter
@@ -110,6 +111,7 @@ class DistillTrainer:
         group: the processes that share the work.
         workdir: a folder for what each stage has found.
         resume: whether to go on with what a killed run has left there.
+        parameters: centroids and codebooks to start from, in place of the index's own.
         exact: the class of the exact teacher, or what makes one of the same arguments.
 
     Attributes:
@@ -147,6 +149,7 @@ class DistillTrainer:
         group: Any = None,
         workdir: str | Path | None = None,
         resume: bool = False,
+        parameters: TunedParameters | None = None,
         exact: Callable[..., Teacher] = Teacher,
     ) -> None:
         """Check everything, load the queries and split them."""
@@ -166,6 +169,7 @@ class DistillTrainer:
             self._lists_file = self._new_lists_file(adapter)
             self.task = task = open_task(adapter, embeddings, ids, partial=self._frozen)
             check_depths(config, task)
+            self._start = task.sample if parameters is None else parameters.put_into(task)
             self.query_source = "documents" if queries is None and query_inputs is None else "queries"
             if isinstance(query_encoder, nn.Module):
                 query_encoder = query_encoder if inplace else copy.deepcopy(query_encoder)
@@ -182,8 +186,9 @@ class DistillTrainer:
         self._folder = workdir
         with self._stages("check", TENFOLD):
             self._given = given(
-                task, config, self.training_queries, self.validation_queries, self._fuller_index, query_encoder
-            )
+                task, self._start, config, self.training_queries, self.validation_queries, self._fuller_index,
+                query_encoder,
+            )  # fmt: skip
             world.check_same(self._given)
             with world.together(), open_workdir(workdir, world) as found:
                 if found.keeps:
@@ -268,8 +273,8 @@ class DistillTrainer:
             with torch.enable_grad(), torch.random.fork_rng(devices):
                 torch.manual_seed((config.seed + world.rank) % (MAX_SEED + 1))
                 learned = optimise(
-                    task.sample, self.query_encoder, documents, objective, selection, len(train.top), config,
-                    self._gate.start_counts, workdir,
+                    self._start, self.query_encoder, documents, objective, selection, len(train.top), config,
+                    self._gate.start_counts, workdir, task.sample,
                 )  # fmt: skip
         with self._stages("codes", TENFOLD):
             quantizer, sample = written(task, documents, learned.student, learned.placement)
@@ -311,7 +316,9 @@ class DistillTrainer:
         with self._stages("judging", TENFOLD):
             after = change.interruptibly(lambda: self._measure(learned.queries, learned.sample))
         report = change.interruptibly(lambda: self._report(learned, after))
-        change.interruptibly(lambda: self.world.agreed(replace(report, index=None, query_encoder=None)))
+        change.interruptibly(
+            lambda: self.world.agreed(replace(report, index=None, query_encoder=None, parameters=None))
+        )
         if report.kept:
             change.commit()
             if self._inplace:
@@ -329,7 +336,8 @@ class DistillTrainer:
         kept, reason, gain, interval = self._gate.judge(
             learned.before, after, self.config, self.query_encoder is not None
         )
-        if kept and not learned.best_epoch and self.config.encoding is not Encoding.FROZEN:
+        learns = len(learned.history) > 1
+        if kept and learns and not learned.best_epoch and self.config.encoding is not Encoding.FROZEN:
             new = "codes are" if self.config.lists is Assignment.FIXED else "lists and codes are"
             reason += f"; training did not help: only the {new} new"
         train = learned.train
@@ -355,11 +363,19 @@ class DistillTrainer:
             history=learned.history,
             best_epoch=learned.best_epoch,
             query_encoder=self.query_encoder if kept else None,
+            applied=self._start is not self.task.sample,
+            parameters=self._parameters(learned.state) if kept else None,
             compiled=learned.compiled,
             seconds=_with_total(self._stages.seconds),
             seconds_tenfold=_with_total(self._stages.tenfold),
             config=self.config,
         )
+
+    def _parameters(self, state: IndexState) -> TunedParameters | None:
+        """What was learned, for other indexes; not without the query encoder that was trained along."""
+        if self.query_encoder is not None:
+            return None
+        return TunedParameters.of(self.task, state, self.training_queries, self.validation_queries, self.config)
 
     def _measure(self, queries: QuerySet, sample: IndexState) -> Evaluation:
         """What the index finds now, among those of its vectors that are in ``sample``."""

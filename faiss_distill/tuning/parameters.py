@@ -1,0 +1,193 @@
+"""What a tuning has learned, apart from the index: kept in a file, and put into other indexes of the same training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from faiss_distill.config import DistillConfig
+from faiss_distill.data.formats.files import check_file
+from faiss_distill.data.queries import Queries
+from faiss_distill.errors import InputError
+from faiss_distill.files import replacing
+from faiss_distill.state import Float32, IndexState
+from faiss_distill.tuning.given import digest
+from faiss_distill.tuning.task import Task
+
+FORMAT = 1
+"""Of the file; another one is refused."""
+ARRAYS = ("centroids", "codebooks", "queries", "validation_queries")
+
+
+@dataclass(frozen=True, eq=False)
+class TunedParameters:
+    """Learned centroids and codebooks, and the queries that lists and codes are chosen for.
+
+    A corpus in shards that one machine can't hold is tuned on a sample: an index of the same training that holds some
+    of the vectors. :meth:`apply` then puts what was learned into each shard, with lists and codes of its vectors chosen
+    anew for these queries.
+
+    Attributes:
+        centroids: float32 ``(nlist, d)``.
+        codebooks: float32 ``(nsplits, steps, ksub, dsub)``, or None for an index without any.
+        queries: those trained on, as they were passed, float32 ``(nq, d_in)``; None where documents stood in for them.
+        validation_queries: those that chose and judged, float32 ``(nv, d_in)``, or None likewise.
+        config: the options of the tuning.
+        fits: what an index must be like, by name.
+    """
+
+    centroids: Float32
+    codebooks: Float32 | None
+    queries: Float32 | None
+    validation_queries: Float32 | None
+    config: DistillConfig
+    fits: Mapping[str, Any]
+
+    @classmethod
+    def of(
+        cls, task: Task, state: IndexState, training: Queries, validation: Queries, config: DistillConfig
+    ) -> TunedParameters:
+        """Those of a tuned ``state`` of the index of a task."""
+        return cls(state.centroids, state.codebooks, training.real, validation.real, config, fits(task))
+
+    def apply(
+        self,
+        index: Any,
+        embeddings: Any = None,
+        *,
+        ids: Any = None,
+        teacher: Any = None,
+        invlists_file: str | Path | None = None,
+        inplace: bool = True,
+        group: Any = None,
+        workdir: str | Path | None = None,
+        resume: bool = False,
+        **options: Any,
+    ) -> Any:
+        """Put them into an index of the same training, and choose lists and codes of its vectors for the queries.
+
+        Nothing is learned, so that this takes the time of the teacher and of one pass over the vectors. As with
+        :func:`faiss_distill.distill`, the result is judged by the validation queries, among the vectors of this index,
+        and kept if it is better.
+
+        Args:
+            index: trained as the one that was tuned: a copy of it before anything was added, say, filled with others.
+            embeddings: see :func:`faiss_distill.distill`, as for the other arguments.
+            ids: id of each embedding.
+            teacher: the queries' nearest documents in this index, if they are known.
+            invlists_file: where new inverted lists go.
+            inplace: whether the index itself or a copy is changed.
+            group: processes that share the work.
+            workdir: a folder for what each stage has found.
+            resume: whether to go on with what is there.
+            **options: single options over :attr:`config`, such as ``nprobe`` or ``device``.
+
+        Returns:
+            The report, see :class:`faiss_distill.DistillReport`.
+
+        Raises:
+            UnsupportedIndexError: the index can't be tuned.
+            InputError: it is not of the same training, or something else about the arguments is wrong.
+        """
+        from faiss_distill.tuning.trainer import DistillTrainer  # which makes these
+
+        trainer = DistillTrainer(
+            index,
+            embeddings,
+            self.queries,
+            ids=ids,
+            validation_queries=self.validation_queries,
+            teacher=teacher,
+            invlists_file=invlists_file,
+            inplace=inplace,
+            group=group,
+            workdir=workdir,
+            resume=resume,
+            config=self.options(**options),
+            parameters=self,
+        )
+        return trainer.train()
+
+    def options(self, **options: Any) -> DistillConfig:
+        """The options of :meth:`apply`: those of the tuning, but for what learns, and ``options``."""
+        return replace(self.config, **{"epochs": 0, **options})
+
+    def save(self, path: str | Path) -> None:
+        """Write them to a file of safetensors.
+
+        Raises:
+            OSError: it can't be written; what was at ``path`` is still there.
+        """
+        arrays = {name: getattr(self, name) for name in ARRAYS}
+        options = {k: getattr(v, "value", v) for k, v in asdict(self.config).items()}
+        facts = {"format": FORMAT, "config": options, "fits": dict(self.fits)}
+        tensors = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in arrays.items() if v is not None}
+        with replacing(path) as new:
+            save_file(tensors, new, metadata={"faiss_distill": json.dumps(facts)})
+
+    @classmethod
+    def load(cls, path: str | Path) -> TunedParameters:
+        """Read a file that :meth:`save` has written.
+
+        Raises:
+            InputError: no such file, or another.
+        """
+        path = Path(path)
+        check_file(path, "parameters")
+        try:
+            with safe_open(path, framework="np") as file:
+                facts = json.loads((file.metadata() or {})["faiss_distill"])
+                arrays = {name: file.get_tensor(name) if name in file.keys() else None for name in ARRAYS}  # noqa: SIM118
+            if facts["format"] != FORMAT:
+                raise KeyError(f"format {facts['format']}")
+            config, fit = DistillConfig(**facts["config"]), facts["fits"]
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise InputError("parameters", "a file of TunedParameters.save", f"{str(path)!r}: {error}") from error
+        centroids = arrays["centroids"]
+        if centroids is None:
+            raise InputError("parameters", "a file of TunedParameters.save", f"{str(path)!r} without centroids")
+        return cls(centroids, arrays["codebooks"], arrays["queries"], arrays["validation_queries"], config, fit)
+
+    def put_into(self, task: Task) -> IndexState:
+        """The state of the vectors of a task under these parameters, with the lists and codes that they have.
+
+        Raises:
+            InputError: its index is not of the same training.
+        """
+        wanted = fits(task)
+        for name, value in wanted.items():
+            if self.fits.get(name) != value:
+                shown = "others" if name == "transforms" else f"{name} {value}"
+                raise InputError(
+                    "parameters", f"those of an index with the {name} {_shown(self.fits.get(name))}", shown,
+                    "they fit indexes of the same training alone",
+                )  # fmt: skip
+        fixed = task.adapter.traits.fixed
+        if fixed is not None and not np.array_equal(self.centroids, task.state.centroids):
+            raise InputError("parameters", "the centroids of the index", "others", fixed)
+        return replace(task.sample, centroids=self.centroids, codebooks=self.codebooks)
+
+
+def fits(task: Task) -> dict[str, Any]:
+    """What an index must be like to be given the parameters of another one, by name, as JSON has it."""
+    state = task.state
+    return {
+        "metric": state.metric.value,
+        "coarse metric": state.coarse_metric.value,
+        "by_residual": state.by_residual,
+        "centroids": list(state.centroids.shape),
+        "codebooks": None if state.codebooks is None else list(state.codebooks.shape),
+        "transforms": digest(*(array for step in task.adapter.transforms.steps for array in step or ("normalize",))),
+    }
+
+
+def _shown(value: Any) -> str:
+    return f"{value[:8]}..." if isinstance(value, str) and len(value) == 64 else str(value)
