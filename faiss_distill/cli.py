@@ -126,8 +126,8 @@ def _add_apply(commands: Any) -> None:
         "apply",
         help="put what was learned into another index file of the same training",
         description="Put what faiss-distill tune --save-parameters has learned into the index in INDEX, which was "
-        "trained as the one that was tuned: a shard of a corpus, say. Nothing is learned; lists and codes of its vectors "
-        "are chosen anew. Written to OUT and judged as by tune.",
+        "trained as the one that was tuned: a shard of a corpus, say. Nothing is learned; lists and codes of its "
+        "vectors are chosen anew. Written to OUT and judged as by tune.",
     )
     apply.add_argument("parameters", metavar="PARAMETERS", type=Path, help="a file from tune --save-parameters")
     _add_inputs(apply)
@@ -292,7 +292,7 @@ def _tuned(
     args: argparse.Namespace, config: DistillConfig, parameters: TunedParameters | None = None, **given: Any
 ) -> None:
     """Tune the index in INDEX, alone or along with other processes, and write it to OUT."""
-    files = [args.embeddings, args.ids, args.teacher, *([] if parameters else given.values())]
+    files = [args.embeddings, args.ids, args.teacher, *([args.parameters] if parameters else given.values())]
     with joined(config.device) as group, ExitStack() as made:
         world = open_world(group)
         with world.together():

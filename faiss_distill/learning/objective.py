@@ -139,7 +139,8 @@ class Objective:
             return 0.0 * torch.stack([p.sum() for p in student.parameters() if p.requires_grad]).sum()
         rows = candidates.numpy()
         lists = placement.lists_of(rows, self._documents.device)
-        learn, terms = self._config.learn, []
+        learn = self._config.learn
+        terms: list[Tensor] = []
         if self._loss.compares == "vectors":
             own = self._documents.world.share(len(rows))
             weight = (own.stop - own.start) / len(rows)
@@ -170,7 +171,7 @@ class Objective:
     def _comparison(
         self, batch: Tensor, n_queries: int, candidates: Tensor, exact: Tensor, scored: Tensor | None
     ) -> Callable[[Tensor], Tensor]:
-        """The loss of student scores ``(nq, k)``, not yet divided by the temperature, as a part of that of n_queries."""
+        """The loss of undivided student scores ``(nq, k)``, as a part of that of ``n_queries``."""
         device, temperature, loss = self._documents.device, self._temperature, self._loss
         targets = self._teacher.scores(self._exact[batch].to(device), exact) / temperature
         mask = scored
