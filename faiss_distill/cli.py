@@ -76,7 +76,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (DistillError, OSError) as error:
         if launched() and os.environ["RANK"] != "0" and isinstance(error, DistillError):
             return 2  # the first process says so
-        if isinstance(error, DistillError) and error.argument in vars(args).keys() - {"index", "embeddings"}:
+        if isinstance(error, DistillError) and error.argument in vars(args).keys() - {
+            "index",
+            "embeddings",
+            "parameters",
+        }:
             error.argument = f"--{error.argument.replace('_', '-')}"
         message = re.sub(r"^\[Errno \d+\] ", "", " ".join(str(error).split()))
         print(f"faiss-distill: error: {message}", file=sys.stderr)

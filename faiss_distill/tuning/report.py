@@ -66,14 +66,14 @@ class DistillReport(Result):
             of the selection queries and the codes that they scan.
         best_epoch: the epoch whose centroids and codebooks were taken; 0 if those at the start were best.
         query_encoder: the trained query encoder, if one was passed and the result was kept: search with its embeddings.
-        applied: whether centroids and codebooks were those of :class:`TunedParameters` to start from.
-        parameters: what was learned, to be put into other indexes of the same training, if the result was kept and no
-            query encoder learned along. Not part of :meth:`to_dict`.
         compiled: whether query-aware codes were searched for by the extra ``fast``; the codes are the same without it.
         seconds: wall-clock seconds by stage: ``check``, ``teacher``, ``judging``, ``training``, ``lists``, ``codes``,
             ``commit`` and the ``total``.
         seconds_tenfold: the same, estimated for ten times as many vectors with as many queries and lists.
         config: the options.
+        applied: whether centroids and codebooks were those of :class:`TunedParameters` to start from.
+        parameters: what was learned, to be put into other indexes of the same training, if the result was kept and no
+            query encoder learned along. Not part of :meth:`to_dict`.
     """
 
     kept: bool
@@ -100,12 +100,12 @@ class DistillReport(Result):
     history: tuple[dict[str, float | None], ...]
     best_epoch: int
     query_encoder: nn.Module | None
-    applied: bool
-    parameters: TunedParameters | None
     compiled: bool
     seconds: dict[str, float]
     seconds_tenfold: dict[str, float]
     config: DistillConfig
+    applied: bool = False
+    parameters: TunedParameters | None = None
 
     def sections(self) -> tuple[Section, ...]:
         """The table, with what a reader needs to judge it."""
