@@ -114,8 +114,7 @@ class Workdir:
             return
         path = self._folder / f"{name}{STAGE}"
         arrays = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in stored.arrays.items()}  # tied ones
-        with replacing(path) as new:
-            save_file(arrays, new, metadata={"facts": json.dumps(stored.facts)})
+        write_arrays(path, arrays, {"facts": json.dumps(stored.facts)})
         self._run["stages"][name] = _digest(path)
         self._write_run()
 
@@ -205,7 +204,24 @@ def open_workdir(folder: str | Path | None, world: World = ALONE) -> Iterator[Wo
         if not held:
             raise InputError("workdir", "a folder that no other run is at work in", repr(str(path)))
         sweep([path])
-        yield Workdir(path, world)
+        try:
+            yield Workdir(path, world)
+        finally:
+            if not (path / RUN).exists():  # nothing was kept
+                (path / LOCK).unlink(missing_ok=True)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Tensor], header: dict[str, str]) -> None:
+    """Write a file of safetensors, whole or not at all.
+
+    Raises:
+        OSError: it can't be written; what was at ``path`` is still there.
+    """
+    with replacing(path) as new:
+        try:
+            save_file(dict(arrays), new, metadata=header)
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
 
 
 def _digest(path: Path) -> str:

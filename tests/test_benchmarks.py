@@ -1,6 +1,7 @@
 """The parts of the benchmarks that a figure could go wrong in."""
 
 import json
+import math
 import sys
 from dataclasses import replace
 
@@ -11,15 +12,19 @@ from scipy import stats
 
 from benchmarks import (
     conditions,
+    cost,
     debian,
     families,
     figure3,
+    kills,
     make_full_data,
     make_sample,
     methods,
     multiplier,
+    processes,
     queries,
     scale,
+    shards,
     speed,
     table2,
     table3,
@@ -590,3 +595,56 @@ class TestScale:
         assert row["tune"] == pytest.approx(sum(row["seconds"][stage] for stage in scale.STAGES), rel=0.01)
         assert row["peak_mb"][1] >= row["peak_mb"][0] > 50
         assert capsys.readouterr().out.splitlines()[1].endswith("128 real")
+
+
+def test_the_cost_model_counts_what_grows():
+    million, ten = (cost.work(n, 128, 1, 50) for n in (10**6, 10**7))
+    assert ten.training / million.training == pytest.approx((4 * 2560 + 3 * 16_384) / (4 * 2560 + 3 * 4096))  # lists
+    assert 5 < ten.codes / million.codes < 10
+    assert ten.lists > 10 * million.lists
+    assert million.sent == 0
+    assert cost.work(1000, 128, 1, math.inf).teacher == 1000 * 900 * 128  # exhaustive
+    assert million.teacher < 10**6 * 36_000 * 128
+
+
+def test_the_cost_model_predicts_the_run_that_its_rates_are_from():
+    spent = {"teacher": 3.0, "training": 20.0, "lists": 4.0, "codes": 9.0}
+    run = {"n": 200_000, "d": 128, "teacher_lists": 40, "seconds": spent}
+    found = cost.seconds(200_000, 128, cost.rates(run), 1, 40)
+    assert found == {stage: pytest.approx(seconds) for stage, seconds in spent.items()}
+    assert cost.seconds(200_000, 128, cost.rates(run), 4, 40)["codes"] == pytest.approx(9 / 4)
+    text = "\n".join(cost.table([run, run | {"n": 50_000}], [run]))
+    assert "50000 x 128: teacher" in text
+    assert text.count("1000000000") == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", [shards, kills])
+def test_a_benchmark_of_long_runs_runs(module, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(sys, "argv", [module.__name__, "--quick", "--output", str(tmp_path)])
+    module.main()
+    said = capsys.readouterr().out
+    name = module.__name__.rpartition(".")[2]
+    assert (tmp_path / f"{name}.txt").read_text() == said
+    rows = json.loads((tmp_path / f"{name}.json").read_text())
+    if module is kills:
+        assert rows["same"]
+        assert "the same bit for bit" in said
+    else:
+        assert [row["name"] for row in rows] == [
+            "untuned", "applied from 1000", "applied from 2000", "whole, tuned at once", "applied from 4000",
+        ]  # fmt: skip
+
+
+def test_processes_are_measured_beside_one(monkeypatch, tmp_path):
+    report = {"seconds": dict.fromkeys((*scale.STAGES, "total"), 1.0), "kept": True}
+    report |= {when: {"points": [{"nprobe": 16, "overlap_at_10": 0.5}]} for when in ("before", "after")}
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    for name, codes in (("1 x 1", [1, 2, 3, 4]), ("2 x 1", [1, 2, 3, 5])):
+        np.savez(tmp_path / "tuned.npz", codes=np.array(codes), lists=np.arange(4))
+        row = processes.row(tmp_path, name, 2_000_000)
+    assert row["same"] == (0.75, 1.0)
+    line = processes.line(row, row | {"seconds": {"total": 1.5}})
+    assert "1.50x" in line
+    assert "0.7500 1.0000" in line
+    assert len(line.split("   ")[0]) <= len(processes.HEAD)

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import QUICK, N
+from safetensors import SafetensorError
 
-from faiss_distill import InputError, LinearAdapter, distill
+from faiss_distill import InputError, LinearAdapter, distill, workdir
 from faiss_distill.learning import documents, optimise
 from faiss_distill.workdir import Stored, Workdir, open_workdir
 
@@ -162,24 +163,24 @@ def test_what_is_refused(tmp_path, data, built, name):
         distill(index, x, q, **options)
     assert faiss.serialize_index(index).tobytes() == before
     if name == "someone else's":
-        assert [path.name for path in options["workdir"].iterdir() if path.name != "lock"] == ["thesis.tex"]
+        assert [path.name for path in options["workdir"].iterdir()] == ["thesis.tex"]
 
 
 def test_a_full_disk_leaves_the_index_and_what_was_kept(tmp_path, data, built, monkeypatch):
     index = built()
     before = faiss.serialize_index(index).tobytes()
-    real = optimise.Workdir.keep
+    real = workdir.save_file
 
-    def full(self, name, kept):
-        if name == "learned":
-            raise OSError(28, "No space left on device")
-        real(self, name, kept)
+    def full(arrays, path, metadata):
+        if any(name.startswith("parameters/") for name in arrays):
+            raise SafetensorError("I/O error: No space left on device (os error 28)")
+        real(arrays, path, metadata)
 
-    monkeypatch.setattr(Workdir, "keep", full)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(workdir, "save_file", full)
+    with pytest.raises(OSError, match=r"can't write '.*learned.safetensors': .*No space left"):
         distill(index, data.documents[:N], data.queries[:1000], workdir=tmp_path / "w", **QUICK)
     assert faiss.serialize_index(index).tobytes() == before
-    monkeypatch.setattr(Workdir, "keep", real)
+    monkeypatch.setattr(workdir, "save_file", real)
     assert distill(index, data.documents[:N], data.queries[:1000], workdir=tmp_path / "w", resume=True, **QUICK).kept
 
 

@@ -11,16 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from faiss_distill.config import DistillConfig
 from faiss_distill.data.formats.files import check_file
 from faiss_distill.data.queries import Queries
 from faiss_distill.errors import InputError
-from faiss_distill.files import replacing
 from faiss_distill.state import Float32, IndexState
 from faiss_distill.tuning.given import digest
 from faiss_distill.tuning.task import Task
+from faiss_distill.workdir import write_arrays
 
 FORMAT = 1
 """Of the file; another one is refused."""
@@ -130,8 +129,7 @@ class TunedParameters:
         options = {k: getattr(v, "value", v) for k, v in asdict(self.config).items()}
         facts = {"format": FORMAT, "config": options, "fits": dict(self.fits)}
         tensors = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in arrays.items() if v is not None}
-        with replacing(path) as new:
-            save_file(tensors, new, metadata={"faiss_distill": json.dumps(facts)})
+        write_arrays(Path(path), tensors, {"faiss_distill": json.dumps(facts)})
 
     @classmethod
     def load(cls, path: str | Path) -> TunedParameters:
