@@ -68,24 +68,26 @@ def main() -> None:
             rows.append({"name": "whole, tuned at once", "overlap": found([small]), "tuning": report.seconds["total"]})
         parts = [filled(part) for part in shards]
         start = time.perf_counter()
-        kept = [
-            report.parameters.apply(part, x[ids], ids=ids, progress=False).kept
+        better = [
+            report.parameters.apply(part, x[ids], ids=ids, keep=True, progress=False).interval[0] > 0
             for part, ids in zip(parts, shards, strict=True)
         ]
         seconds = time.perf_counter() - start
         rows.append({
             "name": f"applied from {len(some)}", "overlap": found(parts), "tuning": report.seconds["total"],
-            "applying": seconds, "kept": sum(kept),
+            "applying": seconds, "better": sum(better),
         })  # fmt: skip
     lines = [
         f"{n} documents in {SHARDS} shards, {len(queries)} training and {len(test)} test queries; {factory}, "
         f"{NPROBE} lists probed; seed 0",
-        f"{'':24}{'overlap@10':>11}{'tuning s':>10}{'all shards s':>14}{'shards kept':>13}",
+        f"{'':24}{'overlap@10':>11}{'tuning s':>10}{'all shards s':>14}{'shards better':>15}",
     ]
     for row in rows:
-        tuning, applying, kept_in = (row.get(key) for key in ("tuning", "applying", "kept"))
+        tuning, applying, better_in = (row.get(key) for key in ("tuning", "applying", "better"))
         cells = [f"{tuning:10.0f}" if tuning else " " * 10, f"{applying:14.0f}" if applying else " " * 14]
-        lines.append(f"{row['name']:24}{row['overlap']:11.3f}{''.join(cells)}{'' if kept_in is None else kept_in:>13}")
+        lines.append(
+            f"{row['name']:24}{row['overlap']:11.3f}{''.join(cells)}{'' if better_in is None else better_in:>15}"
+        )
     print(*lines, sep="\n")
     args.output.mkdir(parents=True, exist_ok=True)
     (args.output / "shards.txt").write_text("\n".join(lines) + "\n")

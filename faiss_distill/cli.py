@@ -43,6 +43,7 @@ from faiss_distill.render.content import Section
 from faiss_distill.render.plot import check_plot, draw
 from faiss_distill.render.result import as_json
 from faiss_distill.render.table import as_text
+from faiss_distill.tuning.gate import Gate
 from faiss_distill.tuning.report import curves
 from faiss_distill.tuning.settle import settle
 from faiss_distill.workdir import open_workdir
@@ -138,6 +139,11 @@ def _add_apply(commands: Any) -> None:
     apply.add_argument("--teacher", metavar="FILE", help=TEACHER)
     _add_tuned_outputs(apply)
     apply.add_argument("--nprobe", metavar="N", type=int, help="judge the result at this many lists probed")
+    apply.add_argument(
+        "--keep",
+        action="store_true",
+        help="keep the result even where it is not better: faiss merges shards only if all have the same parameters",
+    )
     apply.add_argument("--device", default="cpu", help="torch device (default: cpu)")
     apply.add_argument("--no-progress", dest="progress", action="store_false", help="show no progress bars")
     apply.set_defaults(run=_apply)
@@ -315,6 +321,7 @@ def _tuned(
             workdir=args.workdir,
             resume=True,
             parameters=parameters,
+            gate=Gate(decides=not getattr(args, "keep", False)),
             config=config,
             **given,
         )

@@ -112,26 +112,28 @@ class Workdir:
         """
         if self._folder is None:
             return
-        path = self._folder / f"{name}{STAGE}"
+        old, new = (self._folder / file for file in self._files(name))
         arrays = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in stored.arrays.items()}  # tied ones
-        write_arrays(path, arrays, {"facts": json.dumps(stored.facts)})
-        self._run["stages"][name] = _digest(path)
+        write_arrays(new, arrays, {"facts": json.dumps(stored.facts)})
+        self._run["stages"][name] = {"file": new.name, "sha256": _digest(new)}
         self._write_run()
+        old.unlink(missing_ok=True)  # until here the run has that one
 
     def forget(self, name: str) -> None:
         """Remove what was kept under ``name``, if anything was."""
         if self._folder is not None and name in self._run["stages"]:
+            for file in self._files(name):
+                (self._folder / file).unlink(missing_ok=True)
             del self._run["stages"][name]
             self._write_run()
-            (self._folder / f"{name}{STAGE}").unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Remove all that was kept, and the folder if nothing else is in it."""
         if self._folder is None:
             return
-        for name in self._read_run()["stages"]:
-            (self._folder / f"{name}{STAGE}").unlink(missing_ok=True)
-        for name in (RUN, LOCK):
+        self._run = self._read_run()
+        stages = [file for name in self._run["stages"] for file in self._files(name)]
+        for name in (*stages, RUN, LOCK):
             (self._folder / name).unlink(missing_ok=True)
         with suppress(OSError):  # something else is in it
             self._folder.rmdir()
@@ -145,12 +147,18 @@ class Workdir:
         """Whether this process keeps anything."""
         return self._folder is not None
 
+    def _files(self, name: str) -> tuple[str, str]:
+        """The file that a stage is in, and the one that the next version of it goes to."""
+        both = f"{name}.1{STAGE}", f"{name}{STAGE}"
+        return both if self._run["stages"].get(name, {}).get("file") != both[1] else (both[1], both[0])
+
     def _read(self, folder: Path, name: str) -> Stored | None:
-        path = folder / f"{name}{STAGE}"
-        if name not in self._run["stages"]:
+        kept = self._run["stages"].get(name)
+        if kept is None or not (folder / kept["file"]).exists():
             return None
+        path = folder / kept["file"]
         try:
-            if _digest(path) != self._run["stages"][name]:
+            if _digest(path) != kept["sha256"]:
                 raise InputError("workdir", "its files as they were written", f"another {path.name!r}", "remove it")
             with safe_open(path, framework="pt") as file:
                 arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118

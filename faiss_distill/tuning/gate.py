@@ -35,9 +35,11 @@ class Gate:
 
     Attributes:
         start_counts: whether the centroids and codebooks at the start may turn out to be those of the best epoch.
+        decides: False keeps whatever comes; the reason says what was found.
     """
 
     start_counts: bool = True
+    decides: bool = True
 
     def judge(
         self, before: Evaluation, after: Evaluation, config: DistillConfig, learns_queries: bool = False
@@ -50,6 +52,12 @@ class Gate:
             config: for ``confidence``, ``seed``, ``max_scan_increase`` and ``judge_half_nprobe``.
             learns_queries: whether a query encoder was trained along.
         """
+        verdict = self._verdict(before, after, config, learns_queries)
+        if self.decides or verdict.kept:
+            return verdict
+        return verdict._replace(kept=True, reason=f"{verdict.reason}; kept as you asked")
+
+    def _verdict(self, before: Evaluation, after: Evaluation, config: DistillConfig, learns_queries: bool) -> Verdict:
         own, new = before.own, after.own
         gain, interval = paired_gain(before.overlap, after.overlap, config)
         where = f"overlap@10 at nprobe {own.nprobe}" if before.nlist > 1 else "overlap@10"

@@ -12,11 +12,13 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
+from faiss_distill.checks import flag
 from faiss_distill.config import DistillConfig
 from faiss_distill.data.formats.files import check_file
 from faiss_distill.data.queries import Queries
 from faiss_distill.errors import InputError
 from faiss_distill.state import Float32, IndexState
+from faiss_distill.tuning.gate import Gate
 from faiss_distill.tuning.given import digest
 from faiss_distill.tuning.task import Task
 from faiss_distill.workdir import write_arrays
@@ -66,6 +68,7 @@ class TunedParameters:
         teacher: Any = None,
         invlists_file: str | Path | None = None,
         inplace: bool = True,
+        keep: bool = False,
         group: Any = None,
         workdir: str | Path | None = None,
         resume: bool = False,
@@ -84,6 +87,8 @@ class TunedParameters:
             teacher: the queries' nearest documents in this index, if they are known.
             invlists_file: where new inverted lists go.
             inplace: whether the index itself or a copy is changed.
+            keep: keep the result even where it is not better. faiss merges shards only if all have the same
+                parameters.
             group: processes that share the work.
             workdir: a folder for what each stage has found.
             resume: whether to go on with what is there.
@@ -112,6 +117,7 @@ class TunedParameters:
             resume=resume,
             config=self.options(**options),
             parameters=self,
+            gate=Gate(decides=not flag("keep", keep)),
         )
         return trainer.train()
 

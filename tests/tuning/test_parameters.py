@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import faiss
 import numpy as np
@@ -154,6 +154,21 @@ def test_an_index_of_another_kind(data, learned, factory, metric, text):
     with pytest.raises(InputError, match=rf"^parameters: expected those of an index with the {text}"):
         learned.parameters.apply(index, data.documents[:N])
     assert serialized(index) == before
+
+
+def test_kept_though_it_is_worse_where_that_is_asked(data, learned):
+    shard = filled(trained(data)(), data.documents[N:2700], N)
+    parameters, ids = learned.parameters, np.arange(N, 2700)
+    bad = replace(parameters, codebooks=parameters.codebooks[::-1].copy(), config=replace(parameters.config, top_k=40))
+    before = serialized(shard)
+    refused = bad.apply(shard, data.documents[N:2700], ids=ids, encoding="nearest")
+    assert not refused.kept
+    assert serialized(shard) == before
+    kept = bad.apply(shard, data.documents[N:2700], ids=ids, encoding="nearest", keep=True)
+    assert kept.kept
+    assert kept.gain == refused.gain
+    assert kept.reason.endswith("; kept as you asked")
+    np.testing.assert_array_equal(open_index(shard).extract().codebooks, bad.codebooks)
 
 
 def test_files_that_hold_something_else(tmp_path, learned):
