@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         raise
     except (DistillError, OSError) as error:
-        if launched() and os.environ["RANK"] != "0" and isinstance(error, DistillError):
+        if launched() and os.environ["RANK"] != "0" and getattr(error, "known_to_all", False):
             return 2  # the first process says so
         if isinstance(error, DistillError) and error.argument in vars(args).keys() - {
             "index",
@@ -293,9 +293,9 @@ def _tune(args: argparse.Namespace) -> None:
 def _apply(args: argparse.Namespace) -> None:
     parameters = TunedParameters.load(args.parameters)
     asked = {"queries": parameters.queries, "validation_queries": parameters.validation_queries}
-    _tuned(
-        args, parameters.options(nprobe=args.nprobe, device=args.device, progress=args.progress), parameters, **asked
-    )
+    options = {"device": args.device, "progress": args.progress}
+    options |= {} if args.nprobe is None else {"nprobe": args.nprobe}
+    _tuned(args, parameters.options(**options), parameters, **asked)
 
 
 def _tuned(
@@ -311,10 +311,11 @@ def _tuned(
                 lists = made.enter_context(new_lists(placed))
             else:
                 index, lists = read_index(args.index), None
+            ids = _read_ids(args.ids)
         trainer = DistillTrainer(
             index,
             _embeddings(args.embeddings),
-            ids=_read_ids(args.ids),
+            ids=ids,
             teacher=args.teacher,
             invlists_file=None if lists is None else lists.made,
             group=group,

@@ -95,13 +95,14 @@ def withdraw(folder: Path) -> None:
 def hold(lock: Path) -> Iterator[bool]:
     """Whether this process has the file ``lock``, which is made if missing, to itself until the block is left."""
     with ExitStack() as stack:
-        descriptor = _opened(lock, stack)
+        descriptor, free = _opened(lock, stack), True
         try:
             _lock(descriptor, wait=False)
-        except OSError:
-            yield False
-        else:
-            yield True
+        except BlockingIOError:
+            free = False
+        except OSError:  # a file system without locks
+            pass
+        yield free
 
 
 def sync(path: Path) -> None:

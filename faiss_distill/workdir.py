@@ -27,7 +27,7 @@ RUN = "run.json"
 FORMAT = 1
 """Of the folder; another one is refused."""
 STAGE = ".safetensors"
-LOCK = "lock"
+LOCK = ".faiss-distill-lock"
 """The file that says, while it is locked, that a run is at work in the folder."""
 
 
@@ -140,7 +140,8 @@ class Workdir:
 
     def has(self, name: str) -> bool:
         """Whether something is kept under ``name`` by this process."""
-        return name in self._run.get("stages", {})
+        kept = self._run.get("stages", {}).get(name)
+        return self._folder is not None and kept is not None and (self._folder / kept["file"]).exists()
 
     @property
     def keeps(self) -> bool:

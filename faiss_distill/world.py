@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -24,6 +25,9 @@ from faiss_distill.errors import DistillError, InputError
 
 T = TypeVar("T")
 
+TIMEOUT = timedelta(days=7)
+"""How long processes wait for each other: the first one may have a large corpus to search for itself. One that dies is
+noticed at once."""
 LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """What a launcher leaves in the environment of each process."""
 
@@ -120,7 +124,8 @@ class World:
             others = [rank for rank, value in enumerate(told) if value != told[0]]
             if others:
                 processes = ", ".join(map(str, others))
-                raise InputError(name, "the same in all processes", f"another than process 0 in process {processes}")
+                had = f"another than process 0 in process {processes}"
+                raise _known(InputError(name, "the same in all processes", had))
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -136,10 +141,10 @@ class World:
             failed = error
         told = self._told(None if failed is None else str(failed))
         if failed is not None:
-            raise failed
+            raise _known(failed)
         for rank, text in enumerate(told):
             if text is not None:
-                raise DistillError(f"process {rank}", "to get as far as the others", text)
+                raise _known(DistillError(f"process {rank}", "to get as far as the others", text))
 
     def parameters(self, module: torch.nn.Module) -> None:
         """Give ``module`` the parameters and buffers that it has in the first process."""
@@ -191,6 +196,12 @@ class World:
         return torch.device("cuda" if dist.get_backend(self.group) == "nccl" else "cpu")
 
 
+def _known(error: Exception) -> Exception:
+    """The same error, marked as one that all processes have heard of, so that one of them can say so for all."""
+    error.known_to_all = True  # type: ignore[attr-defined]
+    return error
+
+
 ALONE = World()
 """One process."""
 
@@ -206,14 +217,21 @@ def joined(device: str) -> Iterator[dist.ProcessGroup | None]:
 
     Args:
         device: what they compute on; with CUDA each takes a device of its own, and they talk over NCCL.
+
+    Raises:
+        DistillError: they can't be joined.
     """
     if not launched():
         yield None
         return
     cuda = device.startswith("cuda")
-    if cuda:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("nccl" if cuda else "gloo")
+    try:
+        if cuda:
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        dist.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT)
+    except Exception as error:  # whatever a backend makes of its environment
+        where = f"process {os.environ['RANK']} of {os.environ['WORLD_SIZE']}"
+        raise DistillError(where, "to join the others", str(error).splitlines()[0]) from error
     try:
         yield dist.group.WORLD
     finally:

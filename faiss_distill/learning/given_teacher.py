@@ -143,4 +143,5 @@ def found_by(index: Any, exact: Teacher, corpus: Vectors, labels: Int64, queries
         rows[rows == queries.rows[:, None]] = -1
     scores = rescored(exact, corpus, queries.vectors, rows)
     best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    return Neighbours(np.take_along_axis(rows, best, axis=1), np.take_along_axis(scores, best, axis=1))
+    found = np.take_along_axis(rows, best, axis=1), np.take_along_axis(scores, best, axis=1)
+    return Neighbours(*exact.world.agreed(found))

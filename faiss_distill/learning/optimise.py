@@ -21,6 +21,7 @@ from faiss_distill.learning.students import Student, student_of
 from faiss_distill.progress import Bar, progress_bar
 from faiss_distill.state import IndexState, Int64
 from faiss_distill.workdir import NOWHERE, Stored, Workdir
+from faiss_distill.world import World
 
 INTERVAL, COST = 10.0, 0.05
 """Seconds of training between two checkpoints, or more where making one would take more than this share of it."""
@@ -70,7 +71,7 @@ def optimise(
         before: the index as it is, which says how many codes may be scanned; ``state`` if None.
 
     Raises:
-        InputError: the loss is no longer finite.
+        InputError: the loss is no longer finite, or a batch has too few queries for all processes.
     """
     student = student_of(state, query_encoder).to(documents.device)
     own = student if before is None else student_of(before, query_encoder).to(documents.device)
@@ -153,6 +154,9 @@ class _Run:
         self.student, self.documents, self.objective, self.selection = student, documents, objective, selection
         self.config, self.n_queries, self.start_counts, self.workdir = config, n_queries, start_counts, workdir
         self.batch = config.batch_size or min(256, n_queries)
+        if self.batch < documents.world.size:
+            expected = f"at least one query for each of {documents.world.size} processes"
+            raise InputError("batch_size", expected, str(self.batch), "raise it, or start fewer processes")
         self.steps = config.epochs * (n_queries // self.batch)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.optimizer = _optimizer(student, selection.spread, config)
@@ -230,7 +234,8 @@ class _Run:
         self.optimizer.zero_grad()
         value.backward()  # type: ignore[no-untyped-call]
         value = value.detach()
-        self.documents.world.add([*_gradients(self.optimizer), value])
+        world = self.documents.world
+        world.add([*_gradients(self.optimizer, world), value])
         self.optimizer.step()
         self.scheduler.step()
         self.total, self.done = self.total + value.item(), self.done + 1
@@ -307,7 +312,8 @@ class _Run:
 
     def _placement(self, epoch: int) -> Placement:
         found = self.workdir.found(f"placement-{epoch}")
-        assert found is not None
+        if found is None:
+            raise InputError("workdir", f"the placement-{epoch} of its checkpoint", "none", "remove the folder")
         return restored_placement(found.arrays)
 
 
@@ -321,13 +327,13 @@ def within(group: str, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(f"{group}/"): value for name, value in arrays.items() if name.startswith(f"{group}/")}
 
 
-def _gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """Those of all parameters that are learned; of what a process did not use, zeros."""
+def _gradients(optimizer: torch.optim.Optimizer, world: World) -> list[Tensor]:
+    """Those of all parameters that are learned; of what one of several processes did not use, zeros."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for parameter in parameters:
+    for parameter in parameters if world.size > 1 else ():
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
-    return [parameter.grad for parameter in parameters]
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
 def _looked_at(documents: Documents, selection: Selection, lesson: list[Step] | None) -> Int64 | None:
@@ -355,7 +361,8 @@ def _optimizer(student: Student, documents: float, config: DistillConfig) -> tor
         if learned:
             groups.append({"params": [parameter], "lr": rate or relative})
     if student.query_encoder is not None:
-        groups.append({"params": list(student.query_encoder.parameters()), "lr": config.query_encoder_rate})
+        weights = [parameter for parameter in student.query_encoder.parameters() if parameter.requires_grad]
+        groups += [{"params": weights, "lr": config.query_encoder_rate}] if weights else []
     return torch.optim.Adam(groups)
 
 

@@ -7,7 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from faiss_distill.config import DistillConfig
 from faiss_distill.data.queries import Queries
@@ -45,6 +46,7 @@ def given(
     some = np.linspace(0, corpus.n - 1, min(corpus.n, SAMPLED)).astype(np.int64)
     options = {k: getattr(v, "value", v) for k, v in asdict(config).items() if k not in ELSEWHERE}
     learns = query_encoder.state_dict() if isinstance(query_encoder, nn.Module) else {}
+    weights = [value for value in learns.values() if isinstance(value, Tensor)]
     teacher = [] if known is None else [known.rows, known.scores]
     if fuller_index is not None:
         teacher = [type(fuller_index).__name__, fuller_index.ntotal]
@@ -56,7 +58,9 @@ def given(
         "queries": digest(training.vectors, training.rows, validation.vectors, validation.rows),
         "relevant": digest(training.relevant, validation.relevant),
         "teacher": digest(*teacher),
-        "query_encoder": digest(*(weights.numpy(force=True) for weights in learns.values())),
+        "nprobe": task.adapter.nprobe,
+        "query_inputs": digest(training.inputs, validation.inputs),
+        "query_encoder": digest(*(value.detach().cpu().contiguous().reshape(-1) for value in weights)),
     }
 
 
@@ -64,7 +68,12 @@ def digest(*values: Any) -> str:
     """What tells arrays, and whatever has a text that says all of it, from others."""
     found = hashlib.sha256()
     for value in values:
-        if isinstance(value, np.ndarray):
+        if isinstance(value, Tensor):  # of whatever dtype, bfloat16 among them
+            found.update(f"{value.dtype}{value.shape}".encode())
+            found.update(value.view(torch.uint8).numpy().data)
+        elif isinstance(value, np.ndarray) and value.dtype.hasobject:
+            found.update(repr(value.tolist()).encode())
+        elif isinstance(value, np.ndarray):
             found.update(f"{value.dtype}{value.shape}".encode())
             found.update(np.ascontiguousarray(value).view(np.uint8).data)
         else:

@@ -122,8 +122,9 @@ class TunedParameters:
         return trainer.train()
 
     def options(self, **options: Any) -> DistillConfig:
-        """The options of :meth:`apply`: those of the tuning, but for what learns, and ``options``."""
-        return replace(self.config, **{"epochs": 0, **options})
+        """The options of :meth:`apply`: those of the tuning, but for what only learning needs, and ``options``."""
+        unused = {"batch_size": None, "candidates": DistillConfig.candidates, "loss": DistillConfig.loss}
+        return replace(self.config, **{"epochs": 0, **unused, **options})
 
     def save(self, path: str | Path) -> None:
         """Write them to a file of safetensors.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,7 +33,7 @@ from faiss_distill.learning.teacher import Teacher, calibrate_temperature
 from faiss_distill.stages import TENFOLD, Stages
 from faiss_distill.state import IndexState
 from faiss_distill.tuning.gate import Gate
-from faiss_distill.tuning.given import digest_of_all, given
+from faiss_distill.tuning.given import digest, digest_of_all, given
 from faiss_distill.tuning.parameters import TunedParameters
 from faiss_distill.tuning.report import DistillReport
 from faiss_distill.tuning.settle import check_depths, settle
@@ -169,7 +170,8 @@ class DistillTrainer:
             self._lists_file = self._new_lists_file(adapter)
             self.task = task = open_task(adapter, embeddings, ids, partial=self._frozen)
             check_depths(config, task)
-            self._start = task.sample if parameters is None else parameters.put_into(task)
+            self._passed = parameters
+            start = self._start
             self.query_source = "documents" if queries is None and query_inputs is None else "queries"
             if isinstance(query_encoder, nn.Module):
                 query_encoder = query_encoder if inplace else copy.deepcopy(query_encoder)
@@ -186,7 +188,7 @@ class DistillTrainer:
         self._folder = workdir
         with self._stages("check", TENFOLD):
             self._given = given(
-                task, self._start, config, self.training_queries, self.validation_queries, self._fuller_index,
+                task, start, config, self.training_queries, self.validation_queries, self._fuller_index,
                 query_encoder,
             )  # fmt: skip
             world.check_same(self._given)
@@ -212,14 +214,15 @@ class DistillTrainer:
         if not self._inplace:
             self.task = replace(self.task, adapter=open_index(copy_of(self._index)))
             self.query_encoder = copy.deepcopy(self._encoder)
-        with self.world.together():
-            self._check_unchanged()
-            self._lists_file = self._new_lists_file(self.task.adapter)
-        with (
-            open_workdir(self._folder, self.world) as workdir,
-            Transaction([] if self.query_encoder is None else [Weights(self.query_encoder)]) as change,
-        ):
-            workdir.begin(self._given, resume=True)
+        with ExitStack() as stack:
+            with self.world.together():
+                self._check_unchanged()
+                self._lists_file = self._new_lists_file(self.task.adapter)
+                workdir = stack.enter_context(open_workdir(self._folder, self.world))
+                workdir.begin(self._given | {"index": digest(*vars(self.task.state).values())}, resume=True)
+            change = stack.enter_context(
+                Transaction([] if self.query_encoder is None else [Weights(self.query_encoder)])
+            )
             learned = change.interruptibly(partial(self._learn, workdir))
             if learned is None:
                 return change.interruptibly(self._told)
@@ -363,13 +366,18 @@ class DistillTrainer:
             history=learned.history,
             best_epoch=learned.best_epoch,
             query_encoder=self.query_encoder if kept else None,
-            applied=self._start is not self.task.sample,
+            applied=self._passed is not None,
             parameters=self._parameters(learned.state) if kept else None,
             compiled=learned.compiled,
             seconds=_with_total(self._stages.seconds),
             seconds_tenfold=_with_total(self._stages.tenfold),
             config=self.config,
         )
+
+    @property
+    def _start(self) -> IndexState:
+        """What training starts from: the index as it is, or with the parameters that were passed."""
+        return self.task.sample if self._passed is None else self._passed.put_into(self.task)
 
     def _parameters(self, state: IndexState) -> TunedParameters | None:
         """What was learned, for other indexes; not without the query encoder that was trained along."""
