@@ -154,7 +154,8 @@ class Objective:
         else:
             queries = self._queries(student, batch)
             scored = None if scored is None else scored[own]
-            compare = self._comparison(batch, len(step.batch), candidates, self._documents.exact(rows), scored)
+            share = len(batch) / len(step.batch)
+            compare = self._comparison(batch, candidates, self._documents.exact(rows), scored, share)
             if learn is not Learn.CENTROIDS:
                 # Codes follow the codebooks; gradients flow through the chosen codewords.
                 codes = placement.codes_of(student, rows, partial(self._documents.vectors, rows))
@@ -169,9 +170,9 @@ class Objective:
         return torch.stack(terms).sum()
 
     def _comparison(
-        self, batch: Tensor, n_queries: int, candidates: Tensor, exact: Tensor, scored: Tensor | None
+        self, batch: Tensor, candidates: Tensor, exact: Tensor, scored: Tensor | None, share: float = 1.0
     ) -> Callable[[Tensor], Tensor]:
-        """The loss of undivided student scores ``(nq, k)``, as a part of that of ``n_queries``."""
+        """The loss of undivided student scores ``(nq, k)`` of this ``share`` of a batch, as a part of the batch's."""
         device, temperature, loss = self._documents.device, self._temperature, self._loss
         targets = self._teacher.scores(self._exact[batch].to(device), exact) / temperature
         mask = scored
@@ -188,7 +189,7 @@ class Objective:
             labelled = (positives if mask is None else positives & mask).any(dim=1).sum()
             weight = self._share_of_sum(int(labelled))
             return lambda scores: weight * loss.function(scores / temperature, positives, mask)
-        weight = len(batch) / n_queries
+        weight = share
         if loss.of_the_best and targets.shape[1] > MAX_OF_THE_BEST:
             liked = targets if mask is None else targets.masked_fill(~mask, -torch.inf)
             kept = liked.topk(MAX_OF_THE_BEST, dim=1).indices

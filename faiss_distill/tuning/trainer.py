@@ -339,7 +339,7 @@ class DistillTrainer:
         kept, reason, gain, interval = self._gate.judge(
             learned.before, after, self.config, self.query_encoder is not None
         )
-        learns = len(learned.history) > 1
+        learns = self._passed is None
         if kept and learns and not learned.best_epoch and self.config.encoding is not Encoding.FROZEN:
             new = "codes are" if self.config.lists is Assignment.FIXED else "lists and codes are"
             reason += f"; training did not help: only the {new} new"
