@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from faiss_distill.errors import InputError
@@ -226,11 +226,9 @@ def write_arrays(path: Path, arrays: Mapping[str, Tensor], header: dict[str, str
     Raises:
         OSError: it can't be written; what was at ``path`` is still there.
     """
+    content = save(dict(arrays), header)  # its save_file renames, and would put a file in place of a device
     with replacing(path) as new:
-        try:
-            save_file(dict(arrays), new, metadata=header)
-        except SafetensorError as error:
-            raise OSError(str(error)) from error
+        new.write_bytes(content)
 
 
 def _digest(path: Path) -> str:

@@ -42,7 +42,7 @@ from faiss_distill.tuning.task import open_task
 from faiss_distill.tuning.teachers import open_teacher, teacher_of
 from faiss_distill.tuning.weights import Weights
 from faiss_distill.tuning.write_back import mined, written
-from faiss_distill.workdir import Stored, Workdir, open_workdir
+from faiss_distill.workdir import NOWHERE, Stored, Workdir, open_workdir
 from faiss_distill.world import open_world
 
 logger = logging.getLogger(__name__)
@@ -220,19 +220,17 @@ class DistillTrainer:
                 self._lists_file = self._new_lists_file(self.task.adapter)
                 workdir = stack.enter_context(open_workdir(self._folder, self.world))
                 workdir.begin(self._given | {"index": digest(*vars(self.task.state).values())}, resume=True)
-            change = stack.enter_context(
-                Transaction([] if self.query_encoder is None else [Weights(self.query_encoder)])
-            )
-            learned = change.interruptibly(partial(self._learn, workdir))
-            if learned is None:
-                return change.interruptibly(self._told)
-            report = self._write_back(learned, change)
+            with Transaction([] if self.query_encoder is None else [Weights(self.query_encoder)]) as change:
+                learned = change.interruptibly(partial(self._learn, workdir))
+                if learned is None:
+                    return change.interruptibly(self._told)
+                report = self._write_back(learned, change)
         if report.kept and self._lists_file is not None and self._lists_file.exists():
             logger.info("the inverted lists are in %s: write the index, which refers to it", self._lists_file)
         logger.info("%s: %s", "kept" if report.kept else "not kept", report.reason)
         return report
 
-    def _learn(self, workdir: Workdir) -> _Learned | None:
+    def _learn(self, workdir: Workdir = NOWHERE) -> _Learned | None:
         """Everything up to the change of the index; None where that is for another process to do."""
         config, task, world = self.config, self.task, self.world
         with self._stages("teacher", TENFOLD):

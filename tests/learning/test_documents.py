@@ -282,7 +282,7 @@ class TestSome:
         whole, some = (documents.renew(student, start, terms, which) for which in (None, rows))
         encoded = []
         real = Documents._codes
-        monkeypatch.setattr(Documents, "_codes", lambda *a: encoded.append(len(a[-1])) or real(*a))
+        monkeypatch.setattr(Documents, "_codes", lambda *a: encoded.append(len(a[4])) or real(*a))
         done = documents.complete(student, some, terms, budget)
         assert encoded == [N - len(rows)]
         np.testing.assert_array_equal(done.lists, whole.lists)
@@ -316,7 +316,7 @@ class TestSome:
 def test_training_looks_at_few_documents_where_queries_are_few(built, data, monkeypatch):
     monkeypatch.setattr("faiss_distill.learning.documents.SAMPLED_LISTS", 100)
     encoded, real = [], Documents._codes
-    monkeypatch.setattr(Documents, "_codes", lambda *a: encoded.append(len(a[-1])) or real(*a))
+    monkeypatch.setattr(Documents, "_codes", lambda *a: encoded.append(len(a[4])) or real(*a))
     options = QUICK | {"epochs": 2, "top_k": 10, "perplexity": 5.0, "candidates": "in_batch + top10:1"}
     report = DistillTrainer(built(), data.documents[:N], data.queries[:150], config=DistillConfig(**options)).train()
     assert len(report.history) == 3

@@ -205,7 +205,7 @@ class Tuning:
         learned = self.trainer._learn()
         trained = {name: value.clone() for name, value in self.encoder.state_dict().items()}
         self.encoder.load_state_dict(old)
-        self.trainer._learn = lambda: (self.encoder.load_state_dict(trained), learned)[1]
+        self.trainer._learn = lambda workdir: (self.encoder.load_state_dict(trained), learned)[1]
 
     def run(self) -> None:
         self.trainer.train()

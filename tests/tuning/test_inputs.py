@@ -87,7 +87,7 @@ class TestEmbeddings:
         refused(
             "embeddings: expected a floating dtype, or .* got int16", embeddings=(data.documents[:N] * 99).astype("i2")
         )
-        refused("embeddings: .* times too long", embeddings=(data.documents[:N] * 99).astype(np.int8))
+        refused("embeddings: .* not normalised", embeddings=(data.documents[:N] * 99).astype(np.int8))
 
 
 class TestIds:
