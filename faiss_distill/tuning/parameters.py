@@ -92,7 +92,7 @@ class TunedParameters:
             group: processes that share the work.
             workdir: a folder for what each stage has found.
             resume: whether to go on with what is there.
-            **options: single options over :attr:`config`, such as ``nprobe`` or ``device``.
+            **options: single options over ``config``, such as ``nprobe`` or ``device``.
 
         Returns:
             The report, see :class:`faiss_distill.DistillReport`.
