@@ -15,7 +15,7 @@ import pytest
 import torch
 from conftest import QUICK, N
 
-from faiss_distill import InputError, LinearAdapter, distill
+from faiss_distill import DistillConfig, DistillTrainer, InputError, LinearAdapter, distill
 from faiss_distill.learning import documents, optimise
 from faiss_distill.workdir import Stored, Workdir, open_workdir
 
@@ -278,3 +278,11 @@ def test_the_command_line_goes_on_after_a_kill(tmp_path, data, built):
     assert subprocess.run([*command, "--workdir", "work", "-o", "out.faiss"], check=False, **told).returncode == 0
     assert (tmp_path / "out.faiss").read_bytes() == (tmp_path / "once.faiss").read_bytes()
     assert not work.exists()
+
+
+def test_a_trainer_does_not_train_twice_in_one_folder(tmp_path, data, built):
+    config = DistillConfig(**QUICK)
+    trainer = DistillTrainer(built(), data.documents[:N], data.queries[:1000], workdir=tmp_path / "w", config=config)
+    assert trainer.train().kept
+    with pytest.raises(InputError, match=r"workdir: expected the folder of this run, got .* another index"):
+        trainer.train()

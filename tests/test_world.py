@@ -1,5 +1,7 @@
 """Sharing work: the parts make a whole, and one process is a world of one."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faiss_distill import DistillConfig, InputError, distill
+from faiss_distill.learning.optimise import _Run
+from faiss_distill.tuning.given import digest
+from faiss_distill.workdir import NOWHERE
 from faiss_distill.world import ALONE, World, open_world
 
 
@@ -55,3 +60,24 @@ def test_what_is_no_group(built, data, group):
     index = built()
     with pytest.raises(InputError, match="group"):
         distill(index, data.documents[:2000], group=group, config=DistillConfig(progress=False))
+
+
+def test_a_batch_has_a_query_for_each_process():
+    documents = SimpleNamespace(world=Imagined(0, 4))
+    with pytest.raises(InputError, match=r"batch_size: expected at least one query for each of 4 processes, got 3"):
+        _Run(None, None, documents, None, None, 30, DistillConfig(batch_size=3), True, NOWHERE)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.bool, torch.int64])
+def test_digests_tell_tensors_of_every_dtype_apart(dtype):
+    one, other = torch.zeros(5).to(dtype), torch.tensor([0, 0, 0, 0, 1]).to(dtype)
+    assert digest(one) == digest(one.clone())
+    assert digest(one) != digest(other)
+    assert digest(one) != digest(one[:4])
+
+
+def test_digests_of_what_is_no_number():
+    texts = np.array(["a", "b"], dtype=object)
+    assert digest(texts) == digest(texts.copy())
+    assert digest(texts) != digest(np.array(["a", "c"], dtype=object))
+    assert digest(None, 1) != digest(1, None)

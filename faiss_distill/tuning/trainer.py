@@ -187,10 +187,12 @@ class DistillTrainer:
             task.check(self.training_queries.asked, rng, tunes=True)
         self._folder = workdir
         with self._stages("check", TENFOLD):
-            self._given = given(
-                task, start, config, self.training_queries, self.validation_queries, self._fuller_index,
-                query_encoder,
-            )  # fmt: skip
+            self._given: dict[str, Any] = {}
+            if world.size > 1 or workdir is not None:  # nobody else asks
+                self._given = given(
+                    task, start, config, self.training_queries, self.validation_queries, self._fuller_index,
+                    query_encoder,
+                )  # fmt: skip
             world.check_same(self._given)
             with world.together(), open_workdir(workdir, world) as found:
                 if found.keeps:
@@ -219,7 +221,8 @@ class DistillTrainer:
                 self._check_unchanged()
                 self._lists_file = self._new_lists_file(self.task.adapter)
                 workdir = stack.enter_context(open_workdir(self._folder, self.world))
-                workdir.begin(self._given | {"index": digest(*vars(self.task.state).values())}, resume=True)
+                if workdir.keeps:  # once tuned, it is another index
+                    workdir.begin(self._given | {"index": digest(*vars(self.task.state).values())}, resume=True)
             with Transaction([] if self.query_encoder is None else [Weights(self.query_encoder)]) as change:
                 learned = change.interruptibly(partial(self._learn, workdir))
                 if learned is None:
