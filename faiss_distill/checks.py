@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import re
 from contextlib import suppress
 from numbers import Real
 from typing import Any
@@ -65,3 +66,23 @@ def flag(name: str, value: Any) -> bool:
     if not isinstance(value, bool | np.bool_):
         raise InputError(name, "True or False", repr(value))
     return bool(value)
+
+
+def size(name: str, value: Any) -> int:
+    """A number of bytes, also in words such as ``"4GB"`` or ``"512 MiB"``, as an ``int``.
+
+    Raises:
+        InputError: it is something else, or less than one.
+
+    Examples:
+        >>> size("max_memory", "1.5 GB"), size("max_memory", "2GiB")
+        (1500000000, 2147483648)
+    """
+    found = value
+    if isinstance(value, str):
+        words = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", value, re.IGNORECASE)
+        if words is None:
+            raise InputError(name, "a number of bytes, such as '4GB'", repr(value))
+        number, unit, binary = words.groups()
+        found = int(float(number) * (1024 if binary else 1000) ** " KMGT".index(unit.upper() or " "))
+    return integer(name, found, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 import re
 import warnings
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 
 import torch
 
-from faiss_distill.checks import LARGEST, flag, integer, number
+from faiss_distill.checks import LARGEST, flag, integer, number, size
 from faiss_distill.errors import InputError
 from faiss_distill.losses import LOSSES
 from faiss_distill.mixture import Mixture
@@ -133,6 +134,8 @@ class DistillConfig:
         max_scan_increase: the tuned index may scan at most this share more codes a query than before.
         judge_half_nprobe: a result that loses overlap@10 at half the judged nprobe, beyond chance, is not kept either.
         block_rows: corpus rows held in memory at a time.
+        max_memory: bytes, or a text such as ``"4GB"``, that a run may take beside the index and what else the process
+            holds. Where codes and lists don't fit they are mapped from files in the work folder, so there must be one.
         nprobe: judge the result at this many lists probed, instead of the index's own ``nprobe``.
         seed: seeds the split, the sampling and the bootstrap; below 2**64.
         device: torch device of the training and the encoding, such as ``"cpu"`` or ``"cuda"``.
@@ -170,6 +173,7 @@ class DistillConfig:
     max_scan_increase: float = 0.01
     judge_half_nprobe: bool = True
     block_rows: int = 16_384
+    max_memory: int | str | None = None
     nprobe: int | None = None
     seed: int = 0
     device: str = "cpu"
@@ -193,6 +197,8 @@ class DistillConfig:
         for name, (expected, low, high, ends) in NUMBERS.items():
             if getattr(self, name) is not None or name not in ("temperature", "centroid_rate", "codebook_rate"):
                 self._set(name, number(name, getattr(self, name), expected, low, high, ends))
+        if self.max_memory is not None:
+            self._set("max_memory", size("max_memory", self.max_memory))
         expected, hint = f"between 1 and top_k={self.top_k}", "set it with top_k"
         self._set("perplexity", number("perplexity", self.perplexity, expected, 1, self.top_k, False, hint))
         for name in ("balance", "judge_half_nprobe", "progress"):
@@ -216,6 +222,11 @@ class DistillConfig:
         """:attr:`assignment`, or what it is if not given."""
         usual = Assignment.FIXED if self.encoding is Encoding.FROZEN else Assignment.QUERY_AWARE
         return self.assignment or usual
+
+    @property
+    def memory(self) -> float:
+        """:attr:`max_memory` in bytes; infinite if not given."""
+        return math.inf if self.max_memory is None else float(self.max_memory)
 
     @property
     def mixture(self) -> Mixture:

@@ -24,7 +24,7 @@ from faiss_distill.files import hold, replacing, sweep
 from faiss_distill.world import ALONE, World
 
 RUN = "run.json"
-FORMAT = 1
+FORMAT = 2
 """Of the folder; another one is refused."""
 STAGE = ".safetensors"
 LOCK = ".faiss-distill-lock"
@@ -202,13 +202,7 @@ def open_workdir(folder: str | Path | None, world: World = ALONE) -> Iterator[Wo
     if folder is None or not world.main:
         yield Workdir(None, world)
         return
-    path = Path(folder)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError("workdir", "a folder", f"{str(path)!r}: {error.strerror}") from error
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise InputError("workdir", "a folder that can be written to", repr(str(path)))
+    path = made(folder)
     with hold(path / LOCK) as held:
         if not held:
             raise InputError("workdir", "a folder that no other run is at work in", repr(str(path)))
@@ -218,6 +212,22 @@ def open_workdir(folder: str | Path | None, world: World = ALONE) -> Iterator[Wo
         finally:
             if not (path / RUN).exists():  # nothing was kept
                 (path / LOCK).unlink(missing_ok=True)
+
+
+def made(folder: str | Path) -> Path:
+    """The folder, which is made if need be.
+
+    Raises:
+        InputError: it is no folder that can be written to.
+    """
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError("workdir", "a folder", f"{str(path)!r}: {error.strerror}") from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise InputError("workdir", "a folder that can be written to", repr(str(path)))
+    return path
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Tensor], header: dict[str, str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from faiss_distill.columns import ascending
 from faiss_distill.data.ids import NOTHING, examples
 from faiss_distill.errors import InputError
 from faiss_distill.state import Int64
@@ -11,6 +12,9 @@ from faiss_distill.state import Int64
 
 def positions(labels: Int64, ids: Int64) -> Int64:
     """Where each of ``ids`` is in ``labels``, distinct in any order; -1 where it is not: int64, shaped as ``ids``."""
+    if ascending(labels):
+        at = np.minimum(np.searchsorted(labels, ids), len(labels) - 1)
+        return np.where(labels[at] == ids, at, -1)
     order = np.argsort(labels)
     at = np.minimum(np.searchsorted(labels, ids, sorter=order), len(labels) - 1)
     return np.where(labels[order[at]] == ids, order[at], -1)

@@ -10,6 +10,7 @@ import numpy as np
 import scipy.sparse
 import torch
 
+from faiss_distill.columns import numbers
 from faiss_distill.data.formats import FORMATS
 from faiss_distill.data.formats.files import check_file
 from faiss_distill.errors import InputError
@@ -52,7 +53,7 @@ class Vectors:
     @property
     def rows(self) -> Int64:
         """The row of the matrix that each row of this object is, int64 ``(n,)``."""
-        return np.arange(self.n) if self._rows is None else self._rows
+        return numbers(self.n) if self._rows is None else self._rows
 
     def block(self, start: int, stop: int) -> Float32:
         """Rows ``start..stop``: float32 ``(stop - start, d)``."""

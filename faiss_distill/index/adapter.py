@@ -11,6 +11,7 @@ from typing import Any
 import faiss
 import numpy as np
 
+from faiss_distill.columns import ascending
 from faiss_distill.errors import InputError, UnsupportedIndexError
 from faiss_distill.index.cost import Cost
 from faiss_distill.index.parts.codebooks import Codebooks
@@ -221,7 +222,7 @@ class IndexAdapter(ABC):
                 "one",
                 "rebuild the index without it",
             )
-        if len(np.unique(out)) != len(out):
+        if not ascending(out) and len(np.unique(out)) != len(out):
             raise InputError(
                 "index",
                 "distinct ids",

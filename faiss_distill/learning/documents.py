@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from faiss_distill.columns import column, copied, numbers, permuted
 from faiss_distill.config import Assignment, DistillConfig, Encoding
 from faiss_distill.data.vectors import Vectors
 from faiss_distill.learning.candidates import LocalQueries
@@ -20,7 +21,7 @@ from faiss_distill.learning.students import Student, similarity
 from faiss_distill.learning.taught import StudentQueries, Taught
 from faiss_distill.progress import Bar, progress_bar
 from faiss_distill.stages import TENFOLD, Stages, covered_tenfold
-from faiss_distill.state import Codes, Float32, Float64, IndexState, Int64, Packed, Transforms
+from faiss_distill.state import Bool, Codes, Float32, Float64, IndexState, Int64, Packed, Transforms
 from faiss_distill.workdir import NOWHERE, Stored, Workdir
 from faiss_distill.world import ALONE, World
 
@@ -102,14 +103,13 @@ class Documents:
         frozen = config.encoding is Encoding.FROZEN
         self.start = Placement(state.assignment)
         if frozen:
-            everything = np.ones(state.n, dtype=bool)
-            self.start = CodedPlacement(state.assignment, state.codes, everything, everything)
+            self.start = CodedPlacement(state.assignment, state.codes, np.ones(state.n, dtype=bool))
         self._config, self._nprobe, self._dtype = config, nprobe, state.codes.dtype
         self._n_codes = state.codes.shape[1]
         self._queries = StudentQueries(taught.queries, transforms, device)
         top, scores = taught.top[:, : config.top_k], taught.scores[:, : config.top_k]
         self._local = LocalQueries(top, scores, config.local_queries)
-        order = np.random.default_rng(config.seed).permutation(corpus.n)
+        order = permuted(corpus.n, np.random.default_rng(config.seed))
         self.sample = np.sort(order[:SAMPLED_LISTS])
 
     def exact(self, rows: Int64) -> Tensor:
@@ -164,10 +164,10 @@ class Documents:
             terms: those of the same student.
             rows: the documents to choose them for, ascending; the others stay as they are. All if None.
         """
-        rows = np.arange(self.corpus.n) if rows is None else rows
+        rows = numbers(self.corpus.n) if rows is None else rows
         growth = covered_tenfold(len(rows), self.corpus.n)
         with self._stages("lists", growth):
-            lists = placement.lists.copy()
+            lists = copied(placement.lists)
             lists[rows] = self._lists(student, terms, rows, placement.lists)
         with self._stages("codes", growth):
             return self._coded(student, replace(placement, lists=lists), terms, rows)
@@ -188,37 +188,38 @@ class Documents:
         with self._stages("lists", TENFOLD):
             found = workdir.stage("lists", lambda: self._all_lists(student, placement, terms, budget))
             lists = found.arrays["lists"].numpy()
-        done = np.zeros(len(lists), dtype=bool)
-        if isinstance(placement, CodedPlacement):
-            done = placement.fresh & (lists == placement.lists)
-        placement = replace(placement, lists=lists)
         if self._config.encoding is not Encoding.QUERY_AWARE:
-            return placement
+            return replace(placement, lists=lists)
+        assert isinstance(placement, CodedPlacement)
+        known = slice(None) if placement.rows is None else placement.rows
+        done = np.zeros(len(lists), dtype=bool)
+        done[known] = placement.fresh & (lists[known] == placement.lists[known])
         with self._stages("codes", TENFOLD):
-            return self._completed(student, placement, terms, np.flatnonzero(~done), workdir)
+            return self._completed(student, replace(placement, lists=lists), terms, done, workdir)
 
     def _completed(
-        self, student: Student, placement: Placement, terms: Terms, rows: Int64, workdir: Workdir
+        self, student: Student, placement: CodedPlacement, terms: Terms, done: Bool, workdir: Workdir
     ) -> CodedPlacement:
-        """The same with codes of the documents ``rows``, a lap at a time, each of which is kept."""
-        coded = self._with_codes(placement, rows, np.zeros((len(rows), self._n_codes), self._dtype))
+        """The same with codes of all documents, new but for those ``done``, in laps, each of which is kept."""
+        codes = column((self.corpus.n, self._n_codes), self._dtype)
+        codes[slice(None) if placement.rows is None else placement.rows] = placement.codes
         encode = cache(partial(self._encoder, student, placement, terms))
-        with progress_bar(len(rows), "encode", "docs", self._config.progress) as bar:
-            for number, start in enumerate(range(0, len(rows), LAP)):
-                lap = rows[start : start + LAP]
+        with progress_bar(int((~done).sum()), "encode", "docs", self._config.progress) as bar:
+            for number, start in enumerate(range(0, self.corpus.n, LAP)):
+                lap = start + np.flatnonzero(~done[start : start + LAP])
 
                 def chosen(lap: Int64 = lap) -> Stored:
-                    codes = self._codes(student, placement.lists, encode(), lap, bar)
-                    return Stored({"codes": torch.from_numpy(codes)}, {"compiled": self.compiled})
+                    best = self._codes(student, placement.lists, encode(), lap, bar)
+                    return Stored({"codes": torch.from_numpy(best)}, {"compiled": self.compiled})
 
                 found = workdir.stage(f"codes-{number}", chosen)
                 self.compiled = found.facts["compiled"]
-                coded.codes[lap] = found.arrays["codes"].numpy()
-        return coded
+                codes[lap] = found.arrays["codes"].numpy()
+        return CodedPlacement(placement.lists, codes, np.ones(len(codes), dtype=bool))
 
     def _all_lists(self, student: Student, placement: Placement, terms: Terms, budget: float) -> Stored:
         """The best lists of all documents, as far as the budget goes."""
-        everything = np.arange(self.corpus.n)
+        everything = numbers(self.corpus.n)
         for _ in range(MAX_DOUBLINGS):
             lists = self._lists(student, terms, everything, placement.lists)
             if terms.price is None or self._scanned(terms.shares, lists) <= budget:
@@ -234,7 +235,7 @@ class Documents:
             return placement
         encode = self._encoder(student, placement, terms)
         with progress_bar(len(rows), "encode", "docs", self._config.progress) as bar:
-            return self._with_codes(placement, rows, self._codes(student, placement.lists, encode, rows, bar))
+            return placement.with_codes(rows, self._codes(student, placement.lists, encode, rows, bar))
 
     def _encoder(self, student: Student, placement: Placement, terms: Terms) -> Encode:
         """What finds query-aware codes, from those in ``placement`` on where it has some."""
@@ -242,17 +243,16 @@ class Documents:
         books = student.codebooks.detach()
         encoder = encoder_of(terms.queries, books, student.metric, self._config, terms.offset)
         self.compiled = encoder.compiled
-        codes, known = np.empty((0, self._n_codes), self._dtype), np.zeros(self.corpus.n, dtype=bool)
-        if isinstance(placement, CodedPlacement):
-            codes, known = placement.codes, placement.known
 
         def encode(part: Int64, vectors: Tensor, opened: Tensor) -> Tensor:
             residuals, own = student.residuals(vectors, opened), self._local_queries(part)
             found = torch.zeros((len(part), self._n_codes), dtype=torch.int64, device=self.device)
-            if len(codes):
-                found = torch.from_numpy(codes[part].astype(np.int64)).to(self.device)
+            known = np.zeros(len(part), dtype=bool)
+            if isinstance(placement, CodedPlacement):
+                at, known = placement.find(part)
+                found = torch.from_numpy(placement.codes[at].astype(np.int64)).to(self.device)
             for has_codes in (False, True):
-                which = torch.from_numpy(np.flatnonzero(known[part] == has_codes)).to(self.device)
+                which = torch.from_numpy(np.flatnonzero(known == has_codes)).to(self.device)
                 if len(which):
                     begin = found[which] if has_codes else None
                     found[which] = encoder(vectors[which], residuals[which], own[which], begin)
@@ -260,27 +260,17 @@ class Documents:
 
         return encode
 
-    def _with_codes(self, placement: Placement, rows: Int64, chosen: Codes) -> CodedPlacement:
-        """The same with the codes chosen for the documents ``rows``."""
-        codes, known = np.zeros((self.corpus.n, self._n_codes), self._dtype), np.zeros(self.corpus.n, dtype=bool)
-        if isinstance(placement, CodedPlacement):
-            codes, known = placement.codes.copy(), placement.known.copy()
-        codes[rows], known[rows] = chosen, True
-        fresh = np.zeros(self.corpus.n, dtype=bool)
-        fresh[rows] = True
-        return CodedPlacement(placement.lists, codes, known, fresh)
-
     @torch.no_grad()
     def nearest_codes(self, student: Student, lists: Int64) -> Codes:
         """The codes that a student's nearest codewords make of the whole corpus in ``lists (n,)``, one row each."""
-        everything = np.arange(self.corpus.n)
+        everything = numbers(self.corpus.n)
         with progress_bar(self.corpus.n, "encode", "docs", self._config.progress) as bar:
             return self._codes(student, lists, lambda _, *given: student.encode(*given), everything, bar)
 
     def stored(self, encode: Callable[[Float32, Int64], Packed], lists: Int64, code_size: int) -> Packed:
         """What an encoder of the index's own makes of the whole corpus in ``lists``: uint8 ``(n, code_size)``."""
         own = self.world.share(self.corpus.n)
-        codes = np.empty((own.stop - own.start, code_size), dtype=np.uint8)
+        codes = column((own.stop - own.start, code_size), np.uint8)
         for start, block in self.corpus.blocks(self._config.block_rows, own):
             part, at = slice(start, start + len(block)), start - own.start
             found = encode(np.ascontiguousarray(self.transforms(block)), np.ascontiguousarray(lists[part]))
@@ -295,7 +285,8 @@ class Documents:
 
     def _scanned(self, shares: Tensor, lists: Int64) -> float:
         """What the corpus costs a query, with a sample of it in ``lists``, each probed by this share of the queries."""
-        return self.world.agreed(float(shares.cpu().double().numpy()[lists].mean()) * self.corpus.n)
+        members = np.bincount(lists, minlength=len(shares))
+        return self.world.agreed(float(shares.cpu().double().numpy() @ members) / len(lists) * self.corpus.n)
 
     def lengths(self, lists: Int64, nlist: int) -> Float64:
         """How many documents each list holds, ``(nlist,)``, as the sample tells of ``lists (n,)``."""
@@ -305,7 +296,7 @@ class Documents:
     def _codes(self, student: Student, lists: Int64, encode: Encode, rows: Int64, bar: Bar) -> Codes:
         """Those of the documents ``rows``, a block at a time of its rows, vectors and lists."""
         own = rows[self.world.share(len(rows))]
-        codes = np.empty((len(own), self._n_codes), self._dtype)
+        codes = column((len(own), self._n_codes), self._dtype)
         for where, vectors in self._blocks(student, own):
             opened = torch.from_numpy(lists[own[where]]).to(self.device)
             codes[where] = encode(own[where], vectors, opened).cpu().numpy()
@@ -334,7 +325,7 @@ class Documents:
         if self._config.lists is Assignment.FIXED or (aware and terms.price is None):
             return before[rows]
         own = rows[self.world.share(len(rows))]
-        lists = np.empty(len(own), np.int64)
+        lists = column((len(own),), np.int64)
         for where, vectors in self._blocks(student, own):
             aim = vectors
             if aware:

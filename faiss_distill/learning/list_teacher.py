@@ -107,8 +107,8 @@ class ListTeacher:
         asking = np.argsort(wanted, kind="stable")
         documents = np.argsort(self.lists.assignment, kind="stable")
         first_query = np.searchsorted(wanted[asking], np.arange(nlist + 1))
-        first_document = np.searchsorted(self.lists.assignment[documents], np.arange(nlist + 1))
-        lengths = np.diff(first_document)
+        lengths = np.bincount(self.lists.assignment, minlength=nlist)
+        first_document = np.concatenate([[0], np.cumsum(lengths)])
         q, best = torch.from_numpy(queries).to(device), _Best(len(queries), k, device)
         world = self.exact.world
         mine = np.arange(nlist)[world.rank :: world.size]  # neighbouring lists may be alike, and long

@@ -18,7 +18,7 @@ from faiss_distill.tuning.task import Task
 
 SAMPLED = 1000
 """Embeddings that stand for all, at most."""
-ELSEWHERE = ("device", "progress")
+ELSEWHERE = ("device", "max_memory", "progress")
 """Options that change no result, but for rounding."""
 
 

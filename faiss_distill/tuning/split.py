@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from faiss_distill.columns import permuted
 from faiss_distill.config import DistillConfig
 from faiss_distill.data import query_encoders
 from faiss_distill.data.alignment import positions
@@ -79,7 +80,7 @@ class Splitter:
             missing = "query_inputs" if given.inputs is None else "validation_query_inputs"
             raise InputError(missing, "inputs for queries and validation_queries alike", "none")
         if not some:
-            rows = self.rng.permutation(self.task.corpus.n)[: min(STAND_INS, self.config.max_queries)]
+            rows = permuted(self.task.corpus.n, self.rng)[: min(STAND_INS, self.config.max_queries)]
             return self._divide(Queries(self._documents(rows), rows).distinct(self._likeness), "embeddings")
         whole = self._load(given, "").distinct(self._likeness)
         if not others:
@@ -123,7 +124,7 @@ class Splitter:
         labelled = config.mixture.has("gt") or LOSSES[config.loss].compares == "labels"
         if 2 * n >= full or labelled or self.query_encoder is not None:
             return train
-        rows = self.rng.permutation(self.task.corpus.n)[: full - n]
+        rows = permuted(self.task.corpus.n, self.rng)[: full - n]
         added = Queries(self._documents(rows), rows).distinct(self._likeness, but=validation)
         assert added.rows is not None
         known = train.neighbours

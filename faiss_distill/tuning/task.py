@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from faiss_distill.columns import ascending, numbers
 from faiss_distill.data import provenance, query_encoders, shift
 from faiss_distill.data.alignment import positions, rows_of
 from faiss_distill.data.ids import as_ids
@@ -65,7 +66,7 @@ class Task:
     @property
     def sample_ids(self) -> Int64:
         """Their ids, in the order of the corpus."""
-        return self.ids[self.rows]
+        return self.ids[self.rows] if self.partial else self.ids
 
     def taught(self, queries: Queries, teacher: Teacher | ListTeacher | GivenTeacher, depth: int) -> Taught:
         """Queries with their exact Top-``depth``, and the rows of the documents that are relevant to them."""
@@ -146,7 +147,7 @@ def _open_corpus(
         corpus, ids = corpus.select(kept), ids[kept]
     if corpus.d != adapter.index.d:
         raise InputError("embeddings", f"dimension {adapter.index.d} as the index has", str(corpus.d))
-    held = np.arange(len(stored))
+    held = numbers(len(stored))
     if partial and not adapter.traits.takes_a_sample and corpus.n < len(stored):
         raise InputError(
             "embeddings",
@@ -158,8 +159,8 @@ def _open_corpus(
         held = np.flatnonzero(np.isin(stored, ids))
         if len(held) == 0:
             raise InputError("ids", "ids that the index holds", "none that it does")
-    rows = rows_of(stored[held], corpus.n, ids)
-    return corpus if np.array_equal(rows, np.arange(corpus.n)) else corpus.select(rows), held
+    rows = rows_of(stored if len(held) == len(stored) else stored[held], corpus.n, ids)
+    return corpus if np.array_equal(rows, numbers(corpus.n)) else corpus.select(rows), held
 
 
 def check_corpus(adapter: IndexAdapter, state: IndexState, corpus: Vectors, rng: np.random.Generator) -> None:
@@ -170,10 +171,11 @@ def check_corpus(adapter: IndexAdapter, state: IndexState, corpus: Vectors, rng:
     """
     if not adapter.decodes:
         return
-    order = np.argsort(corpus.rows)  # as they were passed
+    rows = corpus.rows
+    order = numbers(corpus.n) if ascending(rows) else np.argsort(rows)  # as they were passed
     found = provenance.fault(
         provenance.Corpus(
-            rows=corpus.rows[order],
+            rows=rows[order],
             passed=lambda at: corpus.take(order[at]),
             transform=adapter.transforms,
             decode=lambda at: adapter.decode(state, order[at]),

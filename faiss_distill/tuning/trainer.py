@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from faiss_distill.checks import flag
+from faiss_distill.columns import mapped_in
 from faiss_distill.config import MAX_SEED, Assignment, DistillConfig, Encoding, as_config
 from faiss_distill.data.queries import Given
 from faiss_distill.errors import InputError
@@ -34,6 +35,7 @@ from faiss_distill.stages import TENFOLD, Stages
 from faiss_distill.state import IndexState
 from faiss_distill.tuning.gate import Gate
 from faiss_distill.tuning.given import digest, digest_of_all, given
+from faiss_distill.tuning.memory import check_memory, columns_folder
 from faiss_distill.tuning.parameters import TunedParameters
 from faiss_distill.tuning.report import DistillReport
 from faiss_distill.tuning.settle import check_depths, settle
@@ -168,6 +170,8 @@ class DistillTrainer:
             self.config = config = settle(config, adapter)
             self._invlists_file = invlists_file
             self._lists_file = self._new_lists_file(adapter)
+            self._columns = columns_folder(adapter, config.max_queries, config, workdir)
+        with self._stages("check", TENFOLD), world.together(), mapped_in(self._columns):
             self.task = task = open_task(adapter, embeddings, ids, partial=self._frozen)
             check_depths(config, task)
             self._passed = parameters
@@ -184,6 +188,7 @@ class DistillTrainer:
                 Given(queries, relevant, query_inputs, neighbours),
                 Given(validation_queries, validation_relevant, validation_query_inputs),
             )
+            check_memory(adapter, len(self.training_queries.vectors), config)
             task.check(self.training_queries.asked, rng, tunes=True)
         self._folder = workdir
         with self._stages("check", TENFOLD):
@@ -217,6 +222,7 @@ class DistillTrainer:
             self.task = replace(self.task, adapter=open_index(copy_of(self._index)))
             self.query_encoder = copy.deepcopy(self._encoder)
         with ExitStack() as stack:
+            stack.enter_context(mapped_in(self._columns))
             with self.world.together():
                 self._check_unchanged()
                 self._lists_file = self._new_lists_file(self.task.adapter)

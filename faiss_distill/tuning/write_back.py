@@ -26,6 +26,7 @@ def written(task: Task, documents: Documents, student: Student, placement: Place
         return quantizer, replace(state, codes=documents.stored(encode, state.assignment, state.codes.shape[1]))
     state = replace(state, codebooks=student.codebooks.detach().cpu().numpy())
     if isinstance(placement, CodedPlacement):
+        assert placement.rows is None, "documents without a code"
         return quantizer, replace(state, codes=placement.codes)
     stored = student_of(state, student.query_encoder).to(documents.device)  # with what the quantizer kept
     return quantizer, replace(state, codes=documents.nearest_codes(stored, placement.lists))

@@ -11,6 +11,7 @@ import faiss
 import numpy as np
 from faiss.contrib.inspect_tools import get_invlist
 
+from faiss_distill.columns import column
 from faiss_distill.errors import InputError, UnsupportedIndexError
 from faiss_distill.index.adapter import METRICS, IndexAdapter
 from faiss_distill.index.cost import Cost, graph_distances
@@ -19,7 +20,7 @@ from faiss_distill.index.parts.sizes import check_size
 from faiss_distill.index.parts.transaction import Transaction
 from faiss_distill.index.parts.write_back import IVFWriteBack, fill_lists, lists_of
 from faiss_distill.index.search_parameters import of_quantizer, search_parameters
-from faiss_distill.state import Float32, IndexState, Int64, Packed
+from faiss_distill.state import Float32, IndexState, Int64, Packed, code_dtype
 
 
 class IVFAdapter(IndexAdapter):
@@ -84,32 +85,43 @@ class IVFAdapter(IndexAdapter):
         ids, codes = get_invlist(self.core.invlists, number)
         return ids, codes
 
-    def _read_lists(self) -> tuple[Int64, Packed, Int64]:
-        """Ids ``(n,)``, ascending, and their bit-packed codes ``(n, code_size)`` and lists ``(n,)``."""
-        ivf = self.core
-        ids = np.empty(ivf.ntotal, dtype=np.int64)
-        packed = np.empty((ivf.ntotal, ivf.code_size), dtype=np.uint8)
-        assignment = np.empty(ivf.ntotal, dtype=np.int64)
-        start = 0
-        for number in range(ivf.nlist):
-            list_ids, list_codes = self._read_list(number)
-            stop = start + len(list_ids)
-            ids[start:stop], packed[start:stop], assignment[start:stop] = list_ids, list_codes, number
-            start = stop
-        order = np.argsort(ids, kind="stable")
-        return ids[order], packed[order], assignment[order]
+    def _read_ids(self, number: int) -> Int64:
+        """Ids ``(n,)`` of one inverted list, seen where they are."""
+        size = self.core.invlists.list_size(number)
+        ids: Any = self.core.invlists.get_ids(number)
+        return faiss.rev_swig_ptr(ids, size) if size else np.empty(0, dtype=np.int64)
+
+    def _all_ids(self) -> Int64:
+        """Ids ``(n,)`` of all lists, ascending."""
+        ids, start = column((self.core.ntotal,), np.int64), 0
+        for number in range(self.nlist):
+            of_list = self._read_ids(number)
+            ids[start : start + len(of_list)] = of_list
+            start += len(of_list)
+        ids.sort()
+        return ids
 
     def extract(self) -> IndexState:
         """Copy the index's parameters, lists and codes into plain arrays."""
-        ids, packed, assignment = self._read_lists()
+        books, n = self.codebooks, self.core.ntotal
+        ids, assignment = self._all_ids(), column((n,), np.int64)
+        codes = column((n, self.core.code_size), np.uint8)
+        if books is not None:
+            codes = column((n, books.n_codes), code_dtype(books.ksub))
+        successive = ids[-1] - ids[0] == n - 1
+        for number in range(self.nlist):
+            of_list, packed = self._read_list(number)
+            rows = of_list - ids[0] if successive else np.searchsorted(ids, of_list)
+            assignment[rows] = number
+            codes[rows] = packed if books is None else books.unpack(packed)
         return IndexState(
             metric=self.metric,
             coarse_metric=METRICS[self._quantizer.metric_type],
             by_residual=bool(self.core.by_residual),
             centroids=self._quantizer.reconstruct_n(0, self.nlist),
-            codebooks=None if self.codebooks is None else self.codebooks.read(),
+            codebooks=None if books is None else books.read(),
             assignment=assignment,
-            codes=packed if self.codebooks is None else self.codebooks.unpack(packed),
+            codes=codes,
             ids=ids,
         )
 

@@ -14,6 +14,9 @@ from faiss_distill.index.parts.codebooks import Codebooks
 from faiss_distill.index.parts.transaction import Change
 from faiss_distill.state import Int64, Packed
 
+ROWS = 2**20
+"""Vectors that are sorted into their lists at a time."""
+
 
 class WriteBack(Change):
     """Puts new parameters and codes into an index.
@@ -218,10 +221,16 @@ def lists_of(nlist: int, code_size: int) -> Any:
 
 def fill_lists(lists: Any, assignment: Int64, ids: Int64, packed: Packed) -> None:
     """Fill empty inverted lists: lists ``(n,)``, ids ``(n,)`` and packed codes, uint8 ``(n, code_size)``."""
-    order = np.argsort(assignment, kind="stable")
-    ends = np.searchsorted(assignment[order], np.arange(lists.nlist + 1))
-    for number in range(lists.nlist):
-        members = order[ends[number] : ends[number + 1]]
-        if len(members):
-            list_ids, list_codes = ids[members], packed[members]
-            lists.add_entries(number, len(members), faiss.swig_ptr(list_ids), faiss.swig_ptr(list_codes))
+    for number, size in enumerate(np.bincount(assignment, minlength=lists.nlist).tolist()):
+        lists.resize(number, size)
+    filled = np.zeros(lists.nlist, dtype=np.int64)
+    for start in range(0, len(ids), ROWS):
+        part = slice(start, start + ROWS)
+        order = np.argsort(assignment[part], kind="stable")
+        numbers, starts = np.unique(assignment[part][order], return_index=True)
+        for number, rows in zip(numbers.tolist(), np.split(start + order, starts[1:]), strict=True):
+            list_ids, list_codes = ids[rows], packed[rows]
+            lists.update_entries(
+                number, int(filled[number]), len(rows), faiss.swig_ptr(list_ids), faiss.swig_ptr(list_codes)
+            )
+            filled[number] += len(rows)

@@ -1,0 +1,79 @@
+"""How much memory a run takes beside the index, and whether its columns are mapped to keep within what it may."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from faiss_distill.config import DistillConfig
+from faiss_distill.errors import InputError
+from faiss_distill.index.registry import IndexAdapter
+from faiss_distill.state import code_dtype
+from faiss_distill.workdir import made
+
+logger = logging.getLogger(__name__)
+
+FIXED = 512 * 2**20
+"""Libraries that are loaded on the way, blocks of the corpus, what the search for codes holds, a step of training."""
+NUMBERS = 8 * 8
+"""Bytes a vector of columns: ids, lists and rows as they are and as they become."""
+SORTED = 3 * 8
+"""Bytes a vector for as long as something is put into order."""
+
+
+def columns_folder(
+    adapter: IndexAdapter, n_queries: int, config: DistillConfig, workdir: str | Path | None
+) -> Path | None:
+    """Where the columns of a run are mapped; None to have them in memory.
+
+    Args:
+        adapter: the index.
+        n_queries: at most.
+        config: ``max_memory`` and ``top_k``.
+        workdir: the run's folder.
+
+    Raises:
+        InputError: they have to be mapped, and there is no folder.
+    """
+    columns, rest = needed(adapter, n_queries, config)
+    if columns + rest <= config.memory:
+        return None
+    if workdir is None:
+        raise InputError(
+            "max_memory",
+            f"at least {gigabytes(columns + rest)} without a work folder",
+            gigabytes(config.memory),
+            "pass workdir=, a folder on a disk, to have codes and lists mapped from there",
+        )
+    logger.info("memory: up to %s of columns are mapped from %s", gigabytes(columns), workdir)
+    return made(workdir)
+
+
+def check_memory(adapter: IndexAdapter, n_queries: int, config: DistillConfig) -> None:
+    """Refuse a bound that can't be kept even with all columns mapped.
+
+    Raises:
+        InputError: it is too low.
+    """
+    _, rest = needed(adapter, n_queries, config)
+    if rest > config.memory:
+        raise InputError(
+            "max_memory",
+            f"at least {gigabytes(rest)} for {n_queries} queries and the new lists of {adapter.core.ntotal} vectors",
+            gigabytes(config.memory),
+            "raise it, or lower max_queries or top_k",
+        )
+
+
+def needed(adapter: IndexAdapter, n_queries: int, config: DistillConfig) -> tuple[int, int]:
+    """Bytes of columns, with a row for each vector, and of all else that a run holds beside the index, at most."""
+    books, n = adapter.codebooks, sum(core.ntotal for core in adapter.cores)
+    stored = adapter.code_size
+    code = stored if books is None else books.n_codes * code_dtype(books.ksub)().itemsize
+    queries = n_queries * (16 * adapter.index.d + 48 * config.depth)
+    return n * (NUMBERS + 2 * code), FIXED + queries + n * (SORTED + stored + 8)
+
+
+def gigabytes(size: float) -> str:
+    """A number of bytes in words."""
+    return f"{size / 1e9:.2f} GB"

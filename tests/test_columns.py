@@ -1,0 +1,87 @@
+"""Arrays that are mapped where memory is too little: the same values, in files that nobody sees."""
+
+import errno
+import tracemalloc
+
+import faiss
+import numpy as np
+import pytest
+
+from faiss_distill import columns
+from faiss_distill.columns import ascending, column, copied, mapped_in, numbers, permuted
+from faiss_distill.index.registry import open_index
+
+
+def mapped(array):
+    return isinstance(array.base, np.memmap)
+
+
+@pytest.fixture
+def all_mapped(tmp_path, monkeypatch):
+    """Even the smallest."""
+    monkeypatch.setattr(columns, "SMALL", 1)
+    with mapped_in(tmp_path):
+        yield tmp_path
+
+
+def test_outside_of_a_block_it_is_memory(tmp_path):
+    with mapped_in(tmp_path), mapped_in(None):
+        assert mapped(column((2**18,), np.int64))
+        assert not mapped(column((10,), np.int64))  # too small to be worth a file
+    assert not mapped(column((2**18,), np.int64))
+
+
+def test_a_file_without_a_name_that_begins_with_zeros(all_mapped):
+    new = column((1000, 3), np.uint8)
+    assert mapped(new)
+    assert not new.any()
+    new[5] = 7
+    assert new.sum() == 21
+    assert not list(all_mapped.iterdir())
+
+
+def test_what_they_hold(all_mapped, monkeypatch):
+    monkeypatch.setattr(columns, "SMALL", 7)  # also the block
+    np.testing.assert_array_equal(numbers(20), np.arange(20))
+    one, other = (np.random.default_rng(3) for _ in range(2))
+    np.testing.assert_array_equal(permuted(100, one), other.permutation(100))
+    assert one.random() == other.random()  # as many numbers are drawn
+    values = np.arange(12).reshape(3, 4)
+    again = copied(values)
+    again[0, 0] = 9
+    assert mapped(again)
+    assert values[0, 0] == 0
+    assert ascending(np.array([-3, 4, 5]))
+    assert not ascending(np.array([3, 3]))
+
+
+def test_a_full_disk_is_an_error_not_the_end(all_mapped, monkeypatch):
+    """A page that there is no room for would end the process, so the room is asked for at once."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(columns.os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space"):
+        column((100,), np.int64)
+    assert not list(all_mapped.iterdir())
+
+
+@pytest.mark.parametrize("ids", ["successive", "random"])
+def test_reading_an_index_takes_no_memory_beside_them(tmp_path, ids):
+    rng, n = np.random.default_rng(0), 200_000
+    index = faiss.index_factory(8, "IVF64,PQ8np")
+    x = rng.standard_normal((n, 8), dtype=np.float32)
+    index.train(x[:5000])
+    index.add_with_ids(x, np.arange(n) if ids == "successive" else rng.choice(2**60, n, replace=False))
+    adapter = open_index(index)
+    expected = adapter.extract()
+    with mapped_in(tmp_path):
+        tracemalloc.start()
+        state = adapter.extract()
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert peak < 4 * n < sum(getattr(state, name).nbytes for name in ("ids", "assignment", "codes"))
+    for name in ("ids", "assignment", "codes"):
+        assert mapped(getattr(state, name))
+        np.testing.assert_array_equal(getattr(state, name), getattr(expected, name))
