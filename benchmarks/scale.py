@@ -4,6 +4,7 @@
     python -m benchmarks.scale --quick              # two small sizes
     python -m benchmarks.scale --dimensions 128 --sizes 50000 200000 --runs 1
     python -m benchmarks.scale --data vectors.npy --dimensions 768
+    python -m benchmarks.scale --memory --data vectors.npy --dimensions 768
 
 Vectors are the Debian documents at 128 dimensions (principal axes; ``--data DIR`` for the full set), or those of
 another file, as far as they go, and beyond them points between a document and one of its nearest neighbours, with noise
@@ -11,19 +12,27 @@ of half their distance; the table says where. No queries: documents stand in. Ea
 builds an index with faiss, without polysemous training, and tunes it; the table has the run of the median ratio.
 Documents are counted as often as they are encoded, a second, beside those that faiss's ``add`` places and encodes.
 Growth is the exponent ``b`` of seconds ~ n^b, fitted to the totals. Writes ``results/scale.txt`` and ``.json``.
+
+``--memory`` measures what tuning takes beside the index and a memory-mapped float16 file of the vectors: the peak of
+the pages that the system can't drop (``RssAnon``), and of all that were resident, those of mapped files included; first
+without a bound, and then with the lowest ``max_memory`` that is taken, when codes and lists are mapped from a folder.
+An index is trained on 100,000 vectors at most. Writes ``results/memory.txt`` and ``.json``. Linux only.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import resource
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from unittest import mock
 
@@ -33,17 +42,21 @@ from torch import Tensor
 
 from faiss_distill import DistillConfig, DistillTrainer
 from faiss_distill.datasets import load_debian_packages
+from faiss_distill.index.registry import open_index
 from faiss_distill.learning.codes.product import QueryAwareEncoder
 from faiss_distill.state import Float32
+from faiss_distill.tuning.memory import needed
 
 SIZES, QUICK_SIZES = (50_000, 200_000, 1_000_000), (4_000, 8_000)
+TRAINED_ON = 100_000
+"""Vectors at most that faiss trains an index on whose memory is measured."""
 NEIGHBOURS = 10
 """Of a document, one of which the points beyond the documents lie towards."""
 STAGES = ("check", "teacher", "training", "lists", "codes", "judging", "commit")
 
 
-def corpus(n: int, d: int, data: Path | None) -> tuple[Float32, int]:
-    """``n`` vectors of ``d`` dimensions, and how many of them are real: those come first."""
+def real_vectors(d: int, data: Path | None) -> Float32:
+    """Real vectors of ``d`` dimensions and unit length, ``(n, d)``."""
     if data is not None and data.suffix == ".npy":
         documents = np.load(data).astype(np.float32)
     else:
@@ -55,17 +68,23 @@ def corpus(n: int, d: int, data: Path | None) -> tuple[Float32, int]:
         axes = faiss.PCAMatrix(documents.shape[1], d)
         axes.train(documents)
         real = axes.apply(documents)
-    return grown(real / np.linalg.norm(real, axis=1, keepdims=True), n), min(n, len(real))
+    unit: Float32 = real / np.linalg.norm(real, axis=1, keepdims=True)
+    return unit
 
 
-def grown(real: Float32, n: int) -> Float32:
-    """The first ``n`` of the real vectors, and if these are too few others between them, of unit length."""
+def corpus(n: int, d: int, data: Path | None) -> tuple[Float32, int]:
+    """``n`` vectors of ``d`` dimensions, and how many of them are real: those come first."""
+    real = real_vectors(d, data)
+    return np.concatenate(list(grown(real, n))), min(n, len(real))
+
+
+def grown(real: Float32, n: int) -> Iterator[Float32]:
+    """The first ``n`` of the real vectors, and if these are too few others between them, of unit length, in blocks."""
     rng = np.random.default_rng(0)
+    yield np.ascontiguousarray(real[:n])
     if n <= len(real):
-        return np.ascontiguousarray(real[:n])
+        return
     near = faiss.knn(real, real, NEIGHBOURS + 1)[1][:, 1:]
-    out = np.empty((n, real.shape[1]), np.float32)
-    out[: len(real)] = real
     for start in range(len(real), n, 2**16):
         k = min(2**16, n - start)
         one = rng.integers(0, len(real), k)
@@ -74,8 +93,7 @@ def grown(real: Float32, n: int) -> Float32:
         noise = rng.standard_normal(way.shape, dtype=np.float32)
         noise *= 0.5 * np.linalg.norm(way, axis=1, keepdims=True) / np.sqrt(real.shape[1])
         mixed = real[one] + rng.random((k, 1), dtype=np.float32) * way + noise
-        out[start : start + k] = mixed / np.linalg.norm(mixed, axis=1, keepdims=True)
-    return out
+        yield mixed / np.linalg.norm(mixed, axis=1, keepdims=True)
 
 
 def lists_for(n: int) -> int:
@@ -132,14 +150,109 @@ def counted() -> Iterator[list[int]]:
         yield counts
 
 
-def in_a_process(n: int, d: int, data: Path | None, device: str) -> dict[str, Any]:
-    """:func:`measured` in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.scale", "--one", str(n), str(d), "--device", device]
-    done = subprocess.run(
-        [*command, *(["--data", str(data)] if data else [])], check=True, stdout=subprocess.PIPE, text=True
-    )
+def in_a_process(n: int, d: int, data: Path | None, *options: object) -> dict[str, Any]:
+    """What this module prints for one size in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.scale", "--one", n, d, *(["--data", data] if data else []), *options]
+    done = subprocess.run([str(part) for part in command], check=True, stdout=subprocess.PIPE, text=True)
     row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return row
+
+
+def write_files(n: int, d: int, data: Path | None, folder: Path) -> dict[str, Any]:
+    """Vectors as float16 and an index that holds them, in files: what makes them stays out of what is measured."""
+    real = real_vectors(d, data)
+    vectors = np.lib.format.open_memmap(folder / "vectors.npy", "w+", np.float16, (n, d))
+    start = 0
+    for block in grown(real, n):
+        vectors[start : start + len(block)] = block
+        start += len(block)
+    index: Any = faiss.index_factory(d, f"IVF{lists_for(n)},PQ16np", faiss.METRIC_INNER_PRODUCT)
+    sample = np.sort(np.random.default_rng(0).permutation(n)[:TRAINED_ON])
+    index.train(vectors[sample].astype(np.float32))
+    for start in range(0, n, 2**16):
+        index.add(vectors[start : start + 2**16].astype(np.float32))
+    index.nprobe = 16
+    faiss.write_index(index, str(folder / "index.faiss"))
+    return {"real": min(n, len(real))}
+
+
+def memory_of(folder: Path, bound: int | None) -> dict[str, Any]:
+    """One tuning of the index in a folder, in this process, with what it takes beside the index."""
+    index: Any = faiss.read_index(str(folder / "index.faiss"))
+    vectors = np.load(folder / "vectors.npy", mmap_mode="r")
+    config = DistillConfig(progress=False, max_memory=bound)
+    with TemporaryDirectory(dir=folder) as work, watched() as peaks:
+        report = DistillTrainer(index, vectors, config=config, workdir=work if bound else None).train()
+    return {
+        "n": len(vectors),
+        "d": vectors.shape[1],
+        "index_mb": (folder / "index.faiss").stat().st_size / 2**20,
+        "bound_mb": None if bound is None else bound / 2**20,
+        "estimate_mb": [size / 2**20 for size in needed(open_index(index), report.n_train, config)],
+        "peak_mb": [peak / 2**20 for peak in peaks],
+        "tune": report.seconds["total"],
+        "overlap": [report.before.own.overlap_at_10, report.after.own.overlap_at_10],
+    }
+
+
+@contextmanager
+def watched() -> Iterator[list[int]]:
+    """Bytes of pages that can't be dropped, and of all that are resident, at most, beyond what they were before."""
+
+    def taken() -> tuple[int, int]:
+        status = Path("/proc/self/status").read_text()
+        anonymous, resident = (re.search(rf"{name}:\s+(\d+)", status) for name in ("RssAnon", "VmRSS"))
+        assert anonymous is not None
+        assert resident is not None
+        return 1024 * int(anonymous[1]), 1024 * int(resident[1])
+
+    before, peaks, done = taken(), [0, 0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.02):
+            peaks[:] = [max(peak, now - was) for peak, now, was in zip(peaks, taken(), before, strict=True)]
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield peaks
+    finally:
+        done.set()
+        thread.join()
+
+
+def memory(sizes: Sequence[int], dimensions: Sequence[int], data: Path | None, output: Path) -> None:
+    """What tuning takes at several sizes, without a bound and with the lowest."""
+    head = (
+        f"{'n':>8} {'d':>4} {'index MB':>9} {'bound MB':>9} {'estimated':>10} {'peak MB':>8} {'with mapped':>12} "
+        f"{'tuning s':>9}    overlap@10"
+    )
+    lines, rows = [head], []
+    print(head, flush=True)
+    for d in dimensions:
+        for n in sizes:
+            with TemporaryDirectory() as name:
+                folder = Path(name)
+                made = in_a_process(n, d, data, "--write", folder)
+                bound: list[object] = []
+                for _ in range(2):
+                    rows.append({**in_a_process(n, d, data, "--measure", folder, *bound), **made})
+                    lines.append(memory_line(rows[-1]))
+                    print(lines[-1], flush=True)
+                    bound = ["--bound", int(2**20 * rows[-1]["estimate_mb"][1]) + 2**20]
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "memory.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (output / "memory.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+
+
+def memory_line(row: dict[str, Any]) -> str:
+    """One row as text."""
+    bound, (columns, rest) = row["bound_mb"], row["estimate_mb"]
+    estimated, (anonymous, resident), (old, new) = rest + (0 if bound else columns), row["peak_mb"], row["overlap"]
+    return (
+        f"{row['n']:8} {row['d']:4} {row['index_mb']:9.0f} {'' if bound is None else f'{bound:.0f}':>9} "
+        f"{estimated:10.0f} {anonymous:8.0f} {resident:12.0f} {row['tune']:9.0f}    {old:.3f} → {new:.3f}"
+    )
 
 
 def median(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -172,6 +285,15 @@ HEAD = (
 )
 
 
+def one(n: int, d: int, args: argparse.Namespace) -> dict[str, Any]:
+    """What a process of its own is for."""
+    if args.write:
+        return write_files(n, d, args.data, args.write)
+    if args.measure:
+        return memory_of(args.measure, args.bound)
+    return measured(n, d, args.data, args.device)
+
+
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -182,18 +304,25 @@ def main() -> None:
     parser.add_argument("--dimensions", type=int, nargs="+", default=[128], help="of the vectors (default: 128)")
     parser.add_argument("--runs", type=int, default=3, help="of each, of which the median is shown (default: 3)")
     parser.add_argument("--output", type=Path, default=Path("results"), help="folder (default: results)")
+    parser.add_argument("--memory", action="store_true", help="measure memory instead")
+    for hidden in ("--write", "--measure"):
+        parser.add_argument(hidden, type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--one", type=int, nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--bound", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
         n, d = args.one
-        print(json.dumps(measured(n, d, args.data, args.device)))
+        print(json.dumps(one(n, d, args)))
         return
     sizes, runs = (QUICK_SIZES, 1) if args.quick else (args.sizes, args.runs)
+    if args.memory:
+        memory(sizes, args.dimensions, args.data, args.output)
+        return
     lines, rows = [HEAD], []
     print(HEAD, flush=True)
     for d in args.dimensions:
         for n in sizes:
-            rows.append(median([in_a_process(n, d, args.data, args.device) for _ in range(runs)]))
+            rows.append(median([in_a_process(n, d, args.data, "--device", args.device) for _ in range(runs)]))
             lines.append(line(rows[-1]))
             print(lines[-1], flush=True)
         mine = [row for row in rows if row["d"] == d]

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+
 from faiss_distill.config import DistillConfig
-from faiss_distill.errors import InputError
+from faiss_distill.errors import DistillError, InputError
 from faiss_distill.index.registry import IndexAdapter
 from faiss_distill.state import code_dtype
 from faiss_distill.workdir import made
@@ -17,6 +21,8 @@ FIXED = 512 * 2**20
 """Libraries that are loaded on the way, blocks of the corpus, what the search for codes holds, a step of training."""
 NUMBERS = 8 * 8
 """Bytes a vector of columns: ids, lists and rows as they are and as they become."""
+REFUSED = ("can't allocate memory", "not enough memory", "bad_alloc")
+"""What torch and faiss say where the system gives them none."""
 SORTED = 3 * 8
 """Bytes a vector for as long as something is put into order."""
 
@@ -63,6 +69,33 @@ def check_memory(adapter: IndexAdapter, n_queries: int, config: DistillConfig) -
             gigabytes(config.memory),
             "raise it, or lower max_queries or top_k",
         )
+
+
+@contextmanager
+def enough_memory(device: str) -> Iterator[None]:
+    """Say in one sentence that memory ran out.
+
+    Args:
+        device: that tensors are on.
+
+    Raises:
+        DistillError: it did.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        if isinstance(error, torch.cuda.OutOfMemoryError):
+            raise DistillError(
+                "device", f"enough memory on {device!r}", reason,
+                "pass device='cpu', or lower block_rows, batch_size or max_queries",
+            ) from error  # fmt: skip
+        if isinstance(error, MemoryError) or any(words in str(error) for words in REFUSED):
+            raise DistillError(
+                "max_memory", "enough memory", reason or "none left",
+                "set it, with a workdir, to have codes and lists mapped from a disk, or lower max_queries or top_k",
+            ) from error  # fmt: skip
+        raise
 
 
 def needed(adapter: IndexAdapter, n_queries: int, config: DistillConfig) -> tuple[int, int]:

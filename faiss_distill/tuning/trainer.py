@@ -35,7 +35,7 @@ from faiss_distill.stages import TENFOLD, Stages
 from faiss_distill.state import IndexState
 from faiss_distill.tuning.gate import Gate
 from faiss_distill.tuning.given import digest, digest_of_all, given
-from faiss_distill.tuning.memory import check_memory, columns_folder
+from faiss_distill.tuning.memory import check_memory, columns_folder, enough_memory
 from faiss_distill.tuning.parameters import TunedParameters
 from faiss_distill.tuning.report import DistillReport
 from faiss_distill.tuning.settle import check_depths, settle
@@ -230,7 +230,8 @@ class DistillTrainer:
                 if workdir.keeps:  # once tuned, it is another index
                     workdir.begin(self._given | {"index": digest(*vars(self.task.state).values())}, resume=True)
             with Transaction([] if self.query_encoder is None else [Weights(self.query_encoder)]) as change:
-                learned = change.interruptibly(partial(self._learn, workdir))
+                with enough_memory(self.config.device):
+                    learned = change.interruptibly(partial(self._learn, workdir))
                 if learned is None:
                     return change.interruptibly(self._told)
                 report = self._write_back(learned, change)

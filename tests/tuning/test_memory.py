@@ -6,8 +6,9 @@ import pytest
 import torch
 from conftest import QUICK, serialized
 
-from faiss_distill import DistillConfig, DistillTrainer, InputError, columns, distill
+from faiss_distill import DistillConfig, DistillError, DistillTrainer, InputError, columns, distill
 from faiss_distill.index.registry import open_index
+from faiss_distill.learning.teacher import Teacher
 from faiss_distill.tuning import memory
 from faiss_distill.tuning.gate import Gate
 from faiss_distill.tuning.memory import needed
@@ -119,3 +120,33 @@ def test_sizes_in_words():
     for words, size in sizes.items():
         assert DistillConfig(max_memory=words).max_memory == size
     assert DistillConfig().memory == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("raised", "argument", "got"),
+    [
+        (torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "device", "CUDA out of m"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "max_memory", "[enforce"),
+        (MemoryError(), "max_memory", "none left"),
+    ],
+)
+def test_memory_that_runs_out_is_told_in_a_sentence(data, built, raised, argument, got):
+    class Greedy(Teacher):
+        def top_k(self, *_):
+            raise raised
+
+    index = built()
+    before = serialized(index)
+    trainer = DistillTrainer(
+        index, data.documents[:2000], data.queries[:600], config=DistillConfig(**OPTIONS), exact=Greedy
+    )
+    with pytest.raises(DistillError, match=f"^{argument}: expected enough memory") as error:
+        trainer.train()
+    assert error.value.got.startswith(got)
+    assert "\n" not in str(error.value)
+    assert serialized(index) == before
+
+
+def test_other_errors_stay_what_they_are():
+    with pytest.raises(RuntimeError, match="shape"), memory.enough_memory("cpu"):
+        raise RuntimeError("shape mismatch")
