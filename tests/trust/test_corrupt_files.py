@@ -9,7 +9,7 @@ from collections import Counter
 import faiss
 import numpy as np
 import pytest
-from conftest import sized
+from conftest import sized, untrained
 from writers import WRITERS
 
 N, D = 300, 16
@@ -74,7 +74,7 @@ def files(tmp_path, data):
         write(tmp_path / f"x{suffix}", x)
     np.save(tmp_path / "q.npy", np.ascontiguousarray(data.queries[:100, :D]))
     for number, factory in enumerate(FACTORIES):
-        index = faiss.index_factory(D, factory)
+        index = untrained(factory, "l2", D)
         index.train(x)
         index.add_with_ids(x, np.arange(N)) if factory.startswith("IDMap") else index.add(x)
         faiss.write_index(index, str(tmp_path / f"{number}.faiss"))

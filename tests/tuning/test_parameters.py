@@ -8,7 +8,7 @@ import faiss
 import numpy as np
 import pytest
 import torch
-from conftest import METRICS, QUICK, N, core, serialized
+from conftest import METRICS, QUICK, N, core, serialized, untrained
 from safetensors.torch import save_file
 
 from faiss_distill import InputError, LinearAdapter, TunedParameters, distill
@@ -22,7 +22,7 @@ OPTIONS = QUICK | {"epochs": 3, "batch_size": 100, "top_k": 40}
 
 def trained(data, factory="IVF16,PQ16x4", metric="ip"):
     """Indexes of one training, empty."""
-    index = faiss.index_factory(64, factory, METRICS[metric])
+    index = untrained(factory, metric)
     index.train(data.documents[:N])
     return lambda: faiss.clone_index(index)
 
