@@ -14,6 +14,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 import torch
+import torch._dynamo  # which the first optimizer of a process imports, for seconds
 from torch import distributed as dist
 
 from faiss_distill import DistillError, LinearAdapter, distill
