@@ -20,6 +20,7 @@ SECONDS = 20
 """After which a command counts as hung: they take a tenth of one."""
 RUNNER = f"""
 import json, os, signal, sys
+import torch._dynamo  # which the first optimizer of a process would import, for seconds
 from faiss_distill import cli
 print(flush=True)
 for line in sys.stdin:
@@ -67,8 +68,9 @@ def run():
         process.stdin.close()
 
 
-@pytest.fixture
-def files(tmp_path, data):
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, data):
+    tmp_path = tmp_path_factory.mktemp("files")
     x = np.ascontiguousarray(data.documents[:N, :D])
     for suffix, write in WRITERS.items():
         write(tmp_path / f"x{suffix}", x)
