@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import sys
 from dataclasses import replace
 
@@ -110,8 +111,9 @@ def test_the_benchmark_runs_on_the_sample(tmp_path, monkeypatch, capsys):
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):
-    """A quick experiment, and the cache that all tests here share."""
-    return Experiment(None, True, 3, Cache(tmp_path_factory.mktemp("cache")))
+    """A quick experiment, and the cache that all tests here share, in whatever worker they run."""
+    base = tmp_path_factory.getbasetemp()
+    return Experiment(None, True, 3, Cache((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"))
 
 
 ARRAY = np.arange(6, dtype=np.float32)

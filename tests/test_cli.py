@@ -1,7 +1,6 @@
 import errno
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -294,6 +293,47 @@ def heard():
         signal.signal(number, signal.SIG_DFL)
 
 
+SERVER = """
+import json, os, resource, signal, sys
+import faiss, scipy.sparse, torch._dynamo
+print(flush=True)
+for line in sys.stdin:
+    argv, errors, limit = json.loads(line)
+    child = os.fork()
+    if not child:
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT), 2)
+        if limit:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        from faiss_distill.__main__ import main
+        sys.exit(main(argv))
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+"""Runs command lines, each in a process of its own that has imported nothing of ours, and what takes seconds before."""
+
+
+@pytest.fixture(scope="module")
+def forked(tmp_path_factory):
+    """Run a command line, with no file longer than a limit if there is one: its exit status, and its errors."""
+    errors = tmp_path_factory.mktemp("forked") / "stderr"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    command = [sys.executable, "-W", "ignore", "-c", SERVER]
+    with subprocess.Popen(command, text=True, bufsize=1, **pipes) as server:
+        server.stdout.readline()
+
+        def forked(*argv, meanwhile=lambda pid: None, limit=0):
+            errors.write_text("")
+            server.stdin.write(json.dumps([[str(word) for word in argv], str(errors), limit]) + "\n")
+            meanwhile(int(server.stdout.readline()))
+            return int(server.stdout.readline()), errors.read_text()
+
+        yield forked
+        server.stdin.close()
+
+
 class TestProcess:
     """What a script sees of it: streams and exit status."""
 
@@ -322,37 +362,31 @@ class TestProcess:
         assert f"the inverted lists are in {files / 'l'}" in run.stderr
         assert faiss.read_index(str(files / "o.faiss")).ntotal == N
 
-    def test_a_file_that_may_not_grow(self, files):
-        def limited():
-            resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
-
+    def test_a_file_that_may_not_grow(self, files, forked):
         inputs = [files / "in.faiss", files / "x.npy", "--queries", files / "q.npy", "-o", files / "o.faiss"]
         before = sorted(p.name for p in files.iterdir())
-        run = process("tune", *inputs, *QUICK, capture_output=True, preexec_fn=limited)
+        status, errors = forked("tune", *inputs, *QUICK, limit=10_000)
         error = f"faiss-distill: error: can't write {str(files / 'o.faiss')!r}: File too large"
-        assert (run.returncode, run.stderr.splitlines()[-1]) == (2, error)
+        assert (status, errors.splitlines()[-1]) == (2, error)
         assert sorted(p.name for p in files.iterdir()) == before
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-    def test_a_signal_while_it_learns(self, files, number):
+    def test_a_signal_while_it_learns(self, files, forked, number):
         before = sorted(p.name for p in files.iterdir())
         command = ["tune", files / "in.faiss", files / "x.npy", "--queries", files / "q.npy", "-o", files / "o.faiss",
                    "--invlists-file", files / "l", "--epochs=1000", "--patience=1000", "--no-progress"]  # fmt: skip
-        run = subprocess.Popen(
-            [sys.executable, "-m", "faiss_distill", *map(str, command)],
-            stderr=subprocess.PIPE,
-            text=True,
-            preexec_fn=heard,
-        )
-        end = time.monotonic() + 120
-        while len(list(files.iterdir())) == len(before) and time.monotonic() < end:
-            time.sleep(0.01)
-        time.sleep(1)
-        run.send_signal(number)
-        error = run.communicate(timeout=120)[1].splitlines()
-        assert error[-1] == f"faiss-distill: interrupted ({number.name}); no file is left half-written"
-        assert "Traceback" not in "".join(error)
-        assert run.returncode == 128 + number
+
+        def send(pid):
+            end = time.monotonic() + 120
+            while len(list(files.iterdir())) == len(before) and time.monotonic() < end:
+                time.sleep(0.01)
+            time.sleep(1)
+            os.kill(pid, number)
+
+        status, errors = forked(*command, meanwhile=send)
+        assert errors.splitlines()[-1] == f"faiss-distill: interrupted ({number.name}); no file is left half-written"
+        assert "Traceback" not in errors
+        assert status == 128 + number
         assert sorted(p.name for p in files.iterdir()) == before
 
     def test_a_signal_while_it_imports(self, tmp_path):
@@ -380,9 +414,20 @@ class TestProcess:
         assert run.stderr.splitlines()[-1] == "faiss_distill.__main__.Interrupted: 15"
 
 
-@pytest.mark.parametrize("module", ["tuning.trainer", "building.factory", "tuning.task", "data.queries", "api"])
-def test_any_module_can_be_the_first(module):
-    subprocess.run([sys.executable, "-c", f"import faiss_distill.{module}"], check=True)
+def test_any_module_can_be_the_first():
+    """Each in a process that has none of ours; what others take seconds to import is there."""
+    code = """
+import os, sys
+import faiss, numpy, safetensors.torch, scipy.sparse, scipy.stats, torch, torch.distributed
+for module in sys.argv[1:]:
+    if os.fork() == 0:
+        assert not [name for name in sys.modules if name.startswith("faiss_distill")]
+        __import__(f"faiss_distill.{module}")
+        sys.exit()
+    assert os.wait()[1] == 0, module
+"""
+    modules = ["tuning.trainer", "building.factory", "tuning.task", "data.queries", "api"]
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code, *modules], check=True)
 
 
 def test_every_public_name_can_be_had():

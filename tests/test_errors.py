@@ -62,7 +62,7 @@ def test_another_argument():
 @pytest.fixture(scope="module")
 def made():
     x = np.random.default_rng(0).standard_normal((400, 16)).astype(np.float32)
-    index = faiss.index_factory(16, "IVF4,PQ4x4")
+    index = faiss.index_factory(16, "IVF4,PQ4x4np")
     index.train(x)
     index.add(x)
     return index, x

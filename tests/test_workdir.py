@@ -16,7 +16,9 @@ import torch
 from conftest import QUICK, N
 
 from faiss_distill import DistillConfig, DistillTrainer, InputError, LinearAdapter, distill
+from faiss_distill.cli import main
 from faiss_distill.learning import documents, optimise
+from faiss_distill.tuning.gate import Gate
 from faiss_distill.workdir import Stored, Workdir, open_workdir
 
 
@@ -33,7 +35,7 @@ def quick(monkeypatch):
     """A checkpoint at every step, and small laps."""
     monkeypatch.setattr(optimise, "INTERVAL", -1.0)
     monkeypatch.setattr(optimise, "COST", math.inf)
-    monkeypatch.setattr(documents, "LAP", 700)
+    monkeypatch.setattr(documents, "LAP", 350)
 
 
 @pytest.fixture
@@ -78,21 +80,24 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_wherever_it_ends_it_goes_on_to_the_same_index(tmp_path, data, built, dying, name, monkeypatch):
     factory, metric, options = CASES[name]
+    judge = Gate.judge
+    monkeypatch.setattr(Gate, "judge", lambda *given: judge(*given)._replace(kept=True))  # so that an index is written
 
     def tune(folder):
         dying["count"] = 0
         encoder = LinearAdapter(64) if name == "encoder" else None
-        index = built(factory, metric)
+        index = built(factory, metric, n=1000)
         before = faiss.serialize_index(index).tobytes()
         try:
             report = distill(
-                index, data.documents[:N], data.queries[:1000], query_encoder=encoder, workdir=folder, resume=True,
+                index, data.documents[:1000], data.queries[:700], query_encoder=encoder, workdir=folder, resume=True,
                 **QUICK | options,
             )  # fmt: skip
         except Killed:
             assert faiss.serialize_index(index).tobytes() == before
             assert encoder is None or np.array_equal(encoder.matrix, np.eye(64))
             return None
+        assert report.kept
         learned = [] if encoder is None else encoder.matrix.tolist()
         return faiss.serialize_index(index).tobytes(), report.history, report.gain, report.teacher, learned
 
@@ -248,34 +253,25 @@ def test_every_dtype_comes_back(tmp_path, dtype):
     np.testing.assert_array_equal(found, array)
 
 
-def test_the_command_line_goes_on_after_a_kill(tmp_path, data, built):
+@pytest.mark.usefixtures("one_thread")
+def test_the_command_line_goes_on_after_a_kill(tmp_path, data, built, monkeypatch):
+    """Processes of one thread that are killed, and runs to the end in this one, which has imported all there is."""
     np.save(tmp_path / "x.npy", data.documents[:N])
     np.save(tmp_path / "q.npy", data.queries[:1000])
     faiss.write_index(built(), str(tmp_path / "a.faiss"))
-    command = [
-        sys.executable,
-        "-m",
-        "faiss_distill",
-        "tune",
-        "a.faiss",
-        "x.npy",
-        "--queries",
-        "q.npy",
-        "--fill-to",
-        "0",
-    ]
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    told = {"cwd": tmp_path, "env": env, "stdout": subprocess.DEVNULL}
-    assert subprocess.run([*command, "-o", "once.faiss"], check=False, **told).returncode == 0
-    work = tmp_path / "work"
+    arguments = ["tune", "a.faiss", "x.npy", "--queries", "q.npy", "--fill-to", "0", "--nprobe", "4", "--epochs", "2"]
+    monkeypatch.chdir(tmp_path)
+    assert main([*arguments, "-o", "once.faiss"]) == 0
+    work, resumed = tmp_path / "work", [*arguments, "--workdir", "work", "-o", "out.faiss"]
+    told = {"env": os.environ | {"OMP_NUM_THREADS": "1"}, "stdout": subprocess.DEVNULL}
     for stage in ("teacher", "training", "lists"):
-        process = subprocess.Popen([*command, "--workdir", "work", "-o", "out.faiss"], **told)
+        process = subprocess.Popen([sys.executable, "-m", "faiss_distill", *resumed], **told)
         while process.poll() is None and not (work / f"{stage}.safetensors").exists():
             time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert not (tmp_path / "out.faiss").exists() or process.returncode == 0
-    assert subprocess.run([*command, "--workdir", "work", "-o", "out.faiss"], check=False, **told).returncode == 0
+    assert main(resumed) == 0
     assert (tmp_path / "out.faiss").read_bytes() == (tmp_path / "once.faiss").read_bytes()
     assert not work.exists()
 

@@ -3,7 +3,7 @@
 import faiss
 import numpy as np
 import pytest
-from conftest import METRICS, QUICK, N, core, serialized, tunable
+from conftest import METRICS, QUICK, N, core, hasten, serialized, tunable
 from factories import COARSE, CONTAINERS, ENCODED, FACTORIES, FINE, REFINED
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -156,6 +156,7 @@ class TestToken:
         """One line for the options, and one to tune."""
         metric = faiss.METRIC_INNER_PRODUCT
         index = index_factory(64, "IVF16,PQ16x4,Distill(kl, epochs=1, top_k=40, perplexity=25, seed=3)", metric)
+        hasten(index)
         index.train(data.documents[:N])
         index.add(data.documents[:N])
         index.nprobe = 4

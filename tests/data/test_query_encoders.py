@@ -7,7 +7,7 @@ import faiss
 import numpy as np
 import pytest
 import torch
-from conftest import METRICS, QUICK, N, core, serialized
+from conftest import METRICS, QUICK, N, core, serialized, untrained
 from torch import nn
 
 from faiss_distill import DistillConfig, DistillTrainer, InputError, LinearAdapter, distill, evaluate
@@ -65,7 +65,7 @@ def test_the_differentiable_transform_is_faisss(built, data, factory):
 def test_the_differentiable_transform_far_from_the_origin(data):
     x = data.documents[:N] + 50
     for factory in ("PCA32,IVF16,PQ16x4", "Pad80,IVF16,PQ16x4"):
-        index = faiss.index_factory(64, factory)
+        index = untrained(factory, "l2")
         index.train(x)
         index.add(x)
         adapter = open_index(index)

@@ -9,7 +9,7 @@ import faiss
 import numpy as np
 import pytest
 import torch
-from conftest import FAISS, METRICS, core, serialized
+from conftest import FAISS, METRICS, core, serialized, untrained
 from factories import COARSE, CONTAINERS, ENCODED, FACTORIES, FINE, REFINED
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -173,7 +173,7 @@ def test_packing_round_trips(nbits, n_segments, seed):
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_without_residuals(data, metric):
-    index = faiss.index_factory(64, "IVF16,PQ16x4", METRICS[metric])
+    index = untrained("IVF16,PQ16x4", metric)
     index.by_residual = False
     index.train(data.documents[:2000])
     index.add(data.documents[:2000])
@@ -187,7 +187,7 @@ def test_without_residuals(data, metric):
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_centering(data, tmp_path, metric):
-    inner = faiss.index_factory(64, "IVF16,PQ16x4", METRICS[metric])
+    inner = untrained("IVF16,PQ16x4", metric)
     index = faiss.IndexPreTransform(faiss.CenteringTransform(64), inner)
     index.train(data.documents[:2000])
     index.add(data.documents[:2000])

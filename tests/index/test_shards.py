@@ -3,7 +3,7 @@
 import faiss
 import numpy as np
 import pytest
-from conftest import METRICS, QUICK, N, core, hasten, serialized
+from conftest import QUICK, N, core, serialized, untrained
 from faiss.contrib.ivf_tools import replace_ivf_quantizer
 
 from faiss_distill import InputError, UnsupportedIndexError, distill, evaluate
@@ -24,8 +24,7 @@ def sharded(data):
     """Three shards of unequal size, with the documents in turn or in a row, or two replicas."""
 
     def sharded(factory="IVF16,PQ16x4", metric="ip", kind="in turn", id_map=False, threaded=False):
-        trained = faiss.index_factory(64, factory, METRICS[metric])
-        hasten(trained)
+        trained = untrained(factory, metric)
         trained.train(data.documents[:N])
         shares = {
             "in turn": [np.arange(i, N, 3) for i in range(3)],
@@ -64,8 +63,7 @@ def test_it_is_the_tuning_of_one_index(data, built, sharded, always_kept, factor
     """Shards find what one index over all documents finds, before and after."""
     id_map = kind == "in turn" and "IVF" not in factory
     whole, parts = sharded(factory, metric, kind, id_map)
-    single = faiss.index_factory(64, factory, METRICS[metric])
-    hasten(single)
+    single = untrained(factory, metric)
     single.train(data.documents[:N])
     single.add(data.documents[:N])
     options = QUICK if "IVF" in factory else QUICK | {"nprobe": None}
@@ -130,7 +128,7 @@ def test_all_parts_keep_the_same_norms(data, sharded, always_kept):
 def test_a_refinement_outside_of_shards_compares_vectors_as_they_came(data):
     whole = faiss.IndexShards(64, False, True)
     for _ in range(2):
-        part = faiss.index_factory(64, "L2norm,IVF16,PQ16x4", faiss.METRIC_INNER_PRODUCT)
+        part = untrained("L2norm,IVF16,PQ16x4")
         part.train(data.documents[:N])
         whole.add_shard(part)
     refined = faiss.IndexRefineFlat(whole)

@@ -57,7 +57,7 @@ def main(seconds):
     full = load_debian_packages()
     documents = np.ascontiguousarray(full.documents[:N, :D])
     queries = np.ascontiguousarray(full.queries[:464, :D])
-    index = faiss.index_factory(D, "IVF16,PQ16x4", faiss.METRIC_INNER_PRODUCT)
+    index = faiss.index_factory(D, "IVF16,PQ16x4np", faiss.METRIC_INNER_PRODUCT)
     index.train(documents)
     index.add(documents)
     service = Service(index, queries[400:])

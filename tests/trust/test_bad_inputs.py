@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
-from conftest import core, serialized, sized
+from conftest import core, serialized, sized, untrained
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
@@ -277,7 +277,7 @@ def with_lists(w, nlist, code_size):
 
 
 def flat_of(w, factory, change):
-    index = faiss.index_factory(64, factory, faiss.METRIC_INNER_PRODUCT)
+    index = untrained(factory)
     index.train(w.x)
     index.add(w.x)
     change(index)

@@ -9,7 +9,7 @@ from collections import Counter
 import faiss
 import numpy as np
 import pytest
-from conftest import sized
+from conftest import sized, untrained
 from writers import WRITERS
 
 N, D = 300, 16
@@ -20,6 +20,7 @@ SECONDS = 20
 """After which a command counts as hung: they take a tenth of one."""
 RUNNER = f"""
 import json, os, signal, sys
+import torch._dynamo  # which the first optimizer of a process would import, for seconds
 from faiss_distill import cli
 print(flush=True)
 for line in sys.stdin:
@@ -67,14 +68,15 @@ def run():
         process.stdin.close()
 
 
-@pytest.fixture
-def files(tmp_path, data):
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, data):
+    tmp_path = tmp_path_factory.mktemp("files")
     x = np.ascontiguousarray(data.documents[:N, :D])
     for suffix, write in WRITERS.items():
         write(tmp_path / f"x{suffix}", x)
     np.save(tmp_path / "q.npy", np.ascontiguousarray(data.queries[:100, :D]))
     for number, factory in enumerate(FACTORIES):
-        index = faiss.index_factory(D, factory)
+        index = untrained(factory, "l2", D)
         index.train(x)
         index.add_with_ids(x, np.arange(N)) if factory.startswith("IDMap") else index.add(x)
         faiss.write_index(index, str(tmp_path / f"{number}.faiss"))

@@ -30,7 +30,7 @@ def resident():
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the size of the process from /proc")
 def test_tuning_again_and_again(data, figure):
     documents, queries = (np.ascontiguousarray(x[:n, :D]) for x, n in ((data.documents, N), (data.queries, 300)))
-    first = faiss.index_factory(D, "IDMap2,IVF8,PQ8x4,RFlat", faiss.METRIC_INNER_PRODUCT)
+    first = faiss.index_factory(D, "IDMap2,IVF8,PQ8x4np,RFlat", faiss.METRIC_INNER_PRODUCT)
     first.train(documents)
     first.add_with_ids(documents, np.arange(N))
     tunings, kept, sizes = sized(15, 500), 0, []

@@ -16,6 +16,7 @@ from conftest import QUICK, sized
 N = 1000
 SERVER = """
 import json, os, sys
+import torch._dynamo  # which the first optimizer of a process would import, for seconds
 from faiss_distill import cli
 print(flush=True)
 for line in sys.stdin:

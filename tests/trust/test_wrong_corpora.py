@@ -5,7 +5,7 @@ from collections import Counter
 import faiss
 import numpy as np
 import pytest
-from conftest import METRICS, QUICK, core, sized
+from conftest import METRICS, QUICK, core, sized, untrained
 from faiss.contrib.datasets import SyntheticDataset
 
 from faiss_distill import InputError, distill
@@ -117,7 +117,7 @@ def made(factory, x, metric, train=None):
             index = made("IVF16,PQ16x4", part, metric, x)
             (whole.addIndex if factory == "replicas" else whole.add_shard)(index)
         return whole
-    index = faiss.index_factory(x.shape[1], factory, METRICS[metric])
+    index = untrained(factory, metric, x.shape[1])
     index.train(x if train is None else train)
     index.add(x)
     return index

@@ -1,16 +1,20 @@
-"""A process of several that tune indexes together: ``python one_of_several.py FOLDER RANK SIZE``.
+"""Several processes that tune indexes together: ``python one_of_several.py FOLDER SIZE [FOLDER SIZE ...]``.
 
-Tunes what ``FOLDER/cases.json`` names, one after the other, and leaves ``NAME-RANK.faiss`` and ``NAME-RANK.json``.
+Each of ``SIZE`` processes tunes what ``FOLDER/cases.json`` names, one after the other, and leaves ``NAME-RANK.faiss``
+and ``NAME-RANK.json``; then come those of the next folder. Their exit statuses are printed, as JSON. The processes are
+forked from this one before anything runs in it, since imports take longer than such a tuning.
 """
 
 import json
 import os
 import sys
+import traceback
 from pathlib import Path
 
 import faiss
 import numpy as np
 import torch
+import torch._dynamo  # which the first optimizer of a process imports, for seconds
 from torch import distributed as dist
 
 from faiss_distill import DistillError, LinearAdapter, distill
@@ -66,7 +70,29 @@ def main(folder, rank, size):
             return
 
 
+def forked(folder, rank, size):
+    """The id of a process that does it."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            main(folder, rank, size)
+            if dist.is_initialized():
+                dist.destroy_process_group()
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    return pid
+
+
+def together(folder, size):
+    """The exit statuses of all, by rank."""
+    started = [forked(folder, rank, size) for rank in range(size)]
+    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in started]
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    told = [together(Path(folder), int(size)) for folder, size in zip(sys.argv[1::2], sys.argv[2::2], strict=True)]
+    print(json.dumps(told))  # noqa: T201

@@ -6,7 +6,7 @@ import faiss
 import numpy as np
 import pytest
 import torch
-from conftest import QUICK, serialized
+from conftest import QUICK, serialized, untrained
 
 from faiss_distill import DistillTrainer, InputError, distill, evaluate
 from faiss_distill.data.likeness import Likeness
@@ -67,9 +67,8 @@ class TestEmbeddings:
         )
 
     def test_very_short_codes_are_no_mismatch(self, data):
-        import faiss
 
-        index = faiss.index_factory(64, "IVF2,PQ1x2")
+        index = untrained("IVF2,PQ1x2", "l2")
         index.train(data.documents)
         index.add(data.documents)
         assert DistillTrainer(index, data.documents, data.queries)
@@ -232,7 +231,7 @@ def test_integers_of_8_bits_tune_as_the_same_floats(data, dtype):
         for v in (data.documents[:N], data.queries)
     )
     wide = x.astype(np.float32)
-    index = faiss.index_factory(64, "IVF16,PQ16x4", faiss.METRIC_L2)
+    index = untrained("IVF16,PQ16x4", "l2")
     index.train(wide)
     index.add(wide)
     other = faiss.clone_index(index)

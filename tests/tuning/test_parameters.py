@@ -1,17 +1,17 @@
 """What was learned on a sample, kept in a file and put into shards of the same training."""
 
-import subprocess
-import sys
 from dataclasses import fields, replace
+from types import SimpleNamespace
 
 import faiss
 import numpy as np
 import pytest
 import torch
-from conftest import METRICS, QUICK, N, core, serialized
+from conftest import METRICS, QUICK, N, core, serialized, untrained
 from safetensors.torch import save_file
 
 from faiss_distill import InputError, LinearAdapter, TunedParameters, distill
+from faiss_distill.cli import main
 from faiss_distill.index.registry import open_index
 from faiss_distill.metrics import recall
 from faiss_distill.tuning.gate import Gate
@@ -22,7 +22,7 @@ OPTIONS = QUICK | {"epochs": 3, "batch_size": 100, "top_k": 40}
 
 def trained(data, factory="IVF16,PQ16x4", metric="ip"):
     """Indexes of one training, empty."""
-    index = faiss.index_factory(64, factory, METRICS[metric])
+    index = untrained(factory, metric)
     index.train(data.documents[:N])
     return lambda: faiss.clone_index(index)
 
@@ -197,16 +197,18 @@ def test_none_with_a_query_encoder_or_where_nothing_was_kept(data, learned):
     assert again.kept is (again.parameters is not None)
 
 
-def test_the_command_line(tmp_path, data):
+def test_the_command_line(tmp_path, data, monkeypatch, capsys):
     empty = trained(data)
     for name, first in (("a", 0), ("b", N)):
         faiss.write_index(filled(empty(), data.documents[first : first + N]), str(tmp_path / f"{name}.faiss"))
         np.save(tmp_path / f"{name}.npy", data.documents[first : first + N])
     np.save(tmp_path / "q.npy", data.queries)
 
+    monkeypatch.chdir(tmp_path)
+
     def run(*arguments):
-        command = [sys.executable, "-m", "faiss_distill", *arguments, "--nprobe", "4"]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        status, said = main([*arguments, "--nprobe", "4"]), capsys.readouterr()
+        return SimpleNamespace(returncode=status, stdout=said.out, stderr=said.err)
 
     tuning = ["--queries", "q.npy", "--fill-to", "0", "--epochs", "2", "--save-parameters", "p.safetensors"]
     tuned = run("tune", "a.faiss", "a.npy", *tuning, "-o", "a2.faiss")

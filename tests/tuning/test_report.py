@@ -4,7 +4,7 @@ import sys
 import faiss
 import numpy as np
 import pytest
-from conftest import core
+from conftest import core, untrained
 
 from faiss_distill import DistillConfig, InputError, MissingDependencyError, distill, evaluate
 from faiss_distill.evaluation.measure import Evaluation, OperatingPoint, compared
@@ -125,7 +125,7 @@ def test_which_vectors_are_exact_under_normalisation(built, data, refined):
     """The codes of a normalising index compare unit vectors, a refinement outside it the vectors as they came."""
     scale = np.random.default_rng(0).uniform(0.2, 5, (2000, 1)).astype(np.float32)
     x = scale * data.documents[:2000]
-    index = faiss.index_factory(64, "L2norm,IVF16,PQ16x4" + ",RFlat" * refined, faiss.METRIC_INNER_PRODUCT)
+    index = untrained("L2norm,IVF16,PQ16x4" + ",RFlat" * refined)
     index.train(x)
     index.add(x)
     core(index).nprobe = 16

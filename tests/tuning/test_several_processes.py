@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from conftest import QUICK, N
 
+from faiss_distill.cli import main
 from faiss_distill.index.registry import open_index
 
 SCRIPT = Path(__file__).with_name("one_of_several.py")
@@ -30,18 +31,15 @@ CASES = {
 }
 
 
-def run(folder, size):
-    """Start the processes, and wait for all."""
+def run(sizes):
+    """Have as many processes at work in each folder as it says, and wait for all: exit statuses, and what was said."""
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "GLOO_SOCKET_IFNAME": "lo"}
-    started = [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(folder), str(rank), str(size)],
-            env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for rank in range(size)
-    ]  # fmt: skip
-    said = [process.communicate(timeout=300)[1] for process in started]
-    return [process.returncode for process in started], said
+    arguments = [str(each) for folder_and_size in sizes.items() for each in folder_and_size]
+    ran = subprocess.run(
+        [sys.executable, str(SCRIPT), *arguments], env=env, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    return dict(zip(sizes, json.loads(ran.stdout.splitlines()[-1]), strict=True)), ran.stderr
 
 
 def prepare(folder, data, cases, built):
@@ -65,19 +63,20 @@ def told(folder, name, rank=0):
 @pytest.mark.parametrize("part", range(2))
 def test_the_result_is_that_of_one_process(tmp_path, data, built, part):
     """Whatever is learned, by two processes and by three; the first one alone changes its index."""
-    folders, names = {}, list(CASES)[part::2]
-    for size in (1, 2, 3):
-        folders[size] = tmp_path / str(size)
+    folders, names, told_of = {size: tmp_path / str(size) for size in (1, 2, 3)}, list(CASES)[part::2], {}
+    for size, folder in folders.items():
+        told_of[size] = names if size < 3 else names[:3]
         cases = [
             {"name": name, "index": CASES[name][:2], "options": OPTIONS | CASES[name][2], "encoder": name == "encoder"}
-            for name in (names if size < 3 else names[:3])
+            for name in told_of[size]
         ]
-        prepare(folders[size], data, cases, built)
-        status, said = run(folders[size], size)
-        assert status == [0] * size, said
-        for name in (case["name"] for case in cases):
-            check_same_result(folders[1], folders[size], name)
-            check_the_first_alone_has_it(folders[size], name, size)
+        prepare(folder, data, cases, built)
+    statuses, said = run({folder: size for size, folder in folders.items()})
+    for size, folder in folders.items():
+        assert statuses[folder] == [0] * size, said
+        for name in told_of[size]:
+            check_same_result(folders[1], folder, name)
+            check_the_first_alone_has_it(folder, name, size)
 
 
 def check_same_result(alone, together, name):
@@ -120,8 +119,8 @@ def test_processes_that_were_given_different_things(tmp_path, data, built):
     folder, given = tmp_path / "run", {"index": ("IVF16,PQ16x4", "ip"), "options": OPTIONS, "rank": 1}
     cases = [{"name": fault, "fault": fault, "other": ("IVF16,PQ16x4", "l2"), **given} for fault in DIFFERENT]
     prepare(folder, data, cases, built)
-    status, said = run(folder, 2)
-    assert status == [0, 0], said
+    statuses, said = run({folder: 2})
+    assert statuses[folder] == [0, 0], said
     for fault, text in DIFFERENT.items():
         first, second = (told(folder, fault, rank) for rank in range(2))
         assert first["text"].startswith(text), first
@@ -130,42 +129,45 @@ def test_processes_that_were_given_different_things(tmp_path, data, built):
         assert second["untouched"]
 
 
-@pytest.mark.parametrize("fault", ["dies", "disk"])
-def test_one_that_fails_ends_all_with_a_sentence_and_an_untouched_index(tmp_path, data, built, fault):
-    folder = tmp_path / "run"
-    case = {"name": "a", "index": ("IVF16,PQ16x4", "ip"), "options": OPTIONS, "rank": 1, "fault": fault}
-    prepare(folder, data, [case], built)
-    status, said = run(folder, 2)
-    assert status == [0, 9 if fault == "dies" else 0], said
-    assert told(folder, "a")["text"].startswith("process 0 of 2: expected all others to be there"), told(folder, "a")
-    assert told(folder, "a")["untouched"]
-    if fault == "disk":
-        no_space = {"error": "OSError", "text": "[Errno 28] No space left on device", "untouched": True}
-        assert told(folder, "a", 1) == no_space
+def test_one_that_fails_ends_all_with_a_sentence_and_an_untouched_index(tmp_path, data, built):
+    folders = {fault: tmp_path / fault for fault in ("dies", "disk")}
+    for fault, folder in folders.items():
+        case = {"name": "a", "index": ("IVF16,PQ16x4", "ip"), "options": OPTIONS, "rank": 1, "fault": fault}
+        prepare(folder, data, [case], built)
+    statuses, said = run(dict.fromkeys(folders.values(), 2))
+    for fault, folder in folders.items():
+        assert statuses[folder] == [0, 9 if fault == "dies" else 0], said
+        assert told(folder, "a")["text"].startswith("process 0 of 2: expected all others to be there"), fault
+        assert told(folder, "a")["untouched"]
+    no_space = {"error": "OSError", "text": "[Errno 28] No space left on device", "untouched": True}
+    assert told(folders["disk"], "a", 1) == no_space
 
 
-def test_torchrun_and_the_command_line(tmp_path, data, built):
+def test_torchrun_and_the_command_line(tmp_path, data, built, monkeypatch, capsys):
     np.save(tmp_path / "x.npy", data.documents[:N])
     np.save(tmp_path / "q.npy", data.queries[:1000])
     faiss.write_index(built("IVF16,PQ16x4", "l2"), str(tmp_path / "a.faiss"))
 
-    def tune(output, *more, launcher=("-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone")):
+    def command(output, queries):
         options = ["--epochs", "1", "--top-k", "40", "--perplexity", "25", "--fill-to", "0", "--nprobe", "4"]
-        command = [sys.executable, *launcher, "-m", "faiss_distill", "tune", "a.faiss", "x.npy", *more]
-        env = os.environ | {"OMP_NUM_THREADS": "1"}
-        return subprocess.run(
-            [*command, *options, "--candidates", "in_batch + top40:10", "-o", output],
-            cwd=tmp_path, env=env, capture_output=True, text=True,
-        )  # fmt: skip
+        candidates = ["--candidates", "in_batch + top40:10"]
+        return ["tune", "a.faiss", "x.npy", "--queries", queries, *options, *candidates, "-o", output]
 
-    together = tune("two.faiss", "--queries", "q.npy")
+    def launched(*arguments):
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+        env = os.environ | {"OMP_NUM_THREADS": "1"}
+        command = [*launcher, "-m", "faiss_distill", *arguments]
+        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+
+    together = launched(*command("two.faiss", "q.npy"))
     assert together.returncode == 0, together.stderr
     assert together.stdout.count("wrote two.faiss") == 1
-    alone = tune("one.faiss", "--queries", "q.npy", launcher=())
-    assert alone.stdout.splitlines()[:3] == together.stdout.splitlines()[:3]
+    monkeypatch.chdir(tmp_path)
+    assert main(command("one.faiss", "q.npy")) == 0
+    assert capsys.readouterr().out.splitlines()[:3] == together.stdout.splitlines()[:3]
     one, two = (open_index(faiss.read_index(str(tmp_path / f"{n}.faiss"))).extract() for n in ("one", "two"))
     assert (one.codes == two.codes).mean() > 0.99
-    failed = tune("three.faiss", "--queries", "none.npy")
+    failed = launched(*command("three.faiss", "none.npy"))
     assert failed.returncode == 1
     assert failed.stderr.count("faiss-distill: error: --queries: ") == 1
     assert not (tmp_path / "three.faiss").exists()

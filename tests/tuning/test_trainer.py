@@ -6,7 +6,7 @@ import faiss
 import numpy as np
 import pytest
 import torch
-from conftest import METRICS, QUICK, N, core, serialized
+from conftest import METRICS, QUICK, N, core, serialized, untrained
 
 import faiss_distill.tuning.trainer
 from faiss_distill import DistillConfig, DistillTrainer, InputError, distill, evaluate
@@ -132,7 +132,7 @@ def test_no_epochs_only_re_encode(built, run):
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("kind", ["10 bits", "no residuals"])
 def test_other_codes_gain_too(data, metric, kind):
-    index = faiss.index_factory(64, "IVF16,PQ4x10np" if kind == "10 bits" else "IVF16,PQ16x4", METRICS[metric])
+    index = untrained("IVF16,PQ4x10np" if kind == "10 bits" else "IVF16,PQ16x4", metric)
     index.by_residual = kind == "10 bits"
     index.train(data.documents[:N])
     index.add(data.documents[:N])
