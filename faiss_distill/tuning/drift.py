@@ -121,7 +121,8 @@ def drift(
     task = open_task(adapter, embeddings, ids, partial=False)
     parameters.check_fits(adapter, task.state)
     rows = DistillConfig.block_rows
-    probed = integer("nprobe", nprobe or parameters.config.nprobe or adapter.nprobe, 1, adapter.nlist)
+    own = parameters.config.nprobe or adapter.nprobe
+    probed = integer("nprobe", own if nprobe is None else nprobe, 1, adapter.nlist)
     task.corpus.check_finite(rows, progress)
     teacher = Teacher(adapter.metric, adapter.normalizes, rows, progress=progress)
 

@@ -1,7 +1,5 @@
 """Vectors that come later: added to a tuned index with lists and codes for the queries, all of them or none."""
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +10,7 @@ from conftest import METRICS, QUICK, N, hasten, serialized, tunable
 from factories import EXAMPLES
 
 from faiss_distill import DistillConfig, InputError, TunedParameters, UnsupportedIndexError, distill
+from faiss_distill.cli import main
 from faiss_distill.index import growth
 from faiss_distill.index.parts.transaction import Transaction
 from faiss_distill.index.registry import open_index
@@ -132,7 +131,7 @@ def test_what_fails_leaves_the_index_as_it_was(data, built, monkeypatch, factory
     assert serialized(index) == before
     np.testing.assert_array_equal(index.search(data.queries[:50], 10)[1], found[1])
     if isinstance(index, faiss.IndexIDMap2):
-        with pytest.raises(RuntimeError):
+        with pytest.raises(RuntimeError, match="not found"):
             index.reconstruct(N)
 
 
@@ -248,26 +247,41 @@ def test_lists_on_disk_go_to_a_new_file(tmp_path, data, tuned):
     np.testing.assert_array_equal(*(x.search(data.queries[:200], 10)[1] for x in (index, in_memory)))
 
 
-def test_the_command_line(tmp_path, data, tuned):
+def test_the_command_line(tmp_path, data, tuned, capsys):
     fresh, parameters = tuned
     parameters.save(tmp_path / "p.safetensors")
     faiss.write_index(fresh(), str(tmp_path / "a.faiss"))
     np.save(tmp_path / "new.npy", data.documents[N : N + M])
     np.save(tmp_path / "ids.npy", np.arange(M) + 7000)
 
-    def run(*arguments):
-        command = [sys.executable, "-m", "faiss_distill", "add", "p.safetensors", "a.faiss", "new.npy", *arguments]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    def run(ids, out):
+        given = [str(tmp_path / name) for name in ("p.safetensors", "a.faiss", "new.npy")]
+        return main(["add", *given, "--ids", str(tmp_path / ids), "-o", str(tmp_path / out), "--no-progress"])
 
-    done = run("--ids", "ids.npy", "-o", "b.faiss", "--no-progress")
-    assert done.returncode == 0, done.stderr
-    assert "wrote b.faiss" in done.stdout
-    written, index = faiss.read_index(str(tmp_path / "b.faiss")), fresh()
+    assert run("ids.npy", "b.faiss") == 0
+    assert f"wrote {tmp_path / 'b.faiss'}" in capsys.readouterr().out
+    index = fresh()
     TunedParameters.load(tmp_path / "p.safetensors").add(
         index, data.documents[N : N + M], ids=np.arange(M) + 7000, progress=False
     )
-    assert serialized(written) == serialized(index)
-    failed = run("--ids", "new.npy", "-o", "c.faiss")
-    assert failed.returncode == 2
-    assert failed.stderr.startswith("faiss-distill: error: --ids: expected integers")
+    assert serialized(faiss.read_index(str(tmp_path / "b.faiss"))) == serialized(index)
+    assert run("new.npy", "c.faiss") == 2
+    assert "--ids: expected" in capsys.readouterr().err
     assert not (tmp_path / "c.faiss").exists()
+    assert run("ids.npy", "p.safetensors") == 2
+    assert "--output: expected" in capsys.readouterr().err.replace("error: output", "error: --output")
+
+
+def test_the_command_line_has_lists_on_disk_in_a_new_file(tmp_path, data, tuned):
+    fresh, parameters = tuned
+    parameters.save(tmp_path / "p")
+    faiss.write_index(fresh(), str(tmp_path / "a.faiss"))
+    np.save(tmp_path / "new.npy", data.documents[N : N + M])
+    given = [str(tmp_path / name) for name in ("p", "a.faiss", "new.npy")]
+    lists = ["--invlists-file", str(tmp_path / "lists")]
+    assert main(["add", *given, *lists, "-o", str(tmp_path / "b.faiss"), "--no-progress"]) == 0
+    index = fresh()
+    parameters.add(index, data.documents[N : N + M], progress=False)
+    written = faiss.read_index(str(tmp_path / "b.faiss"))
+    assert faiss.downcast_InvertedLists(written.invlists).filename == str(tmp_path / "lists")
+    np.testing.assert_array_equal(*(x.search(data.queries[:200], 10)[1] for x in (index, written)))
