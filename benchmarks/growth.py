@@ -91,13 +91,13 @@ def main() -> None:
 
     verdicts: list[dict[str, Any]] = []
 
-    def verdict(name: str, before: Any, after: Any, queries: Float32, **new: Any) -> None:
+    def verdict(name: str, before: Any, after: Any, asked: Float32, **new: Any) -> None:
         start = time.perf_counter()
         said = parameters.drift(before, x[: before.ntotal], progress=False, **new)
         lost = (said.queries or said.documents).lost
         verdicts.append({
             "name": name, "retune": said.retune, "lost": lost, "seconds": time.perf_counter() - start,
-            "gain": found(after, queries) - found(before, queries), "reason": said.reason,
+            "gain": found(after, asked) - found(before, asked), "reason": said.reason,
         })  # fmt: skip
 
     arrived = np.arange(n_old, n)

@@ -52,8 +52,9 @@ class Growth:
         self.part = copy_of(index)
         core: Any = list(_levels(self.part))[-1]
         if isinstance(core, faiss.IndexIVF):
+            lists: Any = core.invlists
             core.set_direct_map_type(DIRECT_MAP.NoMap)
-            if type(faiss.downcast_InvertedLists(core.invlists)) is faiss.OnDiskInvertedLists:
+            if type(faiss.downcast_InvertedLists(lists)) is faiss.OnDiskInvertedLists:
                 memory: Any = faiss.ArrayInvertedLists(core.nlist, core.code_size)  # those on disk stay as they are
                 memory.this.disown()
                 core.replace_invlists(memory, True)
@@ -146,7 +147,8 @@ class _Counted(Change):
                 faiss.copy_array_to_vector(both, level.id_map)
                 _map_back(level)
             elif isinstance(level, REFINEMENTS):
-                fine, new = faiss.downcast_index(level.refine_index), faiss.downcast_index(other.refine_index)
+                fine: Any = faiss.downcast_index(level.refine_index)
+                new: Any = faiss.downcast_index(other.refine_index)
                 fine.add_sa_codes(faiss.vector_to_array(new.codes).reshape(new.ntotal, -1))
 
     def undo(self) -> None:
