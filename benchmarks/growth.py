@@ -5,9 +5,10 @@
     python -m benchmarks.growth --quick       # a part of the sample
 
 An index is trained by faiss and tuned on 60 % of the documents; then the others arrive. First, what each way to take
-them in finds, searched with the test queries. Then, what ``drift`` says, beside what another tuning from there gains
-for the test queries: of the same log, of queries of another distribution (as in ``benchmarks.conditions``), and
-half-way between these. ``drift`` sees validation queries alone, and its threshold was chosen on these. Writes
+them in finds, searched with the test queries. Then, what ``drift`` says, beside what another tuning gains for the test
+queries. For new documents that is the tuning of all at once, from the untuned index; for new queries one from the tuned
+index, with a log of the same kind: that of before, one of another distribution (as in ``benchmarks.conditions``), and
+one half-way between these. ``drift`` sees validation queries alone, and its threshold was chosen on these. Writes
 ``results/growth.txt`` and ``.json``.
 """
 
@@ -101,8 +102,8 @@ def main() -> None:
         })  # fmt: skip
 
     arrived = np.arange(n_old, n)
-    verdict("documents by index.add", added, retuned, test, new_ids=arrived)
-    verdict("documents by parameters.add", grown, retuned, test, new_ids=arrived)
+    verdict("documents by index.add", added, whole, test, new_ids=arrived)
+    verdict("documents by parameters.add", grown, whole, test, new_ids=arrived)
     other = with_other_queries(data).queries
     for name, share in (("queries of the same log", 0.0), ("half-way to the others", 0.5), ("other queries", 1.0)):
         moved = unit(data.queries + share * (other - data.queries))
