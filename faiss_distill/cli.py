@@ -1,4 +1,4 @@
-"""The command line: ``faiss-distill tune | eval | points | inspect | demo``."""
+"""The command line: ``faiss-distill tune | apply | add | eval | points | inspect | demo``."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"faiss-distill {faiss_distill.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    for add in (_add_tune, _add_apply, _add_eval, _add_points, _add_inspect, _add_demo):
+    for add in (_add_tune, _add_apply, _add_add, _add_eval, _add_points, _add_inspect, _add_demo):
         add(commands)
     return parser
 
@@ -149,18 +149,37 @@ def _add_apply(commands: Any) -> None:
     apply.set_defaults(run=_apply)
 
 
+def _add_add(commands: Any) -> None:
+    add = commands.add_parser(
+        "add",
+        help="add later vectors to an index file that holds what was learned",
+        description="Add the vectors in EMBEDDINGS to the index in INDEX, which faiss-distill tune or apply has given "
+        "the parameters in PARAMETERS, with lists and codes chosen for the same queries. Vectors that the index holds "
+        "keep theirs. Written to OUT; nothing is judged, and the report is on the new vectors alone.",
+    )
+    add.add_argument("parameters", metavar="PARAMETERS", type=Path, help="a file from tune --save-parameters")
+    add.add_argument("index", metavar="INDEX", type=Path, help="a file from faiss.write_index")
+    add.add_argument("embeddings", metavar="EMBEDDINGS", help=f"the new vectors, {VECTORS}")
+    add.add_argument(
+        "--ids", metavar="FILE", help="id of each new vector, integer .npy (default: from the number of vectors on)"
+    )
+    add.add_argument(
+        "-o", "--output", metavar="OUT", required=True, type=Path, help="where to write the index that has grown"
+    )
+    _add_lists_file(add)
+    _add_force(add)
+    add.add_argument("--json", action="store_true", help="print the report as JSON")
+    add.add_argument("--device", default="cpu", help="torch device (default: cpu)")
+    add.add_argument("--no-progress", dest="progress", action="store_false", help="show no progress bars")
+    add.set_defaults(run=_add, plot=None)
+
+
 def _add_tuned_outputs(parser: argparse.ArgumentParser) -> None:
     """What tune and apply write."""
     parser.add_argument(
         "-o", "--output", metavar="OUT", required=True, type=Path, help="where to write the tuned index"
     )
-    parser.add_argument(
-        "--invlists-file",
-        metavar="FILE",
-        type=Path,
-        help="a new file for the inverted lists, which OUT refers to (default: within OUT; if those of INDEX are in a "
-        "file of their own, in a new one beside it)",
-    )
+    _add_lists_file(parser)
     parser.add_argument(
         "--workdir",
         metavar="DIR",
@@ -173,6 +192,16 @@ def _add_tuned_outputs(parser: argparse.ArgumentParser) -> None:
     )
     _add_force(parser)
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def _add_lists_file(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--invlists-file",
+        metavar="FILE",
+        type=Path,
+        help="a new file for the inverted lists, which OUT refers to (default: within OUT; if those of INDEX are in a "
+        "file of their own, in a new one beside it)",
+    )
 
 
 def _add_eval(commands: Any) -> None:
@@ -296,6 +325,21 @@ def _apply(args: argparse.Namespace) -> None:
     options = {"device": args.device, "progress": args.progress}
     options |= {} if args.nprobe is None else {"nprobe": args.nprobe}
     _tuned(args, parameters.options(**options), parameters, **asked)
+
+
+def _add(args: argparse.Namespace) -> None:
+    parameters = TunedParameters.load(args.parameters)
+    options = {"device": args.device, "progress": args.progress}
+    files = [args.embeddings, args.ids, args.parameters]
+    index, placed = _opened_to_tune(args, parameters.options(**options, encoding=Encoding.NEAREST), files)
+    with new_lists(placed) as lists:
+        made = None if lists is None else lists.made
+        ids = _read_ids(args.ids)
+        report = parameters.add(index, args.embeddings, ids=ids, invlists_file=made, **options)
+        write_index(index, args.output, lists)
+    print(report.to_json() if args.json else f"{report}\nwrote {args.output}")
+    if lists is not None:
+        _say(f"the inverted lists are in {lists.placed}, which {args.output} refers to")
 
 
 def _tuned(

@@ -11,6 +11,7 @@ from faiss_distill.errors import DistillError, InputError, MissingDependencyErro
 from faiss_distill.evaluation.measure import Evaluation
 from faiss_distill.evaluation.operating_points import OperatingPoints
 from faiss_distill.index.describe import Description, describe
+from faiss_distill.tuning.drift import Drift
 from faiss_distill.tuning.parameters import TunedParameters
 from faiss_distill.tuning.report import DistillReport
 from faiss_distill.tuning.trainer import DistillTrainer
@@ -22,6 +23,7 @@ __all__ = [
     "DistillError",
     "DistillReport",
     "DistillTrainer",
+    "Drift",
     "Evaluation",
     "InputError",
     "LinearAdapter",

@@ -17,6 +17,7 @@ from benchmarks import (
     debian,
     families,
     figure3,
+    growth,
     kills,
     make_full_data,
     make_sample,
@@ -621,7 +622,7 @@ def test_the_cost_model_predicts_the_run_that_its_rates_are_from():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", [shards, kills])
+@pytest.mark.parametrize("module", [shards, growth, kills])
 def test_a_benchmark_of_long_runs_runs(module, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(sys, "argv", [module.__name__, "--quick", "--output", str(tmp_path)])
     module.main()
@@ -632,6 +633,9 @@ def test_a_benchmark_of_long_runs_runs(module, monkeypatch, tmp_path, capsys):
     if module is kills:
         assert rows["same"]
         assert "the same bit for bit" in said
+    elif module is growth:
+        assert len(rows["rows"]) == 5
+        assert len(rows["verdicts"]) == 5
     else:
         assert [row["name"] for row in rows] == [
             "untuned", "applied from 1000", "applied from 2000", "whole, tuned at once", "applied from 4000",

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,11 +17,16 @@ from faiss_distill.config import DistillConfig
 from faiss_distill.data.formats.files import check_file
 from faiss_distill.data.queries import Queries
 from faiss_distill.errors import InputError
+from faiss_distill.index.registry import IndexAdapter
 from faiss_distill.state import Float32, IndexState
 from faiss_distill.tuning.gate import Gate
 from faiss_distill.tuning.given import digest
 from faiss_distill.tuning.task import Task
 from faiss_distill.workdir import write_arrays
+
+if TYPE_CHECKING:
+    from faiss_distill.tuning.drift import Drift
+    from faiss_distill.tuning.report import DistillReport
 
 FORMAT = 1
 """Of the file; another one is refused."""
@@ -57,7 +62,9 @@ class TunedParameters:
         cls, task: Task, state: IndexState, training: Queries, validation: Queries, config: DistillConfig
     ) -> TunedParameters:
         """Those of a tuned ``state`` of the index of a task."""
-        return cls(state.centroids, state.codebooks, training.real, validation.real, config, fits(task))
+        return cls(
+            state.centroids, state.codebooks, training.real, validation.real, config, fits(task.adapter, task.state)
+        )
 
     def apply(
         self,
@@ -121,6 +128,87 @@ class TunedParameters:
         )
         return trainer.train()
 
+    def add(
+        self,
+        index: Any,
+        embeddings: Any,
+        *,
+        ids: Any = None,
+        invlists_file: str | Path | None = None,
+        **options: Any,
+    ) -> DistillReport:
+        """Add vectors that came later to an index that holds these parameters, in place of ``index.add``.
+
+        Lists and codes of the new vectors are chosen for the queries of the log, among the new vectors alone; those of
+        the vectors that the index holds stay as they are. If documents stood in for queries, the new ones stand in
+        here. Nothing is judged: the result is kept as with :meth:`apply` and ``keep=True``, and the report says what
+        was found among the new vectors, before (with codes from ``index.add``) and after. Where an exception is raised,
+        the index is bitwise as it was. The more vectors come at once, the better their codes. Takes memory for a few
+        copies of the index's codes and lists.
+
+        Args:
+            index: one that was tuned, or given these parameters by :meth:`apply`, and filled; also one that
+                has grown since.
+            embeddings: the new vectors, ``(n, d)`` in any of the forms of :func:`faiss_distill.distill`; more than
+                100 of them, or than ``config.top_k`` if that is more.
+            ids: id of each, integers ``(n,)``, none of them in the index; None to number them from ``ntotal`` on,
+                as faiss does, and in any case for an index that takes no ids.
+            invlists_file: where inverted lists go, new ones and old ones; see :func:`faiss_distill.distill`.
+            **options: single options over ``config``, such as ``nprobe`` or ``device``.
+
+        Returns:
+            The report on the new vectors; its ``index`` is the index that was passed.
+
+        Raises:
+            UnsupportedIndexError: nothing can be added to such an index: one of shards or replicas, say.
+            InputError: it does not hold these parameters, or something else about the arguments is wrong.
+        """
+        from faiss_distill.tuning.adding import add  # which applies these
+
+        return add(self, index, embeddings, ids, invlists_file, options)
+
+    def drift(
+        self,
+        index: Any,
+        embeddings: Any = None,
+        queries: Any = None,
+        *,
+        ids: Any = None,
+        new_ids: Any = None,
+        nprobe: int | None = None,
+        seed: int = 0,
+        progress: bool = True,
+    ) -> Drift:
+        """Whether another tuning is worth it, now that there are other queries, or more documents.
+
+        The index is searched with the queries that judged the tuning and with the new ones, and compared with exact
+        search. Another tuning is worth it if new queries find less than those, or new documents are found less often
+        than old ones, beyond chance, and that costs .02 of the overlap@10. Nothing is tuned or changed. What is lost is
+        no forecast of what another tuning gains, which is less; the gate of that tuning decides.
+
+        Args:
+            index: the tuned index, with whatever was added to it since.
+            embeddings: the vectors behind it, all of them; see :func:`faiss_distill.distill`.
+            queries: new ones, ``(nq, d)``, 50 or more; None if only documents are new.
+            ids: id of each embedding.
+            new_ids: ids of the documents that were added since the tuning, integers ``(m,)``; None if only queries are
+                new.
+            nprobe: lists to probe; by default what the tuning was judged at.
+            seed: of the bootstrap.
+            progress: show progress bars, when the standard error is a terminal.
+
+        Returns:
+            The verdict, see :class:`faiss_distill.Drift`; ``print`` it.
+
+        Raises:
+            UnsupportedIndexError: the index can't be tuned.
+            InputError: documents stood in for queries, so that there is nothing to compare with; the index is not of
+                the same training; or something else about the arguments is wrong.
+        """
+        from faiss_distill.tuning.drift import drift  # which measures these
+
+        return drift(self, index, embeddings, queries, ids, new_ids, nprobe, seed, progress)
+
     def options(self, **options: Any) -> DistillConfig:
         """The options of :meth:`apply`: those of the tuning, but for what only learning needs, and ``options``."""
         unused = {"batch_size": None, "candidates": DistillConfig.candidates, "loss": DistillConfig.loss}
@@ -167,30 +255,50 @@ class TunedParameters:
         Raises:
             InputError: its index is not of the same training.
         """
-        wanted = fits(task)
-        for name, value in wanted.items():
+        self.check_fits(task.adapter, task.state)
+        fixed = task.adapter.traits.fixed
+        if fixed is not None and not np.array_equal(self.centroids, task.state.centroids):
+            raise InputError("parameters", "the centroids of the index", "others", fixed)
+        return replace(task.sample, centroids=self.centroids, codebooks=self.codebooks)
+
+    def check_fits(self, adapter: IndexAdapter, state: IndexState) -> None:
+        """Refuse an index that is not of the same training, as far as its shapes and transforms tell.
+
+        Raises:
+            InputError: it is not.
+        """
+        for name, value in fits(adapter, state).items():
             if self.fits.get(name) != value:
                 shown = "others" if name == "transforms" else f"{name} {value}"
                 raise InputError(
                     "parameters", f"those of an index with the {name} {_shown(self.fits.get(name))}", shown,
                     "they fit indexes of the same training alone",
                 )  # fmt: skip
-        fixed = task.adapter.traits.fixed
-        if fixed is not None and not np.array_equal(self.centroids, task.state.centroids):
-            raise InputError("parameters", "the centroids of the index", "others", fixed)
-        return replace(task.sample, centroids=self.centroids, codebooks=self.codebooks)
+
+    def check_held(self, state: IndexState) -> None:
+        """Refuse an index whose centroids or codebooks are not these.
+
+        Raises:
+            InputError: they are others.
+        """
+        for name in ("centroids", "codebooks"):
+            own, held = getattr(self, name), getattr(state, name)
+            if own is not None and not np.array_equal(own, held):
+                raise InputError(
+                    "index", f"one that holds these parameters, {name} and all", f"other {name}",
+                    "apply them to it first, with all of its embeddings: parameters.apply(index, embeddings)",
+                )  # fmt: skip
 
 
-def fits(task: Task) -> dict[str, Any]:
+def fits(adapter: IndexAdapter, state: IndexState) -> dict[str, Any]:
     """What an index must be like to be given the parameters of another one, by name, as JSON has it."""
-    state = task.state
     return {
         "metric": state.metric.value,
         "coarse metric": state.coarse_metric.value,
         "by_residual": state.by_residual,
         "centroids": list(state.centroids.shape),
         "codebooks": None if state.codebooks is None else list(state.codebooks.shape),
-        "transforms": digest(*(array for step in task.adapter.transforms.steps for array in step or ("normalize",))),
+        "transforms": digest(*(array for step in adapter.transforms.steps for array in step or ("normalize",))),
     }
 
 
