@@ -89,10 +89,10 @@ class _Learned:
 class DistillTrainer:
     """Fine-tunes one index. Everything is checked on construction; only :meth:`train` changes the index.
 
-    Memory beyond the index: the queries with their Top-K, six copies of codes and lists while it trains, the new
-    inverted lists beside the old ones, and of the corpus the larger of ``config.block_rows`` rows and the Top-K of 500
-    queries (``500 * config.top_k`` rows at most). Documents that stand in for queries count as queries. Additive codes
-    need a table of all training queries and codewords, 1 GiB at most.
+    Memory beyond the index: the queries with their Top-K, two copies of codes and lists, the new inverted lists beside
+    the old ones, and of the corpus the larger of ``config.block_rows`` rows and the Top-K of 500 queries
+    (``500 * config.top_k`` rows at most); ``config.max_memory`` bounds it. Documents that stand in for queries count as
+    queries. Additive codes need a table of all training queries and codewords, 1 GiB at most.
 
     Args:
         index: see :func:`faiss_distill.distill`, as for all arguments.
