@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import faiss
 import numpy as np
 
-from faiss_distill.building.factory import index_factory, parse, reason
+from faiss_distill.building.factory import as_metric, index_factory, parse, reason
 from faiss_distill.checks import integer
 from faiss_distill.config import DistillConfig, as_config
 from faiss_distill.data.ids import NOTHING, as_ids
@@ -41,7 +41,7 @@ def build(
     embeddings: Any,
     queries: Any = None,
     *,
-    metric: int = faiss.METRIC_L2,
+    metric: int | str = "l2",
     ids: Any = None,
     nprobe: int | None = None,
     config: DistillConfig | None = None,
@@ -54,7 +54,7 @@ def build(
         embeddings: as for :func:`faiss_distill.distill`. faiss trains on all of them, or on a sample of a large corpus
             (seeded by ``config.seed``); they are added in blocks.
         queries: as for :func:`faiss_distill.distill`.
-        metric: ``faiss.METRIC_L2`` or ``faiss.METRIC_INNER_PRODUCT``.
+        metric: ``"l2"`` or ``"ip"`` (inner product); or faiss's constant.
         ids: ids to store, integers ``(n,)``, for an IVF index or one in an ``IDMap`` or ``IDMap2``.
         nprobe: to set on the index, and judge it by; faiss's own is 1.
         config: options of the tuning, in place of those of the token.
@@ -72,6 +72,7 @@ def build(
         raise InputError("config", "it with a factory string that ends in Distill", repr(factory))
     settled = as_config(own if config is None else config)
     inspect.signature(DistillTrainer).bind(None, **options)  # an unknown one is a TypeError before all the work
+    metric = as_metric(metric)
     corpus = open_vectors(embeddings, "embeddings")
     if corpus.n == 0 or corpus.d == 0:
         raise InputError("embeddings", "at least one vector", f"shape {(corpus.n, corpus.d)}")

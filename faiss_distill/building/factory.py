@@ -114,7 +114,7 @@ def _wrong(factory: str, begin: int, end: int, expected: str, hint: str = "see")
     return InputError("factory", expected, repr(factory[begin:end]), f"{hint}\n{_pointer(factory, begin, end)}")
 
 
-def index_factory(d: int, factory: str, metric: int = faiss.METRIC_L2) -> Any:
+def index_factory(d: int, factory: str, metric: int | str = "l2") -> Any:
     """``faiss.index_factory`` for strings that may end in ``Distill``.
 
     The options of the token stay with the index object: ``distill(index, embeddings)`` without a ``config`` takes them.
@@ -123,7 +123,7 @@ def index_factory(d: int, factory: str, metric: int = faiss.METRIC_L2) -> Any:
     Args:
         d: dimension of the vectors.
         factory: see :func:`faiss_distill.building.factory.parse`.
-        metric: ``faiss.METRIC_L2``, as is faiss's default, or ``faiss.METRIC_INNER_PRODUCT``.
+        metric: ``"l2"``, as is faiss's default, or ``"ip"``; or faiss's constant.
 
     Returns:
         The faiss index, to be trained and filled as any.
@@ -137,7 +137,7 @@ def index_factory(d: int, factory: str, metric: int = faiss.METRIC_L2) -> Any:
         'IndexIVFPQ'
     """
     plain, config = parse(factory)
-    d, metric = integer("d", d, 1, MAX_D), _metric(metric)
+    d, metric = integer("d", d, 1, MAX_D), as_metric(metric)
     try:
         index: Any = faiss.index_factory(d, plain, metric)
     except (RuntimeError, MemoryError) as error:
@@ -156,11 +156,32 @@ def index_factory(d: int, factory: str, metric: int = faiss.METRIC_L2) -> Any:
 OPTIONS = "_distill_config"
 
 
-def _metric(metric: Any) -> int:
-    known = isinstance(metric, int | np.integer) and metric in (faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT)
-    if not known or isinstance(metric, bool):
-        raise InputError("metric", "faiss.METRIC_L2 or faiss.METRIC_INNER_PRODUCT", repr(metric))
-    return int(metric)
+METRICS = {
+    "ip": faiss.METRIC_INNER_PRODUCT,
+    "inner_product": faiss.METRIC_INNER_PRODUCT,
+    "l2": faiss.METRIC_L2,
+}
+"""Names that stand for faiss's constants."""
+COSINES = ("cosine", "cos", "angular")
+
+
+def as_metric(metric: Any) -> int:
+    """faiss's constant for a metric, given as such or by one of the names in :data:`METRICS`.
+
+    Raises:
+        InputError: it is another; for cosine similarity the message says what to do.
+    """
+    name = metric.lower() if isinstance(metric, str) else None
+    if name in METRICS:
+        return METRICS[name]
+    if isinstance(metric, int | np.integer) and not isinstance(metric, bool) and metric in METRICS.values():
+        return int(metric)
+    hint = (
+        "for cosine similarity, normalise vectors and queries to length 1 and use 'ip'"
+        if name is not None and name.removesuffix("_similarity") in COSINES
+        else ""
+    )
+    raise InputError("metric", "'ip' or 'l2', or faiss.METRIC_INNER_PRODUCT or faiss.METRIC_L2", repr(metric), hint)
 
 
 def reason(error: BaseException) -> str:

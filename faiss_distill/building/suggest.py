@@ -11,10 +11,9 @@ import faiss
 import numpy as np
 
 from faiss_distill.building.build import rows_to_train_on
-from faiss_distill.building.factory import MAX_D
+from faiss_distill.building.factory import MAX_D, as_metric
 from faiss_distill.checks import LARGEST, integer, number
 from faiss_distill.config import DistillConfig
-from faiss_distill.errors import InputError
 from faiss_distill.index.describe import METRIC_NAMES, parts
 from faiss_distill.render.content import FACTS, Section
 from faiss_distill.render.result import Result
@@ -73,14 +72,14 @@ class Suggestion(Result):
         return Section(columns=FACTS, rows=[*facts.items()]), Section(items=self.reasons)
 
 
-def suggest(n: int, d: int, bytes_per_vector: float, metric: int = faiss.METRIC_L2) -> Suggestion:
+def suggest(n: int, d: int, bytes_per_vector: float, metric: int | str = "l2") -> Suggestion:
     """A factory string for a corpus and a byte budget, after faiss's guidelines to choose an index.
 
     Args:
         n: vectors.
         d: their dimension.
         bytes_per_vector: bytes that the code of one may take; an id in a list takes 8 more.
-        metric: ``faiss.METRIC_L2`` or ``faiss.METRIC_INNER_PRODUCT``.
+        metric: ``"l2"`` or ``"ip"`` (inner product); or faiss's constant.
 
     Returns:
         The string with its reasons, and what to expect. Times are estimated from how fast this machine multiplies
@@ -95,8 +94,7 @@ def suggest(n: int, d: int, bytes_per_vector: float, metric: int = faiss.METRIC_
     """
     n, d = integer("n", n, 1, MAX_N), integer("d", d, 1, MAX_D)
     bytes_per_vector = number("bytes_per_vector", bytes_per_vector, "a number of at least 1", 1, LARGEST)
-    if not isinstance(metric, int | np.integer) or metric not in METRIC_NAMES:
-        raise InputError("metric", "faiss.METRIC_L2 or faiss.METRIC_INNER_PRODUCT", repr(metric))
+    metric = as_metric(metric)
     nlist, coarse, reasons = _lists(n)
     transform, codes, why = _codes(n, d, int(bytes_per_vector))
     reasons += why

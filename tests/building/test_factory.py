@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import faiss_distill
-from faiss_distill import DistillConfig, InputError, build, describe, distill, index_factory
+from faiss_distill import DistillConfig, InputError, build, describe, distill, index_factory, suggest
 from faiss_distill.building.factory import parse
 from faiss_distill.index.factory_strings import factory_string
 from faiss_distill.losses import LOSSES
@@ -166,6 +166,27 @@ class TestToken:
         assert distill(index, data.documents[:N], data.queries, config=config).config.loss == "listnet"
 
 
+@pytest.mark.parametrize("metric", ["cosine", "Cosine_Similarity", "cos", "angular"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda m: index_factory(8, "PQ4", m),
+        lambda m: build("PQ4", np.ones((9, 8), "f"), metric=m),
+        lambda m: suggest(900, 8, 4, m),
+    ],
+)
+def test_cosine_is_answered_with_what_to_do(call, metric):
+    with pytest.raises(InputError, match=r"metric: expected 'ip' or 'l2', .*; .* normalise .* use 'ip'"):
+        call(metric)
+
+
+def test_metrics_by_name():
+    for metric in ("ip", "inner_product", faiss.METRIC_INNER_PRODUCT, np.int64(faiss.METRIC_INNER_PRODUCT)):
+        assert index_factory(64, "PQ8np", metric).metric_type == faiss.METRIC_INNER_PRODUCT
+    for metric in ("l2", "L2", faiss.METRIC_L2):
+        assert index_factory(64, "PQ8np", metric).metric_type == faiss.METRIC_L2
+
+
 class TestBuild:
     @pytest.mark.parametrize("factory", ["PCA48,IVF16,PQ8x4np", "IDMap2,IVF16,PRQ2x2x4", "PQ16x4fs,RFlat"])
     def test_it_is_building_and_tuning_by_hand(self, data, factory):
@@ -175,7 +196,7 @@ class TestBuild:
         token = ",".join(f"{k}={v}" for k, v in options.items() if k != "candidates")
         built = build(
             f"{factory},Distill({options['candidates']},{token})", data.documents[:N], data.queries,
-            metric=faiss.METRIC_INNER_PRODUCT, ids=ids, nprobe=nprobe,
+            metric="ip", ids=ids, nprobe=nprobe,
         )  # fmt: skip
         hand = faiss.index_factory(64, factory, faiss.METRIC_INNER_PRODUCT)
         hand.train(data.documents[:N])

@@ -109,7 +109,7 @@ def test_print_and_json():
         ((100, 8.5, 4), "d: expected an integer from 1 to .*, got 8.5"),
         ((100, 8, 0.5), "bytes_per_vector: expected a number of at least 1, got 0.5"),
         ((100, 8, float("nan")), "bytes_per_vector: expected a number of at least 1, got nan"),
-        ((100, 8, 4, 23), "metric: expected faiss.METRIC_L2 or faiss.METRIC_INNER_PRODUCT, got 23"),
+        ((100, 8, 4, 23), "metric: expected 'ip' or 'l2', or faiss.METRIC_INNER_PRODUCT or faiss.METRIC_L2, got 23"),
     ],
 )
 def test_wrong_arguments(arguments, message):
@@ -120,3 +120,9 @@ def test_wrong_arguments(arguments, message):
 def test_numbers_of_numpy_will_do(data):
     n, d = np.array(data.documents.shape)
     assert suggest(n, d, np.float64(8)).factory == suggest(int(n), int(d), 8).factory
+
+
+@pytest.mark.parametrize("name", ["ip", "IP", "inner_product"])
+def test_metrics_by_name(name):
+    assert suggest(60_000, 384, 16, name).metric == "inner_product"
+    assert suggest(60_000, 384, 16, "l2").metric == suggest(60_000, 384, 16).metric == "l2"

@@ -383,7 +383,8 @@ OTHERS |= {
     f"build {name} {value!r:.30}": option(built, name, lambda w, v=value: v, match)
     for name, value, match in [
         ("factory", None, "^factory: expected a string"), ("factory", "PQ", "^factory: expected one that faiss"),
-        ("factory", "IVF4,PQ16x4,Distill(epochs=1e400)", "^factory: expected epochs"), ("metric", "ip", "^metric: exp"),
+        ("factory", "IVF4,PQ16x4,Distill(epochs=1e400)", "^factory: expected epochs"),
+        ("metric", "cosine", "^metric: expected"),
         ("metric", 23, "^metric: expected"), ("metric", True, "^metric: expected"), ("nprobe", 0, "^nprobe: expected"),
         ("nprobe", "x", "^nprobe: expected"), ("nprobe", 1.5, "^nprobe: expected"), ("ids", [1.5] * N, "^ids: exp"),
         ("ids", [2**64] * N, "^ids: expected"), ("ids", np.arange(3), "^ids: expected"), ("config", {}, "^config: exp"),
@@ -395,7 +396,7 @@ OTHERS |= {
 OTHERS |= {
     f"suggest {values!r}": option(lambda w, values: suggest(*values), "values", lambda w, v=values: v, "expected")
     for values in [(0, 64, 8), (2**70, 64, 8), (True, 64, 8), (10.0, 64, 8), (100, 2**31, 8), (100, 64, float("nan")),
-                   (100, 64, ENDLESS), (100, 64, "8"), (100, 64, 0.5), (100, 64, 8, [1]), (100, 64, 8, "ip")]
+                   (100, 64, ENDLESS), (100, 64, "8"), (100, 64, 0.5), (100, 64, 8, [1]), (100, 64, 8, "cosine")]
 }  # fmt: skip
 OTHERS |= {
     f"index_factory {d!r}": option(lambda w, d: index_factory(d, "PQ4"), "d", lambda w, d=d: d, "^d: expected an int")
