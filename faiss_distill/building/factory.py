@@ -22,7 +22,7 @@ from faiss_distill.mixture import GRAMMAR, TERM
 TOKEN = re.compile(r"(?:(?P<faiss>.*),)?(?P<token>Distill(?:\((?P<options>.*)\))?)")
 GRAMMAR_OF_FAISS = (
     "IDMap2; OPQ16, OPQ16_64, PCA64, PCAR64, RR64, L2norm, Pad128; IVF4096, IVF4096_HNSW32, IVF4096(SQ8), IMI2x8; "
-    "Flat, PQ16, PQ16x4fsr, SQ8, RQ8x8, LSQ8x8, PRQ4x2x8, RaBitQ; RFlat, Refine(SQ8)"
+    "Flat, PQ16np, PQ16x4fsr, SQ8, RQ8x8, LSQ8x8, PRQ4x2x8, RaBitQ; RFlat, Refine(SQ8)"
 )
 """For people; what it is, faiss decides."""
 MAX_D = 2**20
@@ -34,7 +34,7 @@ def parse(factory: str) -> tuple[str, DistillConfig | None]:
     """Split a factory string into faiss's part and the options of its ``Distill`` token.
 
     Args:
-        factory: such as ``"OPQ16,IVF4096,PQ16,Distill"`` or ``"...,Distill(kl, in_batch + top200:20, epochs=5)"``: a
+        factory: such as ``"OPQ16,IVF4096,PQ16np,Distill"`` or ``"...,Distill(kl, in_batch + top200:20, epochs=5)"``: a
             loss, candidates, and single options of :class:`faiss_distill.DistillConfig`, in any order.
 
     Returns:
@@ -44,8 +44,8 @@ def parse(factory: str) -> tuple[str, DistillConfig | None]:
         InputError: a part of the token is not known. The message points at it and lists what is valid.
 
     Examples:
-        >>> parse("OPQ16,IVF4096,PQ16,Distill(kl,epochs=5)")[0]
-        'OPQ16,IVF4096,PQ16'
+        >>> parse("OPQ16,IVF4096,PQ16np,Distill(kl,epochs=5)")[0]
+        'OPQ16,IVF4096,PQ16np'
     """
     if not isinstance(factory, str):
         raise InputError("factory", "a string", type(factory).__name__)
@@ -57,7 +57,7 @@ def parse(factory: str) -> tuple[str, DistillConfig | None]:
         return factory, None
     if not match["faiss"]:
         raise _wrong(
-            factory, 0, len(factory), "a factory string of faiss before it, such as OPQ16,IVF4096,PQ16,Distill"
+            factory, 0, len(factory), "a factory string of faiss before it, such as OPQ16,IVF4096,PQ16np,Distill"
         )
     options: dict[str, Any] = {}
     start = match.start("options")
@@ -142,11 +142,13 @@ def index_factory(d: int, factory: str, metric: int | str = "l2") -> Any:
         index: Any = faiss.index_factory(d, plain, metric)
     except (RuntimeError, MemoryError) as error:
         begin, end = _offending(d, plain, metric)
-        raise InputError(
-            "factory",
-            "one that faiss can build",
+        got, hint = _indivisible(d, plain, begin, end, metric) or (
             f"{plain!r}: {reason(error)}",
-            f"it knows, in this order, {GRAMMAR_OF_FAISS}\n{_pointer(factory, begin, end)}",
+            ("could not parse" in str(error) and _near(d, plain, begin, end, metric))
+            or f"it knows, in this order, {GRAMMAR_OF_FAISS}",
+        )
+        raise InputError(
+            "factory", "one that faiss can build", got, f"{hint}\n{_pointer(factory, begin, end)}"
         ) from error
     if config is not None:
         object.__setattr__(index, OPTIONS, config)  # faiss's own setattr refuses what C++ does not have
@@ -154,6 +156,8 @@ def index_factory(d: int, factory: str, metric: int | str = "l2") -> Any:
 
 
 OPTIONS = "_distill_config"
+TAILS = ("", ",Flat", ",IVF1,Flat")
+"""One of which makes a whole factory string of any valid beginning."""
 
 
 METRICS = {
@@ -198,11 +202,52 @@ def _offending(d: int, plain: str, metric: int) -> tuple[int, int]:
     ends = [m.start() for m in re.finditer(r",(?![^(]*\))", plain)] + [len(plain)]
     begin = 0
     for end in ends:
-        tails = ("", ",Flat", ",IVF1,Flat")
-        if not any(_builds(d, plain[:end] + tail, metric) for tail in tails):
+        if not any(_builds(d, plain[:end] + tail, metric) for tail in TAILS):
             break
         begin = min(end + 1, len(plain))
     return (begin, end) if begin < end else (0, len(plain))
+
+
+def _indivisible(d: int, plain: str, begin: int, end: int, metric: int) -> tuple[str, str] | None:
+    """What came, and what to do, if the token splits vectors into segments that do not divide their dimension."""
+    token = plain[begin:end]
+    match = re.match(r"(PQ|PRQ|PLSQ)(\d+)", token)
+    if match is None or not _builds(d, f"{plain[:begin]}Flat", metric):
+        return None
+    d = _behind(faiss.index_factory(d, f"{plain[:begin]}Flat", metric))
+    kind, segments = match[1], int(match[2])
+    if segments == 0 or d % segments == 0:
+        return None
+    divisors = [m for m in range(1, d + 1) if d % m == 0 and segments <= 2 * m <= 4 * segments]
+    near = [m for m in divisors if m < segments][-1:] + [m for m in divisors if m > segments][:2]
+    tokens = [f"{kind}{m}{token[match.end() :]}" for m in near]
+    hint = f"put Pad{-(-d // segments) * segments} before it"
+    if tokens:
+        hint = f"try {' or '.join(filter(None, [', '.join(tokens[:-1]), tokens[-1]]))}"
+    return f"{plain!r}: {segments} does not divide {d}", hint
+
+
+def _behind(index: Any) -> int:
+    """The dimension behind an index's transforms."""
+    return _behind(faiss.downcast_index(index.index)) if hasattr(index, "index") else int(index.d)
+
+
+def _near(d: int, plain: str, begin: int, end: int, metric: int) -> str:
+    """What the token may have been meant for, as a question, if faiss can build that."""
+    shapes = {_shape(token): token for token in re.split(r"[,;] ", GRAMMAR_OF_FAISS)}
+    numbers = re.findall(r"\d+", plain[begin:end])
+    for shape in difflib.get_close_matches(_shape(plain[begin:end]), shapes):
+        meant = shapes[shape]
+        if shape.count("#") == len(numbers):
+            meant = re.sub(r"\d+", "{}", meant).format(*numbers)
+        if any(_builds(d, f"{plain[:begin]}{meant}{tail}", metric) for tail in TAILS):
+            return f"did you mean {meant}?"
+    return ""
+
+
+def _shape(token: str) -> str:
+    """A token without its numbers, to be compared."""
+    return re.sub(r"\d+", "#", token).lower()
 
 
 def _builds(d: int, factory: str, metric: int) -> bool:

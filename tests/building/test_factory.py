@@ -137,11 +137,17 @@ class TestToken:
             ("IVF16,PQ16,Distill(top200+foo)", "top200+foo", "candidates"),
             ("Distill", "Distill", "a factory string of faiss before it"),
             ("IVF16,Distill,PQ8", "Distill,PQ8", "as the last token"),
-            ("IVF16,PQ9,Distill", "PQ9", "multiple of the number of subquantizers"),
-            ("IVFx,PQ8,Distill", "IVFx", "could not parse"),
-            ("IVF16,PQ8,RFlt", "RFlt", "could not parse .* RFlat"),
+            ("IVF16,PQ9,Distill", "PQ9", "'IVF16,PQ9': 9 does not divide 64; try PQ8 or PQ16\n"),
+            ("PCA50,PQ16x4fs", "PQ16x4fs", "16 does not divide 50; try PQ10x4fs or PQ25x4fs\n"),
+            ("PQ99np", "PQ99np", "99 does not divide 64; try PQ64np"),
+            ("PRQ3x2x4", "PRQ3x2x4", "3 does not divide 64; try PRQ2x2x4 or PRQ4x2x4\n"),
+            ("PQ0", "PQ0", "M must be > 0; it knows, in this order"),
+            ("IVFx,PQ8,Distill", "IVFx", "could not parse .* did you mean IVF4096?"),
+            ("IVF16,PQ8,RFlt", "RFlt", "could not parse .* did you mean RFlat?"),
             ("OPQ16,IVF16(SQ8,RFlt),PQ16", "IVF16(SQ8,RFlt)", "could not parse"),
-            ("L2nrm,IVF16,PQ16", "L2nrm", "could not parse .* L2norm"),
+            ("L2nrm,IVF16,PQ16", "L2nrm", "could not parse .* did you mean L2norm?"),
+            ("IVF16,Pq8x4fs", "Pq8x4fs", "could not parse .* did you mean PQ8x4fs"),
+            ("IVF16,zzz", "zzz", "could not parse .* it knows, in this order, IDMap2; "),
         ],
     )
     def test_errors_point_at_the_token(self, factory, wrong, says):
@@ -185,6 +191,13 @@ def test_metrics_by_name():
         assert index_factory(64, "PQ8np", metric).metric_type == faiss.METRIC_INNER_PRODUCT
     for metric in ("l2", "L2", faiss.METRIC_L2):
         assert index_factory(64, "PQ8np", metric).metric_type == faiss.METRIC_L2
+
+
+def test_segments_that_do_not_divide():
+    with pytest.raises(InputError, match="16 does not divide 100; try PQ10, PQ20 or PQ25\n"):
+        index_factory(100, "IVF16,PQ16")
+    with pytest.raises(InputError, match="16 does not divide 101; put Pad112 before it\n"):
+        index_factory(101, "IVF16,PQ16")
 
 
 class TestBuild:
