@@ -50,7 +50,8 @@ def build(
     """Train, fill and tune an index in one call.
 
     Args:
-        factory: see :func:`faiss_distill.building.factory.parse`. Without the token the index is built, and not tuned.
+        factory: see :func:`faiss_distill.building.factory.parse`. Without the token the index is built, and not tuned:
+            queries and options of the tuning are then refused.
         embeddings: as for :func:`faiss_distill.distill`. faiss trains on all of them, or on a sample of a large corpus
             (seeded by ``config.seed``); they are added in blocks.
         queries: as for :func:`faiss_distill.distill`.
@@ -68,8 +69,12 @@ def build(
         UnsupportedIndexError: the index can't be tuned.
     """
     plain, own = parse(factory)
-    if config is not None and own is None:
-        raise InputError("config", "it with a factory string that ends in Distill", repr(factory))
+    if own is None:
+        for name, value in {"config": config, "queries": queries, **options}.items():
+            if value is not None:
+                raise InputError(
+                    name, "it with a factory string that ends in Distill", repr(factory), f"to tune, {factory},Distill"
+                )
     settled = as_config(own if config is None else config)
     inspect.signature(DistillTrainer).bind(None, **options)  # an unknown one is a TypeError before all the work
     metric = as_metric(metric)

@@ -24,6 +24,8 @@ MAX_N = 2**40
 """Vectors, at most: faiss's guidelines end long before."""
 LISTS_FROM = 10_000
 """Vectors from which lists are worth their quantizer."""
+KEPT = 0.75
+"""Share of the budget that is enough, if it spares dropping dimensions."""
 GRAPH_FROM = 16_384
 """Lists from which their quantizer is a graph."""
 
@@ -99,7 +101,7 @@ def suggest(n: int, d: int, bytes_per_vector: float, metric: int | str = "l2") -
     transform, codes, why = _codes(n, d, int(bytes_per_vector))
     reasons += why
     plain = ",".join(filter(None, [transform, coarse, codes]))
-    tuned = bool(transform or coarse)
+    tuned = bool(coarse) or codes.startswith("PQ")
     index: Any = faiss.index_factory(d, plain, metric)
     _, each, shared = parts(index)
     rows = rows_to_train_on(n, nlist)
@@ -150,20 +152,28 @@ def _codes(n: int, d: int, size: int) -> tuple[str, str, list[str]]:
         if 8 * size >= bits * d:
             return "", token, [f"{token}: {bits} bits a dimension are nearly exact, and fit the budget"]
     short = n < POINTS * 256
-    segments = min(2 * size, d) if short else min(size, d // 2)
-    out = d - d % segments
+    most = min(2 * size, d) if short else min(size, d // 2)
+    # As many as fit, or a few less if all dimensions can be kept so.
+    segments = next((m for m in range(most, math.ceil(KEPT * most) - 1, -1) if d % m == 0), most)
     codes = f"PQ{segments}x4np" if short else f"PQ{segments}np"
-    reduced = "" if out == d else f", after dropping to {out} dimensions, which {segments} divides"
     why = [
-        f"{codes}: {segments} segments of {4 if short else 8} bits"
-        + (f", as {n:,} vectors are too few for 256 codewords" if short else ""),
-        f"OPQ{segments}: a rotation that spreads the variance over the segments{reduced}; the guidelines would go down "
-        "to 4 dimensions a segment, which costs much recall in benchmarks.suggestions",
-        "np: without polysemous training, which plain searches don't use and tuning would undo",
+        f"{codes}: {segments} {'segment' if segments == 1 else 'segments'} of {4 if short else 8} bits"
+        + (f", as {n:,} vectors are too few for 256 codewords" if short else "")
+        + (f"; {segments} divides {d}, which {most} does not" if segments < most else "")
     ]
+    transform = ""
+    if segments > 1:
+        out = d - d % segments
+        transform = f"OPQ{segments}{'' if out == d else f'_{out}'}"
+        reduced = "" if out == d else f", after dropping to {out} dimensions, which {segments} divides"
+        why.append(
+            f"OPQ{segments}: a rotation that spreads the variance over the segments{reduced}; the guidelines would go "
+            "down to 4 dimensions a segment, which costs much recall in benchmarks.suggestions"
+        )
+    why.append("np: without polysemous training, which plain searches don't use and tuning would undo")
     if not short and size >= 8:
         why.append(f"for faster searches and a little less recall, PQ{2 * segments}x4fsr in place of {codes}")
-    return f"OPQ{segments}{'' if out == d else f'_{out}'}", codes, why
+    return transform, codes, why
 
 
 def _flops_per_second() -> float:

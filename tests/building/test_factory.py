@@ -247,6 +247,11 @@ class TestBuild:
                 {"factory": "IVF16,Flat", "config": DistillConfig()},
                 "config: expected it with a factory string that ends",
             ),
+            (
+                {"factory": "IVF16,Flat", "queries": data.queries},
+                "queries: expected it with a factory string that ends in Distill, got .*; to tune, IVF16,Flat,Distill",
+            ),
+            ({"factory": "IVF16,Flat", "relevant": [1]}, "relevant: expected it with a factory string that ends"),
             ({"factory": "IVF16,Flat", "ids": np.arange(3)}, "ids: expected 2000 integers"),
             ({"factory": "IVF16,Flat", "embeddings": np.full((100, 8), np.nan, "f")}, "embeddings: expected finite"),
         ):

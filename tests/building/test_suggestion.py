@@ -19,6 +19,9 @@ def shape(n, d, size, metric=faiss.METRIC_L2):
     [
         (60_506, 384, 16, "OPQ16,IVF1024,PQ16np,Distill"),
         (60_506, 100, 16, "OPQ16_96,IVF1024,PQ16np,Distill"),  # 16 does not divide 100
+        (60_506, 384, 26, "OPQ24,IVF1024,PQ24np,Distill"),  # 26 does not divide 384
+        (60_506, 384, 1, "IVF1024,PQ1np,Distill"),  # nothing to spread over one segment
+        (9_990, 384, 1, "PQ1np,Distill"),
         (5_000, 384, 16, "OPQ32,PQ32x4np,Distill"),  # too few for 256 codewords, and for lists
         (500, 384, 16, "Flat"),
         (2_000_000, 768, 32, "OPQ32,IVF32768_HNSW32,PQ32np,Distill"),  # 39 vectors a list
@@ -115,6 +118,13 @@ def test_print_and_json():
 def test_wrong_arguments(arguments, message):
     with pytest.raises(InputError, match=message):
         suggest(*arguments)
+
+
+def test_reasons_for_segments():
+    assert any(
+        "24 segments of 8 bits; 24 divides 384, which 26 does not" in r for r in suggest(60_506, 384, 26).reasons
+    )
+    assert any(r.endswith("1 segment of 8 bits") for r in suggest(60_506, 384, 1).reasons)
 
 
 def test_numbers_of_numpy_will_do(data):
