@@ -98,7 +98,8 @@ def _ids_to_store(ids: Any, n: int) -> Int64:
     if stored.shape != (n,):
         raise InputError("ids", f"{n} integers, one a row", f"shape {stored.shape}")
     if (stored == NOTHING).any():
-        raise InputError("ids", "others than -1, which faiss returns where it found nothing", "it")
+        row = np.flatnonzero(stored == NOTHING)[0]
+        raise InputError("ids", "none that is -1, which faiss returns where it found nothing", f"-1 in row {row}")
     return stored
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ class OperatingPoints(Result):
             >>> points.cheapest(0.45).nprobe
             2
         """
-        at_least = number("at_least", at_least, "a number", -LARGEST, LARGEST)
+        at_least = share("at_least", at_least)
         for point in self.front:
             if getattr(point, self.quality) >= at_least:
                 return point
@@ -122,6 +123,17 @@ class OperatingPoints(Result):
     def title(self) -> str:
         """``quality`` as tables call it."""
         return columns_of(self.points[0], self.k)[self.quality].name
+
+
+def share(name: str, value: Any) -> float:
+    """A quality that is asked for, as a share.
+
+    Raises:
+        InputError: it is not between 0 and 1; for a percentage, the message says what it is as a share.
+    """
+    percent = isinstance(value, Real) and 1 < value <= 100
+    hint = f"{value:g} % is {float(value) / 100:g}" if percent else ""
+    return number(name, value, "a number between 0 and 1", 0, 1, hint=hint)
 
 
 def settings(

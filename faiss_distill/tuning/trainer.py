@@ -343,7 +343,8 @@ class DistillTrainer:
         learns = self._passed is None
         if kept and learns and not learned.best_epoch and self.config.encoding is not Encoding.FROZEN:
             new = "codes are" if self.config.lists is Assignment.FIXED else "lists and codes are"
-            reason += f"; training did not help: only the {new} new"
+            why = "training did not help" if self.config.epochs else "nothing was trained, as epochs=0 asks"
+            reason += f"; {why}: only the {new} new"
         train = learned.train
         return DistillReport(
             kept=kept,

@@ -199,7 +199,10 @@ IDS = {
     "ragged": (lambda w: [[1], [2, 3]], "got rows of unequal length"),
     "65 bits": (lambda w: [2**64, *range(319)], "expected integers of 64 bits, got 18446744073709551616"),
     "below 64 bits": (lambda w: [-(2**63) - 1, *range(319)], "expected integers of 64 bits, got -9223372036854775809"),
-    "-1": (lambda w: [-1, *range(319)], "expected others than -1, which faiss returns"),
+    "-1": (
+        lambda w: [-1, *range(319)],
+        "expected none that is -1, which faiss returns where it found nothing, got -1 in row 0",
+    ),
     "2**64 - 1": (lambda w: np.append(np.arange(319, dtype="u8"), np.uint64(2**64 - 1)), "expected ids below 184467"),
     "2**64 - 1 in a list": (lambda w: [2**64 - 1, *range(319)], "expected ids below 18446744073709551615"),
     "twice the same bits": (lambda w: [2**64 - 5, -5, *range(318)], r"expected distinct ids, got 1 repeated \(-5\)"),
