@@ -46,7 +46,8 @@ class OperatingPoint:
         nearest_in_10: share of queries whose exact nearest is in the first 10 returned.
         recall_at_k: share of the exact top 10 in the first K returned, with K as in :class:`Evaluation`.
         codes_scanned: codes compared, a query; of an index without lists all, or the vectors met in its graph.
-        latency_ms: wall-clock milliseconds a query, searched as one batch. Noisy on shared machines.
+        latency_ms: wall-clock milliseconds a query, searched as one batch. Noisy on shared machines, so no
+            two that were measured at other times can be compared.
         mrr_at_10: reciprocal rank of the first relevant document in the first 10, over the queries that have one; None
             if none has.
         label_recall_at_10: share of the relevant documents in the first 10, or None.
@@ -146,11 +147,16 @@ def columns_of(evaluated: OperatingPoint, k: int) -> dict[str, Column]:
 
 
 def compared(*evaluations: Evaluation) -> Section:
-    """One evaluation, or two of the same queries, as a table; the nprobe they are judged at is starred."""
+    """One evaluation, or two of the same queries, as a table; the nprobe they are judged at is starred.
+
+    Two say nothing of latency: they were measured minutes apart, on a machine that has other work.
+    """
     first = evaluations[0]
     listed = first.nlist > 1
     columns = columns_of(first.own, first.k)
     del columns["distances"]
+    if len(evaluations) > 1:
+        del columns["latency_ms"]
     rows: list[list[Cell]] = []
     for points in zip(*(evaluation.points for evaluation in evaluations), strict=True):
         nprobe = points[0].nprobe
