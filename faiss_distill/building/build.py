@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import inspect
+from functools import partial
 from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
 
+from faiss_distill.building.estimates import duration, rows_to_train_on, training_seconds
 from faiss_distill.building.factory import as_metric, index_factory, parse, reason
 from faiss_distill.checks import integer
 from faiss_distill.config import DistillConfig, as_config
 from faiss_distill.data.ids import NOTHING, as_ids
 from faiss_distill.data.vectors import Vectors, open_vectors
 from faiss_distill.errors import InputError
-from faiss_distill.state import Int64
+from faiss_distill.progress import progress_bar, waiting
+from faiss_distill.state import Float32, Int64
 from faiss_distill.tuning.report import DistillReport
 from faiss_distill.tuning.trainer import DistillTrainer
-
-TRAINING_ROWS = 262_144
-"""Of a larger corpus, those that faiss trains on, at least."""
-PER_LIST = 64
-"""Training vectors for each list, if that is more: faiss's guidelines ask for 30 to 256."""
 
 
 class Built(NamedTuple):
@@ -86,7 +84,7 @@ def build(
     if nprobe is not None:
         _set_nprobe(index, plain, nprobe)
     corpus.check_finite(settled.block_rows, settled.progress)
-    _fill(index, corpus, stored, settled)
+    fill(index, corpus, stored, settled)
     if own is None:
         return Built(index, None)
     trainer = DistillTrainer(index, embeddings, queries, ids=stored, config=settled, **options)
@@ -111,25 +109,43 @@ def _set_nprobe(index: Any, plain: str, nprobe: Any) -> None:
         raise InputError("nprobe", f"None for {plain!r}, which has no lists", str(nprobe)) from error
 
 
-def _fill(index: Any, corpus: Vectors, stored: Int64 | None, config: DistillConfig) -> None:
-    """Train the index and add the corpus, under the ids to be ``stored`` or the rows' numbers."""
+def fill(index: Any, corpus: Vectors, stored: Int64 | None, config: DistillConfig) -> None:
+    """Train an index and add the corpus, with progress if ``config`` has it.
+
+    Args:
+        index: untrained.
+        corpus: the vectors.
+        stored: ids to store, or None for the rows' numbers.
+        config: for ``block_rows``, ``seed`` and ``progress``.
+
+    Raises:
+        InputError: the vectors are too few, or the index keeps no ids.
+    """
+    rows = _training_rows(index, corpus, config)
     try:
-        index.train(_training_rows(index, corpus, config))
+        with waiting("faiss trains", partial(training_seconds, index, corpus.n), duration, config.progress):
+            index.train(rows)
     except RuntimeError as error:
         raise InputError(
             "embeddings", f"enough to train {type(index).__name__} on", f"{corpus.n}: {reason(error)}"
         ) from error
-    for start, block in corpus.blocks(config.block_rows):
-        if stored is None and not isinstance(index, faiss.IndexIDMap):
-            index.add(block)
-            continue
-        part = np.arange(start, start + len(block)) if stored is None else stored[start : start + len(block)]
-        try:
-            index.add_with_ids(block, part)
-        except RuntimeError as error:
-            raise InputError(
-                "ids", f"None for an {type(index).__name__}, which keeps none", "some", "put it into an IDMap"
-            ) from error
+    with progress_bar(corpus.n, "faiss adds", "rows", config.progress) as bar:
+        for start, block in corpus.blocks(config.block_rows):
+            _add(index, start, block, stored)
+            bar.update(len(block))
+
+
+def _add(index: Any, start: int, block: Float32, stored: Int64 | None) -> None:
+    if stored is None and not isinstance(index, faiss.IndexIDMap):
+        index.add(block)
+        return
+    part = np.arange(start, start + len(block)) if stored is None else stored[start : start + len(block)]
+    try:
+        index.add_with_ids(block, part)
+    except RuntimeError as error:
+        raise InputError(
+            "ids", f"None for an {type(index).__name__}, which keeps none", "some", "put it into an IDMap"
+        ) from error
 
 
 def _training_rows(index: Any, corpus: Any, config: DistillConfig) -> Any:
@@ -141,8 +157,3 @@ def _training_rows(index: Any, corpus: Any, config: DistillConfig) -> Any:
     if corpus.n <= wanted:
         return corpus.block(0, corpus.n)
     return corpus.take(np.sort(np.random.default_rng(config.seed).permutation(corpus.n)[:wanted]))
-
-
-def rows_to_train_on(n: int, nlist: int) -> int:
-    """How many of ``n`` vectors faiss is given to train ``nlist`` lists, or none, and codes on."""
-    return min(n, max(TRAINING_ROWS, PER_LIST * nlist))

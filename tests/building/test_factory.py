@@ -230,7 +230,7 @@ class TestBuild:
         assert serialized(index) == serialized(hand)
 
     def test_a_large_corpus_is_sampled_to_train_on(self, data, monkeypatch):
-        monkeypatch.setattr(faiss_distill.building.build, "TRAINING_ROWS", 500)
+        monkeypatch.setattr(faiss_distill.building.estimates, "TRAINING_ROWS", 500)
         seen = []
         real = faiss_distill.building.build._training_rows
         monkeypatch.setattr(

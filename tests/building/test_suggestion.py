@@ -7,6 +7,7 @@ import pytest
 from conftest import METRICS, hasten
 
 from faiss_distill import InputError, describe, index_factory, suggest
+from faiss_distill.building.estimates import GRAPH, Shape, shape_of, train_flops
 from faiss_distill.building.factory import parse
 
 
@@ -87,6 +88,18 @@ def test_more_of_anything_takes_longer():
     for more in (suggest(1_000_000, 256, 16), suggest(100_000, 1024, 16), suggest(100_000, 256, 128)):
         assert more.build_seconds > base.build_seconds
     assert suggest(1_000_000, 256, 16).tune_seconds > 2 * base.tune_seconds
+
+
+def test_the_shape_of_an_index():
+    index = index_factory(64, "IDMap2,OPQ16_32,IVF64_HNSW32,PQ16x4np,RFlat")
+    assert shape_of(index) == Shape(64, 64, GRAPH, 16, 16, rotated=True, polysemous=False)
+    assert shape_of(index_factory(64, "IVF64,PQ8")) == Shape(64, 64, 64, 8, 256, rotated=False, polysemous=True)
+    assert shape_of(index_factory(64, "SQ8")) == Shape(64, 0, 0, 0, 0, rotated=False, polysemous=False)
+
+
+def test_polysemous_training_is_most_of_it():
+    with_it, without = (train_flops(shape_of(index_factory(384, f"IVF128,PQ16{np}")), 16_000) for np in ("", "np"))
+    assert with_it > 5 * without
 
 
 def test_print_and_json():
