@@ -13,7 +13,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from faiss_distill.checks import integer
+from faiss_distill.checks import did_you_mean, integer
 from faiss_distill.config import DistillConfig
 from faiss_distill.errors import InputError
 from faiss_distill.losses import LOSSES
@@ -85,8 +85,7 @@ def _option(factory: str, begin: int, text: str) -> tuple[str, Any]:
     name, equals, value = (x.strip() for x in text.partition("="))
     if equals:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known)}"
+            hint = did_you_mean(name, known) or f"it has {', '.join(known)}"
             raise _wrong(factory, begin, begin + len(name), "an option of DistillConfig", hint)
         for kind in (int, float):
             try:
@@ -98,8 +97,7 @@ def _option(factory: str, begin: int, text: str) -> tuple[str, Any]:
         return "loss", text
     if text and all(term.strip() == "in_batch" or TERM.fullmatch(term.strip()) for term in text.split("+")):
         return "candidates", text
-    near = difflib.get_close_matches(text, LOSSES, 1)
-    hint = f"did you mean {near[0]}?" if near else "see"
+    hint = did_you_mean(text, LOSSES) or "see"
     raise _wrong(
         factory, begin, begin + max(1, len(text)),
         f"a loss ({', '.join(LOSSES)}), candidates ({GRAMMAR}) or name=value", hint,

@@ -20,7 +20,7 @@ SECONDS = 20
 """After which a command counts as hung: they take a tenth of one."""
 RUNNER = f"""
 import json, os, signal, sys
-from faiss_distill import cli
+from faiss_distill import cli, commands
 print(flush=True)
 for line in sys.stdin:
     commands = json.loads(line)

@@ -16,7 +16,7 @@ from conftest import QUICK, sized
 N = 1000
 SERVER = """
 import json, os, sys
-from faiss_distill import cli
+from faiss_distill import cli, commands
 print(flush=True)
 for line in sys.stdin:
     child = os.fork()

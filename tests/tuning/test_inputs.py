@@ -180,8 +180,10 @@ class TestOptions:
             evaluate(built(n=N), data.documents[:N], data.queries, top_k=9)
 
     def test_unknown_option(self, built, data):
-        with pytest.raises(TypeError, match=r"unexpected keyword argument 'epoch'.*; see DistillConfig"):
+        with pytest.raises(TypeError, match=r"unexpected keyword argument 'epoch'.*; did you mean epochs\?"):
             distill(built(n=N), data.documents[:N], data.queries, epoch=3)
+        with pytest.raises(TypeError, match=r"unexpected keyword argument 'zzz'.*; see DistillConfig for the options"):
+            distill(built(n=N), data.documents[:N], data.queries, zzz=3)
 
     def test_nprobe_of_evaluate(self, built, data):
         with pytest.raises(InputError, match=r"nprobe: expected integers from 1 to nlist=16, got \[0\]"):
