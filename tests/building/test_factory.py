@@ -103,9 +103,58 @@ def test_describe_says_why_not():
     assert "it is exact already" in found.why_not
     assert "why not" in str(found)
     assert found.to_dict()["total_bytes"] == 8 * 32
-    assert "expected a trained index" in describe(faiss.index_factory(64, "IVF16,PQ8")).why_not
+    untrained = describe(faiss.index_factory(64, "IVF16,PQ8")).why_not
+    assert untrained == "an untrained one, where a trained index is needed; call index.train and index.add"
+    shards = faiss.IndexShards(8)
+    shards.add_shard(flat)
+    assert describe(shards).why_not == "in part 0 of the IndexShards an IndexFlatIP: it is exact already"
+    assert "index:" not in str(describe(shards))
     with pytest.raises(InputError, match="expected a faiss"):
         describe("wiki.faiss")
+
+
+class TestConcerns:
+    """What is known to go wrong, which an index shows by itself."""
+
+    @staticmethod
+    def of(factory, x, metric="ip"):
+        index = faiss.index_factory(64, factory, METRICS[metric])
+        index.train(x)
+        index.add(x)
+        return describe(index)
+
+    @pytest.fixture
+    def unit(self, data):
+        x = data.documents[:N]
+        return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+    @pytest.mark.parametrize("factory", ["IVF16,PQ16x4np", "PQ4x4np", "L2norm,IVF16,PQ8np", "OPQ16,IVF16,PQ16x4fsr"])
+    def test_none(self, unit, factory):
+        found = self.of(factory, unit)
+        assert found.concerns == ()
+        assert "go wrong" not in str(found)
+
+    def test_a_mean_off_inner_products(self, unit):
+        (found,) = self.of("PCA32,IVF16,PQ8x4np", unit).concerns
+        assert "take a mean off documents and queries alike" in found
+        assert self.of("PCA32,IVF16,PQ8x4np", unit, "l2").concerns == ()
+        assert self.of("RR32,IVF16,PQ8x4np", unit).concerns == ()
+
+    @pytest.mark.parametrize("factory", ["IVF16,PQ16x4np", "PQ16np", "IVF16,SQ8"])
+    def test_lengths_that_differ(self, unit, factory):
+        x = unit * np.random.default_rng(0).lognormal(0, 0.6, (N, 1)).astype(np.float32)
+        (found,) = self.of(factory, x).concerns
+        assert "not normalised: their lengths are from 0." in found
+        assert self.of(factory, x, "l2").concerns == self.of(f"L2norm,{factory}", x).concerns == ()
+
+    def test_few_vectors(self, unit):
+        described = self.of("IVF4,PQ16x4np", unit[:400])
+        (found,) = described.concerns
+        assert "400 vectors are few: an IndexFlat of them takes 0.1 MB" in found
+        assert "What may go wrong:\n- 400 vectors are few" in str(described)
+        assert described.to_dict()["concerns"] == (found,)
+        (found,) = self.of("IVF64,PQ16x4np", unit).concerns
+        assert found.endswith("build it with 51 lists at most")
 
 
 class TestToken:
