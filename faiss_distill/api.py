@@ -129,7 +129,7 @@ def distill(
         >>> from faiss_distill import distill
         >>> from faiss_distill.datasets import load_debian_packages
         >>> data = load_debian_packages()
-        >>> index = faiss.index_factory(384, "IVF32,PQ32x4", faiss.METRIC_INNER_PRODUCT)
+        >>> index = faiss.index_factory(384, "IVF32,PQ32x4np", faiss.METRIC_INNER_PRODUCT)
         >>> index.train(data.documents[:4000])
         >>> index.add(data.documents[:4000])
         >>> index.nprobe = 4
@@ -262,7 +262,7 @@ def operating_points(
         >>> import faiss
         >>> from faiss_distill.datasets import load_debian_packages
         >>> data = load_debian_packages()
-        >>> index = faiss.index_factory(384, "IVF32,PQ32x4", faiss.METRIC_INNER_PRODUCT)
+        >>> index = faiss.index_factory(384, "IVF32,PQ32x4np", faiss.METRIC_INNER_PRODUCT)
         >>> index.train(data.documents[:4000])
         >>> index.add(data.documents[:4000])
         >>> points = operating_points(index, data.documents[:4000], data.queries[data.validation])

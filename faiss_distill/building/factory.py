@@ -130,7 +130,7 @@ def index_factory(d: int, factory: str, metric: int | str = "l2") -> Any:
         InputError: a token is wrong; the message points at it.
 
     Examples:
-        >>> index = index_factory(64, "IVF256,PQ16x4,Distill(kl)")
+        >>> index = index_factory(64, "IVF256,PQ16x4np,Distill(kl)")
         >>> type(index).__name__
         'IndexIVFPQ'
     """
