@@ -23,6 +23,11 @@ EPILOG = """Output files are written beside their place and renamed into it: eac
 done, whether or not the tuned index was kept; 2 an error, which is one line on standard error; 128 + n ended by signal
 n (SIGINT 130, SIGTERM 143, SIGHUP 129); 141 standard output was closed before all was printed. What a killed run leaves
 behind, in folders .faiss-distill-X, the next one that writes there removes."""
+EXAMPLES = """
+faiss-distill inspect wiki.faiss
+faiss-distill tune wiki.faiss wiki.npy --queries log.npy --nprobe 16 -o tuned.faiss
+faiss-distill COMMAND --help
+"""
 HELP_WIDTH = 78
 RUNS = {"eval": "evaluation"}
 """Functions of :mod:`faiss_distill.commands` that are not named as their command."""
@@ -72,7 +77,13 @@ def run(args: argparse.Namespace) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser, from which the reference is made too."""
-    parser = argparse.ArgumentParser(prog="faiss-distill", description=faiss_distill.__doc__, epilog=EPILOG)
+    parser = argparse.ArgumentParser(
+        prog="faiss-distill",
+        description=textwrap.fill(faiss_distill.__doc__ or "", HELP_WIDTH),
+        epilog=f"{_examples(EXAMPLES)}\n\n{textwrap.fill(EPILOG, HELP_WIDTH)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     parser.add_argument("--version", action="version", version=f"faiss-distill {faiss_distill.__version__}")
     parser.add_argument(
         "--print-completion",
@@ -94,13 +105,17 @@ def _add_command(commands: Any, name: str, note: str, description: str, examples
         name,
         help=note,
         description=textwrap.fill(description, HELP_WIDTH),
-        epilog=f"examples::\n\n{textwrap.indent(textwrap.dedent(examples).strip(), '  ')}",
+        epilog=_examples(examples),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
         **more,
     )
     parser.set_defaults(run=RUNS.get(name, name), parser=parser)
     return parser
+
+
+def _examples(lines: str) -> str:
+    return f"examples::\n\n{textwrap.indent(textwrap.dedent(lines).strip(), '  ')}"
 
 
 def _add_tune(commands: Any) -> None:

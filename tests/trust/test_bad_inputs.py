@@ -385,7 +385,7 @@ OTHERS |= {
 OTHERS |= {
     f"build {name} {value!r:.30}": option(built, name, lambda w, v=value: v, match)
     for name, value, match in [
-        ("factory", None, "^factory: expected a string"), ("factory", "PQ", "^factory: expected one that faiss"),
+        ("factory", None, "^factory: expected a string"), ("factory", "PQ,Distill", "^factory: expected one"),
         ("factory", "IVF4,PQ16x4,Distill(epochs=1e400)", "^factory: expected epochs"),
         ("metric", "cosine", "^metric: expected"),
         ("metric", 23, "^metric: expected"), ("metric", True, "^metric: expected"), ("nprobe", 0, "^nprobe: expected"),
