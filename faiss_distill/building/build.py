@@ -10,7 +10,8 @@ import faiss
 import numpy as np
 
 from faiss_distill.building.estimates import duration, rows_to_train_on, training_seconds
-from faiss_distill.building.factory import as_metric, index_factory, parse, reason
+from faiss_distill.building.factory import as_metric, index_factory, parse
+from faiss_distill.building.factory_hints import reason
 from faiss_distill.checks import integer
 from faiss_distill.config import DistillConfig, as_config
 from faiss_distill.data.ids import NOTHING, as_ids
