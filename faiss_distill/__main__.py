@@ -28,11 +28,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     _open_streams()
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # they are for programmers, who ask for them with python -W
-    from faiss_distill import cli  # torch and faiss: seconds
+    from faiss_distill import cli
 
     try:
+        args = cli.parse(argv)
+        from faiss_distill import commands  # noqa: F401  torch and faiss: seconds
+
         _on_signals(_interrupt)
-        status = cli.main(argv)
+        status = cli.run(args)
         sys.stdout.flush()
     except Interrupted as interrupted:
         _on_signals(_leave)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from faiss_distill.building.factory import options_of
-from faiss_distill.checks import integer
+from faiss_distill.checks import did_you_mean, integer
 from faiss_distill.config import DistillConfig, as_config
 from faiss_distill.data import query_encoders
 from faiss_distill.data.relevance import open_relevant
@@ -129,7 +129,7 @@ def distill(
         >>> from faiss_distill import distill
         >>> from faiss_distill.datasets import load_debian_packages
         >>> data = load_debian_packages()
-        >>> index = faiss.index_factory(384, "IVF32,PQ32x4", faiss.METRIC_INNER_PRODUCT)
+        >>> index = faiss.index_factory(384, "IVF32,PQ32x4np", faiss.METRIC_INNER_PRODUCT)
         >>> index.train(data.documents[:4000])
         >>> index.add(data.documents[:4000])
         >>> index.nprobe = 4
@@ -140,7 +140,10 @@ def distill(
     try:
         config = replace(as_config(options_of(index) if config is None else config), **options)
     except TypeError as error:
-        raise TypeError(f"distill: {str(error).split(') ')[-1]}; see DistillConfig for the options") from None
+        known = [field.name for field in fields(DistillConfig)]
+        near = next(filter(None, (did_you_mean(name, known) for name in options if name not in known)), "")
+        reason = str(error).split(") ")[-1]
+        raise TypeError(f"distill: {reason}; {near or 'see DistillConfig for the options'}") from None
     trainer = DistillTrainer(
         index,
         embeddings,
@@ -259,7 +262,7 @@ def operating_points(
         >>> import faiss
         >>> from faiss_distill.datasets import load_debian_packages
         >>> data = load_debian_packages()
-        >>> index = faiss.index_factory(384, "IVF32,PQ32x4", faiss.METRIC_INNER_PRODUCT)
+        >>> index = faiss.index_factory(384, "IVF32,PQ32x4np", faiss.METRIC_INNER_PRODUCT)
         >>> index.train(data.documents[:4000])
         >>> index.add(data.documents[:4000])
         >>> points = operating_points(index, data.documents[:4000], data.queries[data.validation])

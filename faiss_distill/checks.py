@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import operator
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from numbers import Real
 from typing import Any
-
-import numpy as np
 
 from faiss_distill.errors import InputError
 
@@ -63,6 +63,8 @@ def flag(name: str, value: Any) -> bool:
     Raises:
         InputError: it is something else, true or not.
     """
+    import numpy as np  # which takes a moment, and is not needed to list the options
+
     if not isinstance(value, bool | np.bool_):
         raise InputError(name, "True or False", repr(value))
     return bool(value)
@@ -86,3 +88,14 @@ def size(name: str, value: Any) -> int:
         number, unit, binary = words.groups()
         found = int(float(number) * (1024 if binary else 1000) ** " KMGT".index(unit.upper() or " "))
     return integer(name, found, 1)
+
+
+def did_you_mean(word: Any, known: Iterable[str]) -> str:
+    """A question after the nearest of the words that are known, for the hint of an error; empty if none is near.
+
+    Examples:
+        >>> did_you_mean("lisnet", ["listnet", "kl"])
+        'did you mean listnet?'
+    """
+    near = difflib.get_close_matches(word, known, 1) if isinstance(word, str) else []
+    return f"did you mean {near[0]}?" if near else ""

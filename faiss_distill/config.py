@@ -10,11 +10,8 @@ from dataclasses import dataclass
 from inspect import getdoc
 from typing import Any
 
-import torch
-
-from faiss_distill.checks import LARGEST, flag, integer, number, size
+from faiss_distill.checks import LARGEST, did_you_mean, flag, integer, number, size
 from faiss_distill.errors import InputError
-from faiss_distill.losses import LOSSES
 from faiss_distill.mixture import Mixture
 
 
@@ -181,16 +178,22 @@ class DistillConfig:
 
     def __post_init__(self) -> None:
         """Check every field."""
+        import torch  # which takes seconds, and is not needed to list the options
+
+        from faiss_distill.losses import LOSSES
+
         if not isinstance(self.loss, str) or self.loss not in LOSSES:
-            raise InputError("loss", f"one of {', '.join(map(repr, LOSSES))}", repr(self.loss))
+            near = did_you_mean(self.loss, LOSSES)
+            raise InputError("loss", f"one of {', '.join(map(repr, LOSSES))}", repr(self.loss), near)
         for name, kind in ENUMS.items():
             if name == "assignment" and self.assignment is None:
                 continue
             try:
                 self._set(name, kind(getattr(self, name)))
             except ValueError:
-                names = ", ".join(repr(e.value) for e in kind)
-                raise InputError(name, f"one of {names}", repr(getattr(self, name))) from None
+                value, names = getattr(self, name), [e.value for e in kind]
+                expected = f"one of {', '.join(map(repr, names))}"
+                raise InputError(name, expected, repr(value), did_you_mean(value, names)) from None
         for name, least in INTEGERS.items():
             if getattr(self, name) is not None or name not in ("batch_size", "nprobe"):
                 self._set(name, integer(name, getattr(self, name), least, MAX_SEED if name == "seed" else None))

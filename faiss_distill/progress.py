@@ -7,7 +7,9 @@ the lock leaves the others waiting for good, so where nothing is shown tqdm is n
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
@@ -39,7 +41,7 @@ class Unseen:
 @contextmanager
 def progress_bar(total: int, desc: str, unit: str, wanted: bool, leave: bool = True) -> Iterator[Bar]:
     """A bar on the standard error, if it is ``wanted`` and that is a terminal; ``leave`` it there at the end."""
-    if not (wanted and sys.stderr is not None and sys.stderr.isatty()):
+    if not _seen(wanted):
         yield Unseen()
         return
     with tqdm(total=total, desc=desc, unit=unit, leave=leave) as bar:
@@ -52,3 +54,43 @@ def counted(items: Sequence[T], desc: str, unit: str, wanted: bool) -> Iterator[
         for item in items:
             yield item
             bar.update()
+
+
+@contextmanager
+def waiting(
+    desc: str, estimate: Callable[[], float], told: Callable[[float], str], wanted: bool, every: float = 0.5
+) -> Iterator[None]:
+    """A bar of the time that one long call takes, which itself tells nothing of its progress.
+
+    Args:
+        desc: what is waited for.
+        estimate: about how many seconds; only asked if the bar is shown.
+        told: such a number in words.
+        wanted: as for :func:`progress_bar`.
+        every: seconds after which the bar moves on.
+    """
+    if not _seen(wanted):
+        yield
+        return
+    about, start, done = estimate(), time.monotonic(), threading.Event()
+    shown = f"{{desc}}: {{percentage:3.0f}}%|{{bar}}| {{elapsed}} of about {told(about)}"
+    with tqdm(total=about, desc=desc, bar_format=shown) as bar:
+
+        def move() -> None:
+            while not done.wait(every):
+                bar.n = min(time.monotonic() - start, about)
+                bar.refresh()
+
+        mover = threading.Thread(target=move, daemon=True)
+        mover.start()
+        try:
+            yield
+            bar.n = about
+        finally:
+            done.set()
+            mover.join()
+
+
+def _seen(wanted: bool) -> bool:
+    """Whether a bar is ``wanted``, and the standard error a terminal."""
+    return wanted and sys.stderr is not None and sys.stderr.isatty()

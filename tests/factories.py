@@ -10,7 +10,7 @@ from faiss_distill.index.registry import FAMILIES
 def small(example):
     """An example of the registry for 2,000 vectors of 64 dimensions."""
     example = re.sub(r"IVF\d+", "IVF16", example).replace("PQ32x4", "PQ16x4").replace("OPQ16", "OPQ8")
-    example = re.sub(r"\bPQ16$", "PQ8np", example)
+    example = re.sub(r"\bPQ16np$", "PQ8np", example)
     return example.replace("4x4x8", "2x2x4").replace("16x8", "4x4")
 
 

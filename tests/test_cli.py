@@ -1,6 +1,9 @@
 import errno
 import json
+import logging
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -15,7 +18,9 @@ import pytest
 from conftest import core
 
 import faiss_distill
+from faiss_distill import cli, messages
 from faiss_distill.cli import main
+from faiss_distill.data.formats import FORMATS
 
 N = 2000
 QUICK = ["--epochs", "1", "--nprobe", "4", "--no-progress"]
@@ -389,11 +394,23 @@ class TestProcess:
         assert status == 128 + number
         assert sorted(p.name for p in files.iterdir()) == before
 
+    def test_help_imports_nothing_large(self):
+        """Which is what makes it quick."""
+        code = "import sys, atexit; from faiss_distill import __main__ as m; "
+        code += (
+            "atexit.register(lambda: print([n for n in ('torch', 'faiss', 'scipy', 'numpy') if n in sys.modules])); "
+        )
+        for words in (["--help"], ["tune", "--help"], ["--version"]):
+            run = subprocess.run(
+                [sys.executable, "-c", f"{code} m.main({words})"], capture_output=True, text=True, check=True
+            )
+            assert run.stdout.splitlines()[-1] == "[]"
+
     def test_a_signal_while_it_imports(self, tmp_path):
         """An import that takes its time, in place of torch's."""
         (tmp_path / "torch.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
         environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
-        command = [sys.executable, "-m", "faiss_distill", "--version"]
+        command = [sys.executable, "-m", "faiss_distill", "inspect", "x"]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "preexec_fn": heard}
         with subprocess.Popen(command, env=environment, **pipes) as run:
             assert run.stdout.readline() == "importing\n"
@@ -448,7 +465,7 @@ def test_usage_errors_exit_2(capsys):
         assert exit_.value.code == 2
 
 
-@pytest.mark.parametrize("command", [[], ["tune"], ["eval"], ["inspect"], ["demo"]])
+@pytest.mark.parametrize("command", [[], ["tune"], ["apply"], ["eval"], ["points"], ["inspect"], ["demo"]])
 def test_help_is_complete(command, capsys):
     with pytest.raises(SystemExit) as exit_:
         main([*command, "--help"])
@@ -460,6 +477,120 @@ def test_help_is_complete(command, capsys):
         assert "one of" not in out
 
 
+COMMANDS = ["tune", "apply", "eval", "points", "inspect", "demo"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_examples_in_the_help_are_commands(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    examples = re.findall(r"^  (faiss-distill .*)", capsys.readouterr().out.partition("examples::")[2], re.M)
+    assert examples
+    assert {shlex.split(line)[1] for line in examples} >= {command}
+    for line in examples:
+        cli.parse(shlex.split(line)[1:])
+
+
+def test_formats_in_the_help():
+    assert " or ".join(", ".join(FORMATS).rsplit(", ", 1)) == cli.VECTORS
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["tuen", "x"], "no command 'tuen'; did you mean tune?"),
+        (["zzz"], "no command 'zzz'; there are tune, apply, eval, points, inspect, demo"),
+        (["tune", "i", "x", "--quieries=q"], "no option --quieries; did you mean --queries?"),
+        (["tune", "i", "x", "--zzz"], "no option --zzz; see faiss-distill tune --help"),
+        (["points", "i", "x", "--queries", "q", "--quality", "overlap"], "got 'overlap'; did you mean overlap_at_10?"),
+        (["points", "i", "x", "--queries", "q", "--cost", "zzz"], "expected one of distances, latency_ms, got 'zzz'"),
+    ],
+)
+def test_what_may_have_been_meant(argv, says, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(argv)
+    assert exit_.value.code == 2
+    assert capsys.readouterr().err.rstrip().endswith(says)
+
+
+def test_words_after_two_dashes_are_no_options():
+    assert cli.parse(["inspect", "--", "--odd-name"]).index == Path("--odd-name")
+
+
+class TestItsOwnLanguage:
+    """Options, not the arguments of Python's functions."""
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("'fixed' with encoding='frozen'", "'fixed' with --encoding frozen"),
+            ("pass ids= with the id of each row", "pass --ids with the id of each row"),
+            ("raise max_scan_increase=0.01 to accept that", "raise --max-scan-increase 0.01 to accept that"),
+            ("judge_half_nprobe=False accepts that", "--no-judge-half-nprobe accepts that"),
+            ("pass nprobe=", "pass --nprobe"),
+            ("set it with top_k", "set it with --top-k"),
+            ("balance=True, progress=False", "--balance, --no-progress"),
+            ("other ids, epochs and nprobe 4", "other ids, epochs and nprobe 4"),
+            ("query_ids= to read_qrels, query_encoder=", "query_ids= to read_qrels, query_encoder="),
+            ("10 bytes free in '/tmp/top_k/ids=3'", "10 bytes free in '/tmp/top_k/ids=3'"),
+        ],
+    )
+    def test_a_text(self, text, expected):
+        assert messages.in_flags(text, cli.parse(["tune", "i", "x", "-o", "o"])) == expected
+
+    def test_an_error(self, files, capsys):
+        refused(
+            capsys, tune(files, "--encoding", "frozen", "--assignment", "refreshed"),
+            "error: --assignment: expected 'fixed' with --encoding frozen, got 'refreshed'",
+        )  # fmt: skip
+        refused(capsys, tune(files, "--loss", "lisnet"), "--loss: expected one of ", "; did you mean listnet?")
+        refused(capsys, tune(files, "--encoding", "nearst"), "--encoding: ", "; did you mean nearest?")
+
+    def test_what_to_search_with(self, files, capsys):
+        inputs = [str(files / "in.faiss"), str(files / "x.npy"), "--queries", str(files / "q.npy")]
+        refused(
+            capsys,
+            main(["points", *inputs, "--nprobe", "0"]),
+            "error: --nprobe: expected integers from 1 to 16 for nprobe",
+        )
+        inputs[1] = str(files / "nope.npy")
+        refused(
+            capsys, main(["points", *inputs, "--at-least", "45"]),
+            "error: --at-least: expected a number between 0 and 1, got 45.0; 45 % is 0.45",
+        )  # fmt: skip
+
+    def test_a_warning(self):
+        args = cli.parse(["tune", "i", "x", "-o", "o"])
+        record = logging.makeLogRecord({"name": "faiss_distill.x", "levelname": "WARNING", "msg": "pass nprobe="})
+        assert messages.Warned(args).format(record) == "faiss-distill: warning: pass --nprobe"
+
+    def test_a_result_that_is_not_kept(self, files, capsys):
+        assert tune(files, "--epochs", "0", "--encoding", "nearest", "--assignment", "fixed") == 0
+        out = capsys.readouterr().out
+        assert "NOT kept" in out
+        assert out.endswith(f"wrote {files / 'out.faiss'}, unchanged: the index as it was\n")
+
+
+class TestCompletion:
+    def test_a_script(self, capsys):
+        pytest.importorskip("shtab")
+        with pytest.raises(SystemExit) as exit_:
+            main(["--print-completion", "bash"])
+        assert exit_.value.code == 0
+        out = capsys.readouterr().out
+        subprocess.run(["bash", "-n"], input=out, text=True, check=True)
+        assert "--at-least" in out
+        assert "_tune___queries_COMPGEN=_shtab_compgen_files" in out
+
+    def test_without_shtab(self, capsys, monkeypatch):
+        monkeypatch.setitem(sys.modules, "shtab", None)
+        with pytest.raises(SystemExit) as exit_:
+            main(["--print-completion", "bash"])
+        assert exit_.value.code == 2
+        needed = "--print-completion: expected shtab, got none; pip install 'faiss-distill[completion]'"
+        assert needed in capsys.readouterr().err
+
+
 def test_python_m():
     run = subprocess.run(
         [sys.executable, "-m", "faiss_distill", "--version"], capture_output=True, text=True, check=True
@@ -468,15 +599,22 @@ def test_python_m():
 
 
 def test_demo(tmp_path, capsys):
-    assert main(["demo", "-o", str(tmp_path / "d"), "--factory", "IVF64,PQ16np", "--json"]) == 0
-    printed = json.loads(capsys.readouterr().out)
+    assert main(["demo", "-o", str(tmp_path / "d"), "--factory", "IVF64,PQ16np"]) == 0
+    shown = capsys.readouterr()
+    assert "faiss trains IVF64,PQ16np on 16,000 documents: about " in shown.err
+    assert "tuning it on 2,800 queries: about " in shown.err
+    table = [line for line in shown.out.splitlines() if "→" in line or line.startswith("nprobe")]
+    assert len(table) >= 24
+    assert max(map(len, table)) <= 100
+    for path in (tmp_path / "d").iterdir():
+        assert f"wrote {path}: " in shown.out
+    printed = json.loads((tmp_path / "d" / "test.json").read_text())
     assert sorted(p.name for p in (tmp_path / "d").iterdir()) == [
         "recall.png",
         "report.json",
         "test.json",
         "tuned.faiss",
     ]
-    assert json.loads((tmp_path / "d" / "test.json").read_text()) == printed
     own = [next(p for p in printed[s]["points"] if p["nprobe"] == 8) for s in ("before", "after")]
     assert own[1]["overlap_at_10"] > own[0]["overlap_at_10"] + 0.05
     assert own[1]["mrr_at_10"] > own[0]["mrr_at_10"]

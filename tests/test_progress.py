@@ -9,7 +9,7 @@ import pytest
 from tqdm import tqdm
 
 from faiss_distill.data.vectors import open_vectors
-from faiss_distill.progress import counted, progress_bar
+from faiss_distill.progress import counted, progress_bar, waiting
 
 
 class Terminal(io.StringIO):
@@ -28,6 +28,32 @@ def test_bars_are_on_terminals_if_wanted(monkeypatch, stream, wanted, shown):
     assert ("search" in sys.stderr.getvalue()) is shown
     assert list(counted([5, 7], "points", "points", wanted)) == [5, 7]
     assert ("points" in sys.stderr.getvalue()) is shown
+
+
+@pytest.mark.parametrize("estimate", [0.01, 100.0])
+def test_waiting_shows_how_long_about(monkeypatch, estimate):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with waiting("faiss trains", lambda: estimate, lambda s: f"{s:g} s", True, every=0.01):
+        time.sleep(0.1)
+    shown = sys.stderr.getvalue()
+    assert "faiss trains:   0%" in shown
+    assert f"of about {estimate:g} s" in shown
+    assert "faiss trains: 100%" in shown.splitlines()[-1] or "100%" in shown.rpartition("\r")[2]
+
+
+@pytest.mark.parametrize(("stream", "wanted"), [(Terminal, False), (io.StringIO, True)])
+def test_nobody_waits_unseen(monkeypatch, stream, wanted):
+    monkeypatch.setattr(sys, "stderr", stream())
+    with waiting("faiss trains", lambda: pytest.fail("estimated"), str, wanted):
+        pass
+    assert sys.stderr.getvalue() == ""
+
+
+def test_waiting_ends_with_an_error(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with pytest.raises(RuntimeError, match="no"), waiting("faiss trains", lambda: 9.0, str, True, every=0.01):
+        raise RuntimeError("no")
+    assert "100%" not in sys.stderr.getvalue()
 
 
 def test_without_a_standard_error(monkeypatch):

@@ -5,7 +5,6 @@ The rest of a string is faiss's own grammar and goes to ``faiss.index_factory`` 
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import fields, replace
 from typing import Any
@@ -13,18 +12,14 @@ from typing import Any
 import faiss
 import numpy as np
 
-from faiss_distill.checks import integer
+from faiss_distill.building.factory_hints import wrong_token
+from faiss_distill.checks import did_you_mean, integer
 from faiss_distill.config import DistillConfig
 from faiss_distill.errors import InputError
 from faiss_distill.losses import LOSSES
 from faiss_distill.mixture import GRAMMAR, TERM
 
 TOKEN = re.compile(r"(?:(?P<faiss>.*),)?(?P<token>Distill(?:\((?P<options>.*)\))?)")
-GRAMMAR_OF_FAISS = (
-    "IDMap2; OPQ16, OPQ16_64, PCA64, PCAR64, RR64, L2norm, Pad128; IVF4096, IVF4096_HNSW32, IVF4096(SQ8), IMI2x8; "
-    "Flat, PQ16, PQ16x4fsr, SQ8, RQ8x8, LSQ8x8, PRQ4x2x8, RaBitQ; RFlat, Refine(SQ8)"
-)
-"""For people; what it is, faiss decides."""
 MAX_D = 2**20
 """Dimensions, at most: far beyond any embedding, and short of what memory faiss's tables of it would take."""
 WORDS = {"True": True, "False": False, "None": None}
@@ -34,7 +29,7 @@ def parse(factory: str) -> tuple[str, DistillConfig | None]:
     """Split a factory string into faiss's part and the options of its ``Distill`` token.
 
     Args:
-        factory: such as ``"OPQ16,IVF4096,PQ16,Distill"`` or ``"...,Distill(kl, in_batch + top200:20, epochs=5)"``: a
+        factory: such as ``"OPQ16,IVF4096,PQ16np,Distill"`` or ``"...,Distill(kl, in_batch + top200:20, epochs=5)"``: a
             loss, candidates, and single options of :class:`faiss_distill.DistillConfig`, in any order.
 
     Returns:
@@ -44,8 +39,8 @@ def parse(factory: str) -> tuple[str, DistillConfig | None]:
         InputError: a part of the token is not known. The message points at it and lists what is valid.
 
     Examples:
-        >>> parse("OPQ16,IVF4096,PQ16,Distill(kl,epochs=5)")[0]
-        'OPQ16,IVF4096,PQ16'
+        >>> parse("OPQ16,IVF4096,PQ16np,Distill(kl,epochs=5)")[0]
+        'OPQ16,IVF4096,PQ16np'
     """
     if not isinstance(factory, str):
         raise InputError("factory", "a string", type(factory).__name__)
@@ -57,7 +52,7 @@ def parse(factory: str) -> tuple[str, DistillConfig | None]:
         return factory, None
     if not match["faiss"]:
         raise _wrong(
-            factory, 0, len(factory), "a factory string of faiss before it, such as OPQ16,IVF4096,PQ16,Distill"
+            factory, 0, len(factory), "a factory string of faiss before it, such as OPQ16,IVF4096,PQ16np,Distill"
         )
     options: dict[str, Any] = {}
     start = match.start("options")
@@ -85,8 +80,7 @@ def _option(factory: str, begin: int, text: str) -> tuple[str, Any]:
     name, equals, value = (x.strip() for x in text.partition("="))
     if equals:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known)}"
+            hint = did_you_mean(name, known) or f"it has {', '.join(known)}"
             raise _wrong(factory, begin, begin + len(name), "an option of DistillConfig", hint)
         for kind in (int, float):
             try:
@@ -98,8 +92,7 @@ def _option(factory: str, begin: int, text: str) -> tuple[str, Any]:
         return "loss", text
     if text and all(term.strip() == "in_batch" or TERM.fullmatch(term.strip()) for term in text.split("+")):
         return "candidates", text
-    near = difflib.get_close_matches(text, LOSSES, 1)
-    hint = f"did you mean {near[0]}?" if near else "see"
+    hint = did_you_mean(text, LOSSES) or "see"
     raise _wrong(
         factory, begin, begin + max(1, len(text)),
         f"a loss ({', '.join(LOSSES)}), candidates ({GRAMMAR}) or name=value", hint,
@@ -114,7 +107,7 @@ def _wrong(factory: str, begin: int, end: int, expected: str, hint: str = "see")
     return InputError("factory", expected, repr(factory[begin:end]), f"{hint}\n{_pointer(factory, begin, end)}")
 
 
-def index_factory(d: int, factory: str, metric: int = faiss.METRIC_L2) -> Any:
+def index_factory(d: int, factory: str, metric: int | str = "l2") -> Any:
     """``faiss.index_factory`` for strings that may end in ``Distill``.
 
     The options of the token stay with the index object: ``distill(index, embeddings)`` without a ``config`` takes them.
@@ -123,7 +116,7 @@ def index_factory(d: int, factory: str, metric: int = faiss.METRIC_L2) -> Any:
     Args:
         d: dimension of the vectors.
         factory: see :func:`faiss_distill.building.factory.parse`.
-        metric: ``faiss.METRIC_L2``, as is faiss's default, or ``faiss.METRIC_INNER_PRODUCT``.
+        metric: ``"l2"``, as is faiss's default, or ``"ip"``; or faiss's constant.
 
     Returns:
         The faiss index, to be trained and filled as any.
@@ -132,22 +125,18 @@ def index_factory(d: int, factory: str, metric: int = faiss.METRIC_L2) -> Any:
         InputError: a token is wrong; the message points at it.
 
     Examples:
-        >>> index = index_factory(64, "IVF256,PQ16x4,Distill(kl)")
+        >>> index = index_factory(64, "IVF256,PQ16x4np,Distill(kl)")
         >>> type(index).__name__
         'IndexIVFPQ'
     """
     plain, config = parse(factory)
-    d, metric = integer("d", d, 1, MAX_D), _metric(metric)
+    d, metric = integer("d", d, 1, MAX_D), as_metric(metric)
     try:
         index: Any = faiss.index_factory(d, plain, metric)
     except (RuntimeError, MemoryError) as error:
-        begin, end = _offending(d, plain, metric)
-        raise InputError(
-            "factory",
-            "one that faiss can build",
-            f"{plain!r}: {reason(error)}",
-            f"it knows, in this order, {GRAMMAR_OF_FAISS}\n{_pointer(factory, begin, end)}",
-        ) from error
+        begin, end, got, hint = wrong_token(d, plain, metric, error)
+        hint = f"{hint}\n{_pointer(factory, begin, end)}"
+        raise InputError("factory", "one that faiss can build", got, hint) from error
     if config is not None:
         object.__setattr__(index, OPTIONS, config)  # faiss's own setattr refuses what C++ does not have
     return index
@@ -156,40 +145,32 @@ def index_factory(d: int, factory: str, metric: int = faiss.METRIC_L2) -> Any:
 OPTIONS = "_distill_config"
 
 
-def _metric(metric: Any) -> int:
-    known = isinstance(metric, int | np.integer) and metric in (faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT)
-    if not known or isinstance(metric, bool):
-        raise InputError("metric", "faiss.METRIC_L2 or faiss.METRIC_INNER_PRODUCT", repr(metric))
-    return int(metric)
+METRICS = {
+    "ip": faiss.METRIC_INNER_PRODUCT,
+    "inner_product": faiss.METRIC_INNER_PRODUCT,
+    "l2": faiss.METRIC_L2,
+}
+"""Names that stand for faiss's constants."""
+COSINES = ("cosine", "cos", "angular")
 
 
-def reason(error: BaseException) -> str:
-    """What faiss says, without where in its sources."""
-    said = str(error).splitlines() or [type(error).__name__]
-    return re.sub(r"^Error in .*? at \S+:\d+: (Error: )?", "", said[-1])
+def as_metric(metric: Any) -> int:
+    """faiss's constant for a metric, given as such or by one of the names in :data:`METRICS`.
 
-
-def _offending(d: int, plain: str, metric: int) -> tuple[int, int]:
-    """Where the first token is that faiss does not take: the shortest prefix after which nothing can follow.
-
-    faiss says that it can't parse the whole. A token is taken if some index can be made that has it.
+    Raises:
+        InputError: it is another; for cosine similarity the message says what to do.
     """
-    ends = [m.start() for m in re.finditer(r",(?![^(]*\))", plain)] + [len(plain)]
-    begin = 0
-    for end in ends:
-        tails = ("", ",Flat", ",IVF1,Flat")
-        if not any(_builds(d, plain[:end] + tail, metric) for tail in tails):
-            break
-        begin = min(end + 1, len(plain))
-    return (begin, end) if begin < end else (0, len(plain))
-
-
-def _builds(d: int, factory: str, metric: int) -> bool:
-    try:
-        faiss.index_factory(d, factory, metric)
-    except (RuntimeError, MemoryError):
-        return False
-    return True
+    name = metric.lower() if isinstance(metric, str) else None
+    if name in METRICS:
+        return METRICS[name]
+    if isinstance(metric, int | np.integer) and not isinstance(metric, bool) and metric in METRICS.values():
+        return int(metric)
+    hint = (
+        "for cosine similarity, normalise vectors and queries to length 1 and use 'ip'"
+        if name is not None and name.removesuffix("_similarity") in COSINES
+        else ""
+    )
+    raise InputError("metric", "'ip' or 'l2', or faiss.METRIC_INNER_PRODUCT or faiss.METRIC_L2", repr(metric), hint)
 
 
 def options_of(index: Any) -> DistillConfig | None:

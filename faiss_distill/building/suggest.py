@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
 from typing import Any
 
 import faiss
-import numpy as np
 
-from faiss_distill.building.build import rows_to_train_on
-from faiss_distill.building.factory import MAX_D
+from faiss_distill.building.estimates import (
+    add_flops,
+    duration,
+    flops_per_second,
+    rows_to_train_on,
+    shape_of,
+    train_flops,
+    tune_flops,
+)
+from faiss_distill.building.factory import MAX_D, as_metric
 from faiss_distill.checks import LARGEST, integer, number
-from faiss_distill.config import DistillConfig
-from faiss_distill.errors import InputError
 from faiss_distill.index.describe import METRIC_NAMES, parts
 from faiss_distill.render.content import FACTS, Section
 from faiss_distill.render.result import Result
@@ -25,6 +29,8 @@ MAX_N = 2**40
 """Vectors, at most: faiss's guidelines end long before."""
 LISTS_FROM = 10_000
 """Vectors from which lists are worth their quantizer."""
+KEPT = 0.75
+"""Share of the budget that is enough, if it spares dropping dimensions."""
 GRAPH_FROM = 16_384
 """Lists from which their quantizer is a graph."""
 
@@ -67,20 +73,20 @@ class Suggestion(Result):
             "bytes per vector": f"{sum(self.bytes_per_vector.values()):g}: {each}",
             "index": f"{self.total_bytes / 1e6:,.1f} MB",
             **({"while it is built": f"{self.training_bytes / 1e6:,.1f} MB more"} if self.training_bytes else {}),
-            "faiss train + add": f"about {_duration(self.build_seconds)}",
-            **({"tuning": f"about {_duration(self.tune_seconds)}"} if self.tune_seconds else {}),
+            "faiss train + add": f"about {duration(self.build_seconds)}",
+            **({"tuning": f"about {duration(self.tune_seconds)}"} if self.tune_seconds else {}),
         }
         return Section(columns=FACTS, rows=[*facts.items()]), Section(items=self.reasons)
 
 
-def suggest(n: int, d: int, bytes_per_vector: float, metric: int = faiss.METRIC_L2) -> Suggestion:
+def suggest(n: int, d: int, bytes_per_vector: float, metric: int | str = "l2") -> Suggestion:
     """A factory string for a corpus and a byte budget, after faiss's guidelines to choose an index.
 
     Args:
         n: vectors.
         d: their dimension.
         bytes_per_vector: bytes that the code of one may take; an id in a list takes 8 more.
-        metric: ``faiss.METRIC_L2`` or ``faiss.METRIC_INNER_PRODUCT``.
+        metric: ``"l2"`` or ``"ip"`` (inner product); or faiss's constant.
 
     Returns:
         The string with its reasons, and what to expect. Times are estimated from how fast this machine multiplies
@@ -95,19 +101,18 @@ def suggest(n: int, d: int, bytes_per_vector: float, metric: int = faiss.METRIC_
     """
     n, d = integer("n", n, 1, MAX_N), integer("d", d, 1, MAX_D)
     bytes_per_vector = number("bytes_per_vector", bytes_per_vector, "a number of at least 1", 1, LARGEST)
-    if not isinstance(metric, int | np.integer) or metric not in METRIC_NAMES:
-        raise InputError("metric", "faiss.METRIC_L2 or faiss.METRIC_INNER_PRODUCT", repr(metric))
+    metric = as_metric(metric)
     nlist, coarse, reasons = _lists(n)
     transform, codes, why = _codes(n, d, int(bytes_per_vector))
     reasons += why
     plain = ",".join(filter(None, [transform, coarse, codes]))
-    tuned = bool(transform or coarse)
+    tuned = bool(coarse) or codes.startswith("PQ")
     index: Any = faiss.index_factory(d, plain, metric)
     _, each, shared = parts(index)
     rows = rows_to_train_on(n, nlist)
     if nlist:
         reasons.append("nprobe: about the square root of the lists; operating_points() finds that for a given recall")
-    rate = _flops_per_second()
+    shape, rate = shape_of(index), flops_per_second()
     return Suggestion(
         factory=f"{plain},Distill" if tuned else plain,
         nprobe=2 ** int(math.log2(math.sqrt(nlist))) if nlist else None,
@@ -117,8 +122,8 @@ def suggest(n: int, d: int, bytes_per_vector: float, metric: int = faiss.METRIC_
         shared_bytes=shared,
         total_bytes=round(n * sum(each.values())) + sum(shared.values()),
         training_bytes=0 if index.is_trained else 4 * d * rows,
-        build_seconds=_build_flops(n, d, rows, nlist, transform, codes) / rate,
-        tune_seconds=_tune_flops(n, d) / rate if tuned else 0.0,
+        build_seconds=(train_flops(shape, rows) + add_flops(shape, n)) / rate,
+        tune_seconds=tune_flops(n, d) / rate if tuned else 0.0,
     )
 
 
@@ -152,66 +157,25 @@ def _codes(n: int, d: int, size: int) -> tuple[str, str, list[str]]:
         if 8 * size >= bits * d:
             return "", token, [f"{token}: {bits} bits a dimension are nearly exact, and fit the budget"]
     short = n < POINTS * 256
-    segments = min(2 * size, d) if short else min(size, d // 2)
-    out = d - d % segments
+    most = min(2 * size, d) if short else min(size, d // 2)
+    # As many as fit, or a few less if all dimensions can be kept so.
+    segments = next((m for m in range(most, math.ceil(KEPT * most) - 1, -1) if d % m == 0), most)
     codes = f"PQ{segments}x4np" if short else f"PQ{segments}np"
-    reduced = "" if out == d else f", after dropping to {out} dimensions, which {segments} divides"
     why = [
-        f"{codes}: {segments} segments of {4 if short else 8} bits"
-        + (f", as {n:,} vectors are too few for 256 codewords" if short else ""),
-        f"OPQ{segments}: a rotation that spreads the variance over the segments{reduced}; the guidelines would go down "
-        "to 4 dimensions a segment, which costs much recall in benchmarks.suggestions",
-        "np: without polysemous training, which plain searches don't use and tuning would undo",
+        f"{codes}: {segments} {'segment' if segments == 1 else 'segments'} of {4 if short else 8} bits"
+        + (f", as {n:,} vectors are too few for 256 codewords" if short else "")
+        + (f"; {segments} divides {d}, which {most} does not" if segments < most else "")
     ]
+    transform = ""
+    if segments > 1:
+        out = d - d % segments
+        transform = f"OPQ{segments}{'' if out == d else f'_{out}'}"
+        reduced = "" if out == d else f", after dropping to {out} dimensions, which {segments} divides"
+        why.append(
+            f"OPQ{segments}: a rotation that spreads the variance over the segments{reduced}; the guidelines would go "
+            "down to 4 dimensions a segment, which costs much recall in benchmarks.suggestions"
+        )
+    why.append("np: without polysemous training, which plain searches don't use and tuning would undo")
     if not short and size >= 8:
         why.append(f"for faster searches and a little less recall, PQ{2 * segments}x4fsr in place of {codes}")
-    return f"OPQ{segments}{'' if out == d else f'_{out}'}", codes, why
-
-
-def _flops_per_second() -> float:
-    """Of a product of matrices, the best of several."""
-    a, b = np.ones((1024, 384), dtype=np.float32), np.ones((384, 1024), dtype=np.float32)
-    best = math.inf
-    for _ in range(8):
-        start = time.perf_counter()
-        a @ b
-        best = min(best, time.perf_counter() - start)
-    return 2 * 1024 * 384 * 1024 / best
-
-
-def _build_flops(n: int, d: int, rows: int, nlist: int, transform: str, codes: str) -> float:
-    """What faiss's training and adding take, in products of matrices that take as long.
-
-    The constants are fitted to builds of the Debian embeddings, see ``benchmarks.estimates``.
-    """
-    coarse = 10 * min(rows, 256 * nlist) * nlist * 2 * d
-    added = n * 2 * d * (nlist if nlist < GRAPH_FROM else 1_000)
-    if not codes.startswith("PQ"):
-        return 2 * (coarse + added)
-    segments, words = int(codes[2:].split("x")[0].removesuffix("np")), 16 if "x4" in codes else 256
-    sample = min(rows, 256 * words)
-    distance = 2 * d / segments + OVERHEAD
-    product = 25 * sample * words * segments * distance
-    sample = min(rows, 65_536)  # of OPQ: 50 rounds, of k-means with 4 iterations, 40 in the first
-    rotation = 50 * (6 * sample * d * d + SVD * d**3) + 236 * sample * words * segments * distance
-    return 2 * (coarse + added) + product + n * words * segments * distance + (rotation if transform else 0)
-
-
-def _tune_flops(n: int, d: int) -> float:
-    """The same of the tuning with 20,000 queries: the teacher, three epochs, four passes of encoding."""
-    queries = min(DistillConfig.fill_to, n)
-    return 2.0 * n * queries * d + ENCODING * n * d + EPOCHS * queries * d
-
-
-OVERHEAD = 110.0
-"""A distance of a sub-quantizer takes as long as this many multiplications more."""
-SVD = 1300.0
-"""Of a matrix, by the cube of its side."""
-ENCODING, EPOCHS = 340_000.0, 340_000.0
-"""Of a document, and of a query, by dimension."""
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    return transform, codes, why

@@ -33,6 +33,13 @@ def rows_of(labels: Int64, n_embeddings: int, ids: Int64 | None) -> Int64:
     """
     n = len(labels)
     if ids is None:
+        if n_embeddings < n and labels.min() >= 0:
+            raise InputError(
+                "embeddings",
+                f"{n} rows, one for each stored vector",
+                str(n_embeddings),
+                "probably another file, or a truncated one; a sample will do with encoding='frozen' and ids=",
+            )
         if labels.min() < 0 or labels.max() >= n_embeddings:
             raise InputError(
                 "embeddings",
@@ -52,7 +59,10 @@ def rows_of(labels: Int64, n_embeddings: int, ids: Int64 | None) -> Int64:
         raise InputError("ids", f"{n_embeddings} integers, one a row", f"shape {ids.shape}")
     if (ids == NOTHING).any():
         raise InputError(
-            "ids", "others than -1, which faiss returns where it found nothing", "it", "such a vector needs another id"
+            "ids",
+            "none that is -1, which faiss returns where it found nothing",
+            f"-1 in row {np.flatnonzero(ids == NOTHING)[0]}",
+            "such a vector needs another id",
         )
     order = np.argsort(ids, kind="stable")
     ordered = ids[order]

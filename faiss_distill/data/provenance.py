@@ -227,7 +227,10 @@ def _rescaled(sample: Sample, plain: Reading) -> Iterator[Reading]:
         found = "point the other way; pass them as they were added"
     else:
         how = f"{max(factor, 1 / factor):.1f} times too {'long' if factor > 1 else 'short'}"
-        found = f"are about {how}; pass them at the scale at which they were added"
+        lengths = np.linalg.norm(sample.x, axis=1)
+        unit = lengths.std() < 1e-3 * lengths.mean() and abs(lengths.mean() / factor - 1) < 0.1
+        as_added = "normalise them, as they were when they were added"
+        found = f"are about {how}; {as_added if unit else 'pass them at the scale at which they were added'}"
     reading = sample.read(plain.vectors / np.float32(factor), found)
     if not TUNED[0] < factor < TUNED[1] or reading.is_again(plain):
         yield reading

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from faiss_distill.evaluation.point import OperatingPoint
 from faiss_distill.index.registry import IndexAdapter
 from faiss_distill.index.search_parameters import reranked, searching
 from faiss_distill.metrics import all_but, hits, recall, reciprocal_rank
@@ -34,40 +35,6 @@ class QuerySet:
     truth: Int64
     exclude: Int64 | None = None
     relevant: Int64 | None = None
-
-
-@dataclass(frozen=True)
-class OperatingPoint:
-    """One setting of a search: what is found and what it costs, averaged over queries.
-
-    Attributes:
-        nprobe: lists probed.
-        overlap_at_10: share of the exact top 10 in the first 10 returned.
-        nearest_in_10: share of queries whose exact nearest is in the first 10 returned.
-        recall_at_k: share of the exact top 10 in the first K returned, with K as in :class:`Evaluation`.
-        codes_scanned: codes compared, a query; of an index without lists all, or the vectors met in its graph.
-        latency_ms: wall-clock milliseconds a query, searched as one batch. Noisy on shared machines.
-        mrr_at_10: reciprocal rank of the first relevant document in the first 10, over the queries that have one; None
-            if none has.
-        label_recall_at_10: share of the relevant documents in the first 10, or None.
-        label_recall_at_k: share of the relevant documents in the first K, or None.
-        distances: ``codes_scanned``, and the distances computed in the graph of an HNSW coarse quantizer, and the
-            vectors that a refinement re-ranks in a search for 10.
-        parameters: those of the search in faiss's notation, such as ``"nprobe=4,quantizer_efSearch=32"``; empty if all
-            but nprobe were the index's own.
-    """
-
-    nprobe: int
-    overlap_at_10: float
-    nearest_in_10: float
-    recall_at_k: float
-    codes_scanned: float
-    latency_ms: float
-    mrr_at_10: float | None = None
-    label_recall_at_10: float | None = None
-    label_recall_at_k: float | None = None
-    distances: float = 0.0
-    parameters: str = ""
 
 
 @dataclass(frozen=True)
@@ -146,11 +113,16 @@ def columns_of(evaluated: OperatingPoint, k: int) -> dict[str, Column]:
 
 
 def compared(*evaluations: Evaluation) -> Section:
-    """One evaluation, or two of the same queries, as a table; the nprobe they are judged at is starred."""
+    """One evaluation, or two of the same queries, as a table; the nprobe they are judged at is starred.
+
+    Two say nothing of latency: they were measured minutes apart, on a machine that has other work.
+    """
     first = evaluations[0]
     listed = first.nlist > 1
     columns = columns_of(first.own, first.k)
     del columns["distances"]
+    if len(evaluations) > 1:
+        del columns["latency_ms"]
     rows: list[list[Cell]] = []
     for points in zip(*(evaluation.points for evaluation in evaluations), strict=True):
         nprobe = points[0].nprobe

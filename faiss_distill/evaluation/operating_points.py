@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 from faiss.contrib.evaluation import OperatingPointsWithRanges
 
-from faiss_distill.checks import LARGEST, number
+from faiss_distill.checks import LARGEST, did_you_mean, number
 from faiss_distill.errors import InputError
-from faiss_distill.evaluation.measure import OperatingPoint, QuerySet, columns_of, measure_point, series_of
+from faiss_distill.evaluation.measure import QuerySet, columns_of, measure_point, series_of
+from faiss_distill.evaluation.point import COSTS, QUALITIES, OperatingPoint
 from faiss_distill.index.registry import IndexAdapter
 from faiss_distill.index.search_parameters import ranges, set_parameters, text_of
 from faiss_distill.progress import counted
 from faiss_distill.render.content import Column, Panel, Picture, Section
 from faiss_distill.render.plot import draw
 from faiss_distill.render.result import Result
-
-COSTS = {"distances": "distances computed per query", "latency_ms": "milliseconds per query"}
-QUALITIES = tuple(
-    f.name for f in fields(OperatingPoint) if f.name.startswith(("overlap", "nearest", "recall", "mrr", "label"))
-)
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,7 @@ class OperatingPoints(Result):
     Attributes:
         index: classes from the outside in.
         k: depth of the searches.
-        quality: what counts as found, a field of :class:`~faiss_distill.evaluation.measure.OperatingPoint`.
+        quality: what counts as found, a field of :class:`~faiss_distill.evaluation.point.OperatingPoint`.
         cost: what it costs, ``"distances"`` or ``"latency_ms"``.
         points: those measured, cheapest first.
         front: the Pareto front, cheapest first: no other point finds as much at as low a cost.
@@ -57,7 +54,7 @@ class OperatingPoints(Result):
             >>> points.cheapest(0.45).nprobe
             2
         """
-        at_least = number("at_least", at_least, "a number", -LARGEST, LARGEST)
+        at_least = share("at_least", at_least)
         for point in self.front:
             if getattr(point, self.quality) >= at_least:
                 return point
@@ -124,6 +121,17 @@ class OperatingPoints(Result):
         return columns_of(self.points[0], self.k)[self.quality].name
 
 
+def share(name: str, value: Any) -> float:
+    """A quality that is asked for, as a share.
+
+    Raises:
+        InputError: it is not between 0 and 1; for a percentage, the message says what it is as a share.
+    """
+    percent = isinstance(value, Real) and 1 < float(value) <= 100
+    hint = f"{value:g} % is {float(value) / 100:g}" if percent else ""
+    return number(name, value, "a number between 0 and 1", 0, 1, hint=hint)
+
+
 def settings(
     adapter: IndexAdapter, wanted: Mapping[str, Iterable[float]] | None, quality: str, cost: str, labelled: bool
 ) -> dict[str, list[float]]:
@@ -133,10 +141,12 @@ def settings(
         InputError: one of ``wanted``, ``quality`` and ``cost`` is not known, or needs labels that there are not.
     """
     if not (isinstance(cost, str) and cost in COSTS):
-        raise InputError("cost", f"one of {', '.join(COSTS)}", repr(cost))
+        raise InputError("cost", f"one of {', '.join(COSTS)}", repr(cost), did_you_mean(cost, COSTS))
     qualities = [name for name in QUALITIES if labelled or not name.startswith(("mrr", "label"))]
     if not (isinstance(quality, str) and quality in qualities):
-        hint = "those of labels need relevant=" if isinstance(quality, str) and quality in QUALITIES else ""
+        hint = did_you_mean(quality, qualities)
+        if isinstance(quality, str) and quality in QUALITIES:
+            hint = "those of labels need relevant="
         raise InputError("quality", f"one of {', '.join(qualities)}", repr(quality), hint)
     offered = ranges(adapter.index)
     if not isinstance(wanted, Mapping | None):
@@ -144,7 +154,8 @@ def settings(
     tried = {}
     for name, values in (offered if wanted is None else wanted).items():
         if name not in offered:
-            raise InputError("parameters", f"some of {', '.join(offered) or 'none'}", repr(name))
+            near = did_you_mean(name, offered)
+            raise InputError("parameters", f"some of {', '.join(offered) or 'none'}", repr(name), near)
         tried[name] = _values(name, values, adapter.nlist if name == "nprobe" else LARGEST)
     return tried
 

@@ -9,6 +9,7 @@ import faiss
 import numpy as np
 
 from faiss_distill.errors import DistillError
+from faiss_distill.index.concerns import concerns
 from faiss_distill.index.factory_strings import factory_string
 from faiss_distill.index.registry import open_index
 from faiss_distill.render.content import FACTS, Section
@@ -35,6 +36,8 @@ class Description(Result):
         can_be_tuned: whether :func:`faiss_distill.distill` takes it.
         what_changes: what tuning changes, or None.
         why_not: why it can't be tuned, or None.
+        concerns: what is known to go wrong with it, a sentence each: few vectors, inner product behind a PCA or of
+            vectors that are not normalised.
     """
 
     index: str
@@ -48,6 +51,7 @@ class Description(Result):
     can_be_tuned: bool
     what_changes: str | None
     why_not: str | None
+    concerns: tuple[str, ...] = ()
 
     @property
     def total_bytes(self) -> int:
@@ -70,7 +74,8 @@ class Description(Result):
             "can be tuned": self.can_be_tuned,
             **({"what changes": self.what_changes} if self.can_be_tuned else {"why not": self.why_not}),
         }
-        return (Section(columns=FACTS, rows=[*facts.items()]),)
+        table = Section(columns=FACTS, rows=[*facts.items()])
+        return (table, Section("What may go wrong:", items=self.concerns)) if self.concerns else (table,)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain Python numbers, strings and dicts."""
@@ -96,6 +101,7 @@ def describe(index: Any) -> Description:
     """
     details: dict[str, Any] = {}
     changes = why_not = None
+    found: tuple[str, ...] = ()
     try:
         adapter = open_index(index)
         state = adapter.extract()
@@ -103,9 +109,10 @@ def describe(index: Any) -> Description:
     except DistillError as error:
         if not isinstance(index, faiss.Index):
             raise
-        why_not = str(error)
+        why_not = _why_not(error)
     else:
         details, changes = adapter.facts(), adapter.traits.changes
+        found = tuple(concerns(adapter, state))
         if adapter.nlist > 1:
             lengths = np.bincount(state.assignment, minlength=adapter.nlist)
             details["list lengths"] = (
@@ -126,7 +133,15 @@ def describe(index: Any) -> Description:
         can_be_tuned=why_not is None,
         what_changes=changes,
         why_not=why_not,
+        concerns=found,
     )
+
+
+def _why_not(error: DistillError) -> str:
+    """An error about an index, as a reason that stands beside it."""
+    where, refused, _ = error.expected.partition("one that can be tuned")
+    reason = f"{where}{error.got}" if refused else f"{error.got}, where {error.expected} is needed"
+    return f"{reason}; {error.hint}" if error.hint else reason
 
 
 def parts(index: Any) -> tuple[list[str], dict[str, float], dict[str, int]]:

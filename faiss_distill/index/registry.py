@@ -35,9 +35,9 @@ class Family:
 
 
 FAMILIES: dict[type, Family] = {
-    faiss.IndexIVFPQ: Family(IVFPQAdapter, "OPQ16,IVF4096,PQ16"),
+    faiss.IndexIVFPQ: Family(IVFPQAdapter, "OPQ16,IVF4096,PQ16np"),
     faiss.IndexIVFPQFastScan: Family(IVFPQFastScanAdapter, "IVF4096,PQ32x4fsr"),
-    faiss.IndexPQ: Family(PQAdapter, "OPQ16,PQ16"),
+    faiss.IndexPQ: Family(PQAdapter, "OPQ16,PQ16np"),
     faiss.IndexPQFastScan: Family(PQFastScanAdapter, "PQ32x4fs"),
     faiss.IndexIVFResidualQuantizer: Family(IVFAdditiveAdapter, "IVF4096,RQ16x8"),
     faiss.IndexIVFLocalSearchQuantizer: Family(IVFAdditiveAdapter, "IVF4096,LSQ16x8"),
@@ -61,7 +61,7 @@ REFUSED: dict[type, str] = {
     faiss.IndexFlatL2: "it is exact already",
     faiss.IndexHNSWFlat: "it compares exact vectors, and only its graph decides what it finds; set a larger efSearch",
     faiss.IndexHNSWPQ: "its graph was built from its codes and would go stale; use lists with an HNSW coarse "
-    "quantizer, such as IVF4096_HNSW32,PQ16",
+    "quantizer, such as IVF4096_HNSW32,PQ16np",
     faiss.IndexIVFPQR: "its second codes refine the first ones; spend the bytes on longer codes, or refine with RFlat",
     faiss.IndexShardsIVF: "its shards share a coarse quantizer; make an IndexShards of indexes with their own",
 }
@@ -111,7 +111,7 @@ def open_index(index: Any) -> IndexAdapter:
             "index",
             f"one of {known} (inside any of IndexPreTransform, IndexIDMap, IndexIDMap2, IndexRefine, IndexRefineFlat)",
             type(wrapped.core).__name__,
-            "build one with e.g. faiss.index_factory(d, 'OPQ16,IVF1024,PQ16', metric)",
+            "build one with e.g. faiss.index_factory(d, 'OPQ16,IVF1024,PQ16np', metric)",
         )
     return family.adapter(wrapped)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from faiss_distill.render.content import Cell, Column, Section
 
 WIDTH = 88
 """Of the items of a list."""
+TABLE_WIDTH = 100
+"""Of a table, beyond which its last columns go below it, beside its first one again."""
 
 
 def as_text(sections: Iterable[Section]) -> str:
@@ -40,7 +42,22 @@ def _table(section: Section) -> list[str]:
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
     if widths and section.columns[-1].left:
         widths[-1] = 0
-    return ["  ".join(map(_aligned, row, widths, section.columns)) for row in rows]
+    lines: list[str] = []
+    for part in _parts(widths):
+        lines += [""] if lines else []
+        lines += ["  ".join(_aligned(row[i], widths[i], section.columns[i]) for i in part) for row in rows]
+    return lines
+
+
+def _parts(widths: Sequence[int]) -> list[list[int]]:
+    """The columns of each part of a table: its first, and as many others as :data:`TABLE_WIDTH` has room for."""
+    parts: list[list[int]] = [[]]
+    for column, width in enumerate(widths):
+        taken = sum(widths[i] + 2 for i in parts[-1])
+        if len(parts[-1]) > 1 and taken + width > TABLE_WIDTH:
+            parts.append([0])
+        parts[-1].append(column)
+    return parts
 
 
 def _cell(cell: Cell, column: Column) -> str:

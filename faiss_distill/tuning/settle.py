@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 
 from faiss_distill.config import Assignment, DistillConfig, Encoding, Learn
 from faiss_distill.errors import InputError
 from faiss_distill.index.registry import IndexAdapter
 from faiss_distill.tuning.task import Task
-
-logger = logging.getLogger(__name__)
 
 
 def settle(config: DistillConfig, adapter: IndexAdapter) -> DistillConfig:
@@ -51,5 +48,3 @@ def check_depths(config: DistillConfig, task: Task) -> None:
     if config.nprobe is not None and config.nprobe > adapter.nlist:
         lists = f"nlist={adapter.nlist}" if adapter.nlist > 1 else "1, as there is one list"
         raise InputError("nprobe", f"at most {lists}", str(config.nprobe))
-    if config.nprobe is None and adapter.nprobe == 1 < adapter.nlist:
-        logger.warning("judged at nprobe 1, which a fresh index has; set the one that you search with")

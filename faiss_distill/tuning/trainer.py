@@ -218,6 +218,10 @@ class DistillTrainer:
         Raises:
             InputError: the index was changed since the trainer was made.
         """
+        if self.config.nprobe is None and self._nprobe == 1 < self.task.adapter.nlist and self.world.main:
+            logger.warning(
+                "judged at nprobe 1, which a fresh index has; set the one that you search with, or pass nprobe="
+            )
         if not self._inplace:
             self.task = replace(self.task, adapter=open_index(copy_of(self._index)))
             self.query_encoder = copy.deepcopy(self._encoder)
@@ -350,7 +354,8 @@ class DistillTrainer:
         learns = self._passed is None
         if kept and learns and not learned.best_epoch and self.config.encoding is not Encoding.FROZEN:
             new = "codes are" if self.config.lists is Assignment.FIXED else "lists and codes are"
-            reason += f"; training did not help: only the {new} new"
+            why = "training did not help" if self.config.epochs else "nothing was trained, as epochs=0 asks"
+            reason += f"; {why}: only the {new} new"
         train = learned.train
         return DistillReport(
             kept=kept,

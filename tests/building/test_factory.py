@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import faiss_distill
-from faiss_distill import DistillConfig, InputError, build, describe, distill, index_factory
+from faiss_distill import DistillConfig, InputError, build, describe, distill, index_factory, suggest
 from faiss_distill.building.factory import parse
 from faiss_distill.index.factory_strings import factory_string
 from faiss_distill.losses import LOSSES
@@ -103,9 +103,58 @@ def test_describe_says_why_not():
     assert "it is exact already" in found.why_not
     assert "why not" in str(found)
     assert found.to_dict()["total_bytes"] == 8 * 32
-    assert "expected a trained index" in describe(faiss.index_factory(64, "IVF16,PQ8")).why_not
+    untrained = describe(faiss.index_factory(64, "IVF16,PQ8")).why_not
+    assert untrained == "an untrained one, where a trained index is needed; call index.train and index.add"
+    shards = faiss.IndexShards(8)
+    shards.add_shard(flat)
+    assert describe(shards).why_not == "in part 0 of the IndexShards an IndexFlatIP: it is exact already"
+    assert "index:" not in str(describe(shards))
     with pytest.raises(InputError, match="expected a faiss"):
         describe("wiki.faiss")
+
+
+class TestConcerns:
+    """What is known to go wrong, which an index shows by itself."""
+
+    @staticmethod
+    def of(factory, x, metric="ip"):
+        index = faiss.index_factory(64, factory, METRICS[metric])
+        index.train(x)
+        index.add(x)
+        return describe(index)
+
+    @pytest.fixture
+    def unit(self, data):
+        x = data.documents[:N]
+        return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+    @pytest.mark.parametrize("factory", ["IVF16,PQ16x4np", "PQ4x4np", "L2norm,IVF16,PQ8np", "OPQ16,IVF16,PQ16x4fsr"])
+    def test_none(self, unit, factory):
+        found = self.of(factory, unit)
+        assert found.concerns == ()
+        assert "go wrong" not in str(found)
+
+    def test_a_mean_off_inner_products(self, unit):
+        (found,) = self.of("PCA32,IVF16,PQ8x4np", unit).concerns
+        assert "take a mean off documents and queries alike" in found
+        assert self.of("PCA32,IVF16,PQ8x4np", unit, "l2").concerns == ()
+        assert self.of("RR32,IVF16,PQ8x4np", unit).concerns == ()
+
+    @pytest.mark.parametrize("factory", ["IVF16,PQ16x4np", "PQ16np", "IVF16,SQ8"])
+    def test_lengths_that_differ(self, unit, factory):
+        x = unit * np.random.default_rng(0).lognormal(0, 0.6, (N, 1)).astype(np.float32)
+        (found,) = self.of(factory, x).concerns
+        assert "not normalised: their lengths are from 0." in found
+        assert self.of(factory, x, "l2").concerns == self.of(f"L2norm,{factory}", x).concerns == ()
+
+    def test_few_vectors(self, unit):
+        described = self.of("IVF4,PQ16x4np", unit[:400])
+        (found,) = described.concerns
+        assert "400 vectors are few: an IndexFlat of them takes 0.1 MB" in found
+        assert "What may go wrong:\n- 400 vectors are few" in str(described)
+        assert described.to_dict()["concerns"] == (found,)
+        (found,) = self.of("IVF64,PQ16x4np", unit).concerns
+        assert found.endswith("build it with 51 lists at most")
 
 
 class TestToken:
@@ -137,11 +186,17 @@ class TestToken:
             ("IVF16,PQ16,Distill(top200+foo)", "top200+foo", "candidates"),
             ("Distill", "Distill", "a factory string of faiss before it"),
             ("IVF16,Distill,PQ8", "Distill,PQ8", "as the last token"),
-            ("IVF16,PQ9,Distill", "PQ9", "multiple of the number of subquantizers"),
-            ("IVFx,PQ8,Distill", "IVFx", "could not parse"),
-            ("IVF16,PQ8,RFlt", "RFlt", "could not parse .* RFlat"),
+            ("IVF16,PQ9,Distill", "PQ9", "'IVF16,PQ9': 9 does not divide 64; try PQ8 or PQ16\n"),
+            ("PCA50,PQ16x4fs", "PQ16x4fs", "16 does not divide 50; try PQ10x4fs or PQ25x4fs\n"),
+            ("PQ99np", "PQ99np", "99 does not divide 64; try PQ64np"),
+            ("PRQ3x2x4", "PRQ3x2x4", "3 does not divide 64; try PRQ2x2x4 or PRQ4x2x4\n"),
+            ("PQ0", "PQ0", "M must be > 0; it knows, in this order"),
+            ("IVFx,PQ8,Distill", "IVFx", "could not parse .* did you mean IVF4096?"),
+            ("IVF16,PQ8,RFlt", "RFlt", "could not parse .* did you mean RFlat?"),
             ("OPQ16,IVF16(SQ8,RFlt),PQ16", "IVF16(SQ8,RFlt)", "could not parse"),
-            ("L2nrm,IVF16,PQ16", "L2nrm", "could not parse .* L2norm"),
+            ("L2nrm,IVF16,PQ16", "L2nrm", "could not parse .* did you mean L2norm?"),
+            ("IVF16,Pq8x4fs", "Pq8x4fs", "could not parse .* did you mean PQ8x4fs"),
+            ("IVF16,zzz", "zzz", "could not parse .* it knows, in this order, IDMap2; "),
         ],
     )
     def test_errors_point_at_the_token(self, factory, wrong, says):
@@ -167,6 +222,34 @@ class TestToken:
         assert distill(index, data.documents[:N], data.queries, config=config).config.loss == "listnet"
 
 
+@pytest.mark.parametrize("metric", ["cosine", "Cosine_Similarity", "cos", "angular"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda m: index_factory(8, "PQ4", m),
+        lambda m: build("PQ4", np.ones((9, 8), "f"), metric=m),
+        lambda m: suggest(900, 8, 4, m),
+    ],
+)
+def test_cosine_is_answered_with_what_to_do(call, metric):
+    with pytest.raises(InputError, match=r"metric: expected 'ip' or 'l2', .*; .* normalise .* use 'ip'"):
+        call(metric)
+
+
+def test_metrics_by_name():
+    for metric in ("ip", "inner_product", faiss.METRIC_INNER_PRODUCT, np.int64(faiss.METRIC_INNER_PRODUCT)):
+        assert index_factory(64, "PQ8np", metric).metric_type == faiss.METRIC_INNER_PRODUCT
+    for metric in ("l2", "L2", faiss.METRIC_L2):
+        assert index_factory(64, "PQ8np", metric).metric_type == faiss.METRIC_L2
+
+
+def test_segments_that_do_not_divide():
+    with pytest.raises(InputError, match="16 does not divide 100; try PQ10, PQ20 or PQ25\n"):
+        index_factory(100, "IVF16,PQ16")
+    with pytest.raises(InputError, match="16 does not divide 101; put Pad112 before it\n"):
+        index_factory(101, "IVF16,PQ16")
+
+
 class TestBuild:
     @pytest.mark.parametrize("factory", ["PCA48,IVF16,PQ8x4np", "IDMap2,IVF16,PRQ2x2x4", "PQ16x4fs,RFlat"])
     def test_it_is_building_and_tuning_by_hand(self, data, factory):
@@ -176,7 +259,7 @@ class TestBuild:
         token = ",".join(f"{k}={v}" for k, v in options.items() if k != "candidates")
         built = build(
             f"{factory},Distill({options['candidates']},{token})", data.documents[:N], data.queries,
-            metric=faiss.METRIC_INNER_PRODUCT, ids=ids, nprobe=nprobe,
+            metric="ip", ids=ids, nprobe=nprobe,
         )  # fmt: skip
         hand = faiss.index_factory(64, factory, faiss.METRIC_INNER_PRODUCT)
         hand.train(data.documents[:N])
@@ -197,7 +280,7 @@ class TestBuild:
         assert serialized(index) == serialized(hand)
 
     def test_a_large_corpus_is_sampled_to_train_on(self, data, monkeypatch):
-        monkeypatch.setattr(faiss_distill.building.build, "TRAINING_ROWS", 500)
+        monkeypatch.setattr(faiss_distill.building.estimates, "TRAINING_ROWS", 500)
         seen = []
         real = faiss_distill.building.build._training_rows
         monkeypatch.setattr(
@@ -214,6 +297,11 @@ class TestBuild:
                 {"factory": "IVF16,Flat", "config": DistillConfig()},
                 "config: expected it with a factory string that ends",
             ),
+            (
+                {"factory": "IVF16,Flat", "queries": data.queries},
+                "queries: expected it with a factory string that ends in Distill, got .*; to tune, IVF16,Flat,Distill",
+            ),
+            ({"factory": "IVF16,Flat", "relevant": [1]}, "relevant: expected it with a factory string that ends"),
             ({"factory": "IVF16,Flat", "ids": np.arange(3)}, "ids: expected 2000 integers"),
             ({"factory": "IVF16,Flat", "embeddings": np.full((100, 8), np.nan, "f")}, "embeddings: expected finite"),
         ):

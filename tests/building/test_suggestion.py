@@ -7,6 +7,7 @@ import pytest
 from conftest import METRICS, hasten
 
 from faiss_distill import InputError, describe, index_factory, suggest
+from faiss_distill.building.estimates import GRAPH, Shape, shape_of, train_flops
 from faiss_distill.building.factory import parse
 
 
@@ -19,6 +20,9 @@ def shape(n, d, size, metric=faiss.METRIC_L2):
     [
         (60_506, 384, 16, "OPQ16,IVF1024,PQ16np,Distill"),
         (60_506, 100, 16, "OPQ16_96,IVF1024,PQ16np,Distill"),  # 16 does not divide 100
+        (60_506, 384, 26, "OPQ24,IVF1024,PQ24np,Distill"),  # 26 does not divide 384
+        (60_506, 384, 1, "IVF1024,PQ1np,Distill"),  # nothing to spread over one segment
+        (9_990, 384, 1, "PQ1np,Distill"),
         (5_000, 384, 16, "OPQ32,PQ32x4np,Distill"),  # too few for 256 codewords, and for lists
         (500, 384, 16, "Flat"),
         (2_000_000, 768, 32, "OPQ32,IVF32768_HNSW32,PQ32np,Distill"),  # 39 vectors a list
@@ -86,6 +90,18 @@ def test_more_of_anything_takes_longer():
     assert suggest(1_000_000, 256, 16).tune_seconds > 2 * base.tune_seconds
 
 
+def test_the_shape_of_an_index():
+    index = index_factory(64, "IDMap2,OPQ16_32,IVF64_HNSW32,PQ16x4np,RFlat")
+    assert shape_of(index) == Shape(64, 64, GRAPH, 16, 16, rotated=True, polysemous=False)
+    assert shape_of(index_factory(64, "IVF64,PQ8")) == Shape(64, 64, 64, 8, 256, rotated=False, polysemous=True)
+    assert shape_of(index_factory(64, "SQ8")) == Shape(64, 0, 0, 0, 0, rotated=False, polysemous=False)
+
+
+def test_polysemous_training_is_most_of_it():
+    with_it, without = (train_flops(shape_of(index_factory(384, f"IVF128,PQ16{np}")), 16_000) for np in ("", "np"))
+    assert with_it > 5 * without
+
+
 def test_print_and_json():
     got = suggest(60_506, 384, 16, faiss.METRIC_INNER_PRODUCT)
     text = str(got)
@@ -109,7 +125,7 @@ def test_print_and_json():
         ((100, 8.5, 4), "d: expected an integer from 1 to .*, got 8.5"),
         ((100, 8, 0.5), "bytes_per_vector: expected a number of at least 1, got 0.5"),
         ((100, 8, float("nan")), "bytes_per_vector: expected a number of at least 1, got nan"),
-        ((100, 8, 4, 23), "metric: expected faiss.METRIC_L2 or faiss.METRIC_INNER_PRODUCT, got 23"),
+        ((100, 8, 4, 23), "metric: expected 'ip' or 'l2', or faiss.METRIC_INNER_PRODUCT or faiss.METRIC_L2, got 23"),
     ],
 )
 def test_wrong_arguments(arguments, message):
@@ -117,6 +133,19 @@ def test_wrong_arguments(arguments, message):
         suggest(*arguments)
 
 
+def test_reasons_for_segments():
+    assert any(
+        "24 segments of 8 bits; 24 divides 384, which 26 does not" in r for r in suggest(60_506, 384, 26).reasons
+    )
+    assert any(r.endswith("1 segment of 8 bits") for r in suggest(60_506, 384, 1).reasons)
+
+
 def test_numbers_of_numpy_will_do(data):
     n, d = np.array(data.documents.shape)
     assert suggest(n, d, np.float64(8)).factory == suggest(int(n), int(d), 8).factory
+
+
+@pytest.mark.parametrize("name", ["ip", "IP", "inner_product"])
+def test_metrics_by_name(name):
+    assert suggest(60_000, 384, 16, name).metric == "inner_product"
+    assert suggest(60_000, 384, 16, "l2").metric == suggest(60_000, 384, 16).metric == "l2"

@@ -128,14 +128,19 @@ class TestWhatIsWrong:
     @pytest.mark.parametrize(
         ("factor", "match"),
         [
-            (4.7, "are about 4.[5-9] times too long"),
-            (0.2, "are about 5.[0-4] times too short"),
+            (4.7, "are about 4.[5-9] times too long; normalise them, as they were when they were added"),
+            (0.2, "are about 5.[0-4] times too short; normalise them"),
             (-1, "point the other"),
         ],
     )
     def test_another_scale(self, packages, filled, metric, factor, match):
         unit, _, queries = packages
         assert_refused(filled(unit, metric=metric), np.float32(factor) * unit, queries, match)
+
+    def test_another_scale_of_vectors_that_were_never_normalised(self, packages, filled, metric):
+        _, raw, queries = packages
+        match = "are about [34].. times too long; pass them at the scale at which they were added"
+        assert_refused(filled(raw, metric=metric), np.float32(4) * raw, queries, match)
 
     def test_that_hardly_changes_codes(self, packages, filled, metric):
         """Most codes of one byte are the same for other vectors; only the right ones get all of them again."""

@@ -157,6 +157,15 @@ def test_more_than_there_is(built, data):
     assert serialized(index) == before
 
 
+@pytest.mark.parametrize(
+    ("at_least", "got"),
+    [(45, "45; 45 % is 0.45"), (99.5, "99.5; 99.5 % is 0.995"), (-0.1, "-0.1"), (101, "101"), (float("nan"), "nan")],
+)
+def test_what_is_no_share(built, data, at_least, got):
+    with pytest.raises(InputError, match=f"^at_least: expected a number between 0 and 1, got {re.escape(got)}$"):
+        points_of(built("Flat"), data).cheapest(at_least)
+
+
 def test_another_index_that_has_not_all_parameters_is_as_it_was(built, data):
     points, other = points_of(built(GRAPH), data), built()
     before = serialized(other)

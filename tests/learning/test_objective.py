@@ -297,9 +297,11 @@ def test_one_label_alone_ranks_nothing(built, data):
 def test_reasons_say_what_to_do(built, data):
     kept = distill(built(), data.documents[:N], data.queries, **QUICK | {"epochs": 0})
     assert kept.kept
-    assert kept.reason.endswith("training did not help: only the lists and codes are new")
+    assert kept.reason.endswith("; nothing was trained, as epochs=0 asks: only the lists and codes are new")
     fixed = distill(built(), data.documents[:N], data.queries, assignment="fixed", **QUICK | {"epochs": 0})
-    assert fixed.reason.endswith("training did not help: only the codes are new")
+    assert fixed.reason.endswith("; nothing was trained, as epochs=0 asks: only the codes are new")
+    harmful = distill(built(), data.documents[:N], data.queries, learning_rate=0.9, **QUICK)
+    assert harmful.reason.endswith("; training did not help: only the lists and codes are new")
     encoder = torch.nn.Linear(64, 64)
     report = distill(built(), data.documents[:N], data.queries, query_encoder=encoder, **QUICK)
     assert "fell: -" in report.reason

@@ -55,9 +55,9 @@ NOT kept, the index is as it was: too little
 trained on 30 queries and 20 documents as more, epoch 1 of 1 chosen by 10 others, measured on 10 more
 taught by what 37 lists hold (about 23% of the cost of exact search): 98.1% of the exact neighbours
 
-nprobe     overlap@10  nearest in 10     recall@100  codes scanned       ms/query
-    1   0.510 → 0.610  0.600 → 0.600  0.700 → 0.700      100 → 100  0.100 → 0.100
-    4*  0.540 → 0.640  0.600 → 0.600  0.700 → 0.700      400 → 400  0.100 → 0.100
+nprobe     overlap@10  nearest in 10     recall@100  codes scanned
+    1   0.510 → 0.610  0.600 → 0.600  0.700 → 0.700      100 → 100
+    4*  0.540 → 0.640  0.600 → 0.600  0.700 → 0.700      400 → 400
 * judged here, nprobe 4
 
 list imbalance 1.25 → 1.25, bytes per vector 8 → 8

@@ -1,7 +1,7 @@
 import pytest
 
 from faiss_distill.render.content import FACTS, Column, Section
-from faiss_distill.render.table import WIDTH, as_text
+from faiss_distill.render.table import TABLE_WIDTH, WIDTH, as_text
 
 
 def test_names_stand_to_the_left_and_numbers_to_the_right():
@@ -37,6 +37,19 @@ def test_items_are_wrapped_and_notes_are_not():
 def test_no_rows(columns):
     assert as_text([Section(columns=columns)]) == ""
     assert as_text([Section(columns=[Column("found"), Column("n")])]) == "found  n"
+
+
+def test_a_wide_table_goes_on_below_beside_its_first_column():
+    columns = [Column("nprobe"), *(Column(f"found {i}", ".3f") for i in range(9))]
+    rows = [(n, *((i / 10, i / 9) for i in range(9))) for n in (1, 16)]
+    lines = as_text([Section(columns=columns, rows=rows, notes=["note"])]).splitlines()
+    assert max(map(len, lines)) <= TABLE_WIDTH
+    assert lines[3] == ""
+    assert lines[-1] == "note"
+    first, second = ([line.split() for line in part] for part in (lines[:3], lines[4:7]))
+    assert [row[0] for row in first] == [row[0] for row in second] == ["nprobe", "1", "16"]
+    assert (first[0] + second[0][1:])[1:] == [word for i in range(9) for word in ("found", str(i))]
+    assert len({len(line) for line in lines[:3]}) == len({len(line) for line in lines[4:7]}) == 1
 
 
 def test_a_row_has_a_cell_for_each_column():

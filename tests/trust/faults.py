@@ -74,7 +74,7 @@ def small(example: str) -> str:
         ("4x4x8", "2x2x4"),
     ):
         example = example.replace(large, less)
-    return re.sub(r"PQ16$", "PQ4x4np", re.sub(r"Q(4x2x4)$", "Q2x2x4", example.replace("Q16x8", "Q2x4")))
+    return re.sub(r"PQ16np$", "PQ4x4np", re.sub(r"Q(4x2x4)$", "Q2x2x4", example.replace("Q16x8", "Q2x4")))
 
 
 FACTORIES = {

@@ -199,7 +199,10 @@ IDS = {
     "ragged": (lambda w: [[1], [2, 3]], "got rows of unequal length"),
     "65 bits": (lambda w: [2**64, *range(319)], "expected integers of 64 bits, got 18446744073709551616"),
     "below 64 bits": (lambda w: [-(2**63) - 1, *range(319)], "expected integers of 64 bits, got -9223372036854775809"),
-    "-1": (lambda w: [-1, *range(319)], "expected others than -1, which faiss returns"),
+    "-1": (
+        lambda w: [-1, *range(319)],
+        "expected none that is -1, which faiss returns where it found nothing, got -1 in row 0",
+    ),
     "2**64 - 1": (lambda w: np.append(np.arange(319, dtype="u8"), np.uint64(2**64 - 1)), "expected ids below 184467"),
     "2**64 - 1 in a list": (lambda w: [2**64 - 1, *range(319)], "expected ids below 18446744073709551615"),
     "twice the same bits": (lambda w: [2**64 - 5, -5, *range(318)], r"expected distinct ids, got 1 repeated \(-5\)"),
@@ -382,8 +385,9 @@ OTHERS |= {
 OTHERS |= {
     f"build {name} {value!r:.30}": option(built, name, lambda w, v=value: v, match)
     for name, value, match in [
-        ("factory", None, "^factory: expected a string"), ("factory", "PQ", "^factory: expected one that faiss"),
-        ("factory", "IVF4,PQ16x4,Distill(epochs=1e400)", "^factory: expected epochs"), ("metric", "ip", "^metric: exp"),
+        ("factory", None, "^factory: expected a string"), ("factory", "PQ,Distill", "^factory: expected one"),
+        ("factory", "IVF4,PQ16x4,Distill(epochs=1e400)", "^factory: expected epochs"),
+        ("metric", "cosine", "^metric: expected"),
         ("metric", 23, "^metric: expected"), ("metric", True, "^metric: expected"), ("nprobe", 0, "^nprobe: expected"),
         ("nprobe", "x", "^nprobe: expected"), ("nprobe", 1.5, "^nprobe: expected"), ("ids", [1.5] * N, "^ids: exp"),
         ("ids", [2**64] * N, "^ids: expected"), ("ids", np.arange(3), "^ids: expected"), ("config", {}, "^config: exp"),
@@ -395,7 +399,7 @@ OTHERS |= {
 OTHERS |= {
     f"suggest {values!r}": option(lambda w, values: suggest(*values), "values", lambda w, v=values: v, "expected")
     for values in [(0, 64, 8), (2**70, 64, 8), (True, 64, 8), (10.0, 64, 8), (100, 2**31, 8), (100, 64, float("nan")),
-                   (100, 64, ENDLESS), (100, 64, "8"), (100, 64, 0.5), (100, 64, 8, [1]), (100, 64, 8, "ip")]
+                   (100, 64, ENDLESS), (100, 64, "8"), (100, 64, 0.5), (100, 64, 8, [1]), (100, 64, 8, "cosine")]
 }  # fmt: skip
 OTHERS |= {
     f"index_factory {d!r}": option(lambda w, d: index_factory(d, "PQ4"), "d", lambda w, d=d: d, "^d: expected an int")

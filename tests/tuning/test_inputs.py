@@ -39,7 +39,10 @@ class TestEmbeddings:
         refused("embeddings: expected dimension 64 as the index has, got 63", embeddings=data.documents[:N, :63])
 
     def test_too_few(self, refused, data):
-        refused(r"embeddings: .* for ids 0\.\.499, got 499 rows; pass ids=", embeddings=data.documents[: N - 1])
+        refused(
+            r"embeddings: expected 500 rows, .*, got 499; probably another file, or a trunc",
+            embeddings=data.documents[: N - 1],
+        )
 
     def test_too_many(self, refused, data):
         refused(
@@ -176,8 +179,10 @@ class TestOptions:
             evaluate(built(n=N), data.documents[:N], data.queries, top_k=9)
 
     def test_unknown_option(self, built, data):
-        with pytest.raises(TypeError, match=r"unexpected keyword argument 'epoch'.*; see DistillConfig"):
+        with pytest.raises(TypeError, match=r"unexpected keyword argument 'epoch'.*; did you mean epochs\?"):
             distill(built(n=N), data.documents[:N], data.queries, epoch=3)
+        with pytest.raises(TypeError, match=r"unexpected keyword argument 'zzz'.*; see DistillConfig for the options"):
+            distill(built(n=N), data.documents[:N], data.queries, zzz=3)
 
     def test_nprobe_of_evaluate(self, built, data):
         with pytest.raises(InputError, match=r"nprobe: expected integers from 1 to nlist=16, got \[0\]"):

@@ -394,6 +394,18 @@ def test_the_corpus_is_streamed(built, data):
     assert corpus.most == 1000
 
 
+def test_a_fresh_nprobe_is_warned_of_once_nothing_is_wrong(built, data, caplog):
+    with pytest.raises(InputError, match="queries: "):
+        distill(built(), data.documents[:N], data.queries[:2], **QUICK | {"nprobe": None})
+    assert "judged at nprobe 1" not in caplog.text
+    trainer = DistillTrainer(
+        built(), data.documents[:N], data.queries, config=DistillConfig(**QUICK | {"nprobe": None, "epochs": 0})
+    )
+    assert "judged at nprobe 1" not in caplog.text
+    trainer.train()
+    assert caplog.text.count("judged at nprobe 1, which a fresh index has; ") == 1
+
+
 def test_labels_are_reported(built, data):
     queries = data.queries[:400]
     nearest = faiss.knn(queries, data.documents[:N], 3, metric=faiss.METRIC_INNER_PRODUCT)[1]
