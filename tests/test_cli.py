@@ -499,7 +499,7 @@ def test_formats_in_the_help():
     ("argv", "says"),
     [
         (["tuen", "x"], "no command 'tuen'; did you mean tune?"),
-        (["zzz"], "no command 'zzz'; there are tune, apply, eval, points, inspect, demo"),
+        (["zzz"], "no command 'zzz'; there are tune, apply, add, eval, points, inspect, demo"),
         (["tune", "i", "x", "--quieries=q"], "no option --quieries; did you mean --queries?"),
         (["tune", "i", "x", "--zzz"], "no option --zzz; see faiss-distill tune --help"),
         (["points", "i", "x", "--queries", "q", "--quality", "overlap"], "got 'overlap'; did you mean overlap_at_10?"),
