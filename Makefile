@@ -10,10 +10,10 @@ demo: $(VENV)/plot,fast  ## build an index on the packaged sample, tune it, prin
 	$(BIN)/faiss-distill demo --output demo
 
 test: $(VENV)/test  ## the whole test suite
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-fast: $(VENV)/test  ## without the slow tests
-	$(BIN)/python -m pytest -n auto -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 trust: $(VENV)/test  ## the promises, in full: faults, interrupts, kills, wrong corpora; half an hour, prints a table
 	TRUST=full $(BIN)/python -m pytest -n auto --dist load tests/trust

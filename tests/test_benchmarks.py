@@ -5,6 +5,7 @@ import math
 import os
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import faiss
 import numpy as np
@@ -571,13 +572,13 @@ class TestScale:
     def test_points_beyond_the_real_ones_lie_between_them(self):
         real = np.random.default_rng(0).standard_normal((300, 8)).astype(np.float32)
         real /= np.linalg.norm(real, axis=1, keepdims=True)
-        out = scale.grown(real, 1000)
+        out = np.concatenate(list(scale.grown(real, 1000)))
         np.testing.assert_array_equal(out[:300], real)
         np.testing.assert_allclose(np.linalg.norm(out, axis=1), 1, rtol=1e-5)
         nearest = faiss.knn(out[300:], real, 1)[0][:, 0]
         among = faiss.knn(real, real, 2)[0][:, 1]
         assert 0 < nearest.mean() < 1.5 * among.mean()
-        np.testing.assert_array_equal(scale.grown(real, 100), real[:100])
+        np.testing.assert_array_equal(np.concatenate(list(scale.grown(real, 100))), real[:100])
 
     def test_growth_and_lists(self):
         assert scale.growth([10, 100, 1000], [3.0, 30.0, 300.0]) == pytest.approx(1)
@@ -587,9 +588,9 @@ class TestScale:
     def test_a_run_as_a_row(self, tmp_path, monkeypatch, capsys):
         factory = faiss.index_factory
         monkeypatch.setattr("sys.argv", ["scale", "--sizes", "2000", "--runs", "1", "--output", str(tmp_path)])
-        monkeypatch.setattr(scale, "corpus", lambda n, d, data: (scale.grown(np.eye(d, dtype=np.float32), n), d))
+        monkeypatch.setattr(scale, "real_vectors", lambda d, data: np.eye(d, dtype=np.float32))
         monkeypatch.setattr(scale, "lists_for", lambda n: 16)
-        monkeypatch.setattr(scale, "in_a_process", scale.measured)
+        monkeypatch.setattr(scale, "in_a_process", lambda n, d, data, *_: scale.measured(n, d, data, "cpu"))
         monkeypatch.setattr(
             faiss, "index_factory", lambda d, _, metric: factory(d, "IVF16,PQ16np", metric)
         )  # OPQ is slow
@@ -654,3 +655,28 @@ def test_processes_are_measured_beside_one(monkeypatch, tmp_path):
     assert "1.50x" in line
     assert "0.7500 1.0000" in line
     assert len(line.split("   ")[0]) <= len(processes.HEAD)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the size of the process from /proc")
+def test_memory_is_measured_without_a_bound_and_with_the_lowest(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(
+        "sys.argv", ["scale", "--memory", "--sizes", "2000", "--dimensions", "32", "--output", str(tmp_path)]
+    )
+    monkeypatch.setattr(scale, "real_vectors", lambda d, data: debian.load_debian_packages().documents[:1000, :d])
+    monkeypatch.setattr(scale, "lists_for", lambda n: 16)
+
+    def here(n, d, data, *options):
+        asked = dict(zip(options[::2], options[1::2], strict=True))
+        if "--write" in asked:
+            return scale.write_files(n, d, data, asked["--write"])
+        return scale.memory_of(asked["--measure"], asked.get("--bound"))
+
+    monkeypatch.setattr(scale, "in_a_process", here)
+    scale.main()
+    free, bound = json.loads((tmp_path / "memory.json").read_text())
+    assert free["bound_mb"] is None
+    assert bound["bound_mb"] == pytest.approx(bound["estimate_mb"][1], abs=1.1)
+    assert free["overlap"] == bound["overlap"]
+    for row in (free, bound):
+        assert 0 < row["peak_mb"][0] < sum(row["estimate_mb"])
+    assert capsys.readouterr().out.splitlines() == (tmp_path / "memory.txt").read_text().splitlines()
