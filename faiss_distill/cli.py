@@ -134,7 +134,9 @@ def _add_tune(commands: Any) -> None:
         usage="faiss-distill tune INDEX EMBEDDINGS [--queries FILE] -o OUT [options]",
     )
     _add_inputs(tune)
-    tune.add_argument("--queries", metavar="FILE", help=f"training queries, {VECTORS} (default: documents are used as queries)")
+    tune.add_argument(
+        "--queries", metavar="FILE", help=f"training queries, {VECTORS} (default: documents are used as queries)"
+    )
     tune.add_argument("--validation-queries", metavar="FILE", help="queries that choose and judge (default: held out)")
     tune.add_argument("--relevant", metavar="FILE", help=f"relevant ids of the queries, {LABELS}")
     tune.add_argument("--validation-relevant", metavar="FILE", help="the same for --validation-queries")

@@ -33,7 +33,7 @@ def _files(tmp_path, monkeypatch, built, data):
 def test_python_block(capsys):
     (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     exec(block, {})
-    assert "Kept: overlap@10 at nprobe 4 rose" in capsys.readouterr().out
+    assert "Kept: overlap@10 at nprobe 16 rose" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("_files")

@@ -11,7 +11,7 @@ import torch
 from conftest import METRICS, QUICK, N, core, serialized
 from scipy.special import log_softmax, softmax
 
-from faiss_distill import DistillConfig, DistillTrainer, InputError, distill
+from faiss_distill import DistillConfig, DistillError, DistillTrainer, InputError, distill
 from faiss_distill.index.registry import open_index
 from faiss_distill.learning.documents import Documents
 from faiss_distill.learning.objective import Objective
@@ -203,7 +203,7 @@ def test_a_failure_while_mining_leaves_the_index_bitwise(built, data, monkeypatc
     monkeypatch.setattr(
         "faiss_distill.tuning.write_back.search", lambda *_: (_ for _ in ()).throw(MemoryError("injected"))
     )
-    with pytest.raises(MemoryError, match="injected"):
+    with pytest.raises(DistillError, match="enough memory, got injected"):
         distill(index, data.documents[:N], data.queries, **QUICK | {"candidates": "in_batch + hard40:5"})
     assert serialized(index) == before
 

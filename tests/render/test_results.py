@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 import faiss_distill
-from faiss_distill import DistillConfig, DistillReport, Evaluation, OperatingPoints, describe, suggest
+from faiss_distill import DistillConfig, DistillReport, Drift, Evaluation, OperatingPoints, describe, suggest
 from faiss_distill.evaluation.measure import OperatingPoint
 from faiss_distill.render.result import Result, as_json
 from faiss_distill.render.table import as_text
+from faiss_distill.tuning.drift import Loss
 
 
 def evaluation(found):
@@ -40,6 +41,9 @@ RESULTS = {
     Evaluation: lambda: evaluation(0.5),
     DistillReport: report,
     OperatingPoints: operating_points,
+    Drift: lambda: Drift(
+        True, "found less", 4, 90, Loss(60, 0.5, 0.4, 0.1, (0.05, 0.15)), Loss(9, 0.5, 0.5, 0.0, (-0.01, 0.01))
+    ),
     faiss_distill.Suggestion: lambda: suggest(60_506, 384, 16),
     faiss_distill.Description: lambda: describe(faiss.IndexFlatL2(4)),
 }

@@ -165,7 +165,7 @@ class TestRefusals:
         assert serialized(index) == before
 
     def test_a_sample_without_ids(self, built, data):
-        self.refused(built, "embeddings: expected row i .* pass ids=", data.documents[:900], data.queries, **FROZEN)
+        self.refused(built, "embeddings: expected 2000 rows.* and ids=", data.documents[:900], data.queries, **FROZEN)
 
     def test_a_sample_for_other_codes(self, built, data):
         match = (

@@ -108,7 +108,7 @@ class IVFAdapter(IndexAdapter):
         codes = column((n, self.core.code_size), np.uint8)
         if books is not None:
             codes = column((n, books.n_codes), code_dtype(books.ksub))
-        successive = ids[-1] - ids[0] == n - 1
+        successive = int(ids[-1]) - int(ids[0]) == n - 1  # which would not fit int64 for hashes
         for number in range(self.nlist):
             of_list, packed = self._read_list(number)
             rows = of_list - ids[0] if successive else np.searchsorted(ids, of_list)
