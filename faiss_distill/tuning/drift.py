@@ -53,7 +53,7 @@ class Loss:
 
     @property
     def matters(self) -> bool:
-        """Whether it is more than chance and than :data:`WORTH`."""
+        """Whether it is more than chance and than ``WORTH``."""
         return self.interval[0] > 0 and self.lost >= WORTH
 
 
