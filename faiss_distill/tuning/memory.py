@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from faiss_distill.config import DistillConfig
@@ -21,6 +22,8 @@ FIXED = 512 * 2**20
 """Libraries that are loaded on the way, blocks of the corpus, what the search for codes holds, a step of training."""
 NUMBERS = 8 * 8
 """Bytes a vector of columns: ids, lists and rows as they are and as they become."""
+COPIES = 10
+"""Of centroids and codebooks: as they were, as they are learned and best, with gradients and Adam's averages."""
 REFUSED = ("can't allocate memory", "not enough memory", "bad_alloc")
 """What torch and faiss say where the system gives them none."""
 SORTED = 3 * 8
@@ -103,8 +106,9 @@ def needed(adapter: IndexAdapter, n_queries: int, config: DistillConfig) -> tupl
     books, n = adapter.codebooks, sum(core.ntotal for core in adapter.cores)
     stored = adapter.code_size
     code = stored if books is None else books.n_codes * code_dtype(books.ksub)().itemsize
-    queries = n_queries * (16 * adapter.index.d + 48 * config.depth)
-    return n * (NUMBERS + 2 * code), FIXED + queries + n * (SORTED + stored + 8)
+    queries = n_queries * (16 * adapter.index.d + 84 * config.depth)
+    parameters = 4 * COPIES * (adapter.nlist * adapter.core.d + (0 if books is None else int(np.prod(books.shape))))
+    return n * (NUMBERS + 2 * code), FIXED + queries + parameters + n * (SORTED + stored + 8)
 
 
 def gigabytes(size: float) -> str:
