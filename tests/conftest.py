@@ -140,6 +140,19 @@ def fail_once(monkeypatch):
     return fail_once
 
 
+@pytest.fixture
+def one_thread():
+    """Results bit for bit the same, however work is split."""
+    import torch  # which not every test needs
+
+    threads = torch.get_num_threads(), faiss.omp_get_max_threads()
+    torch.set_num_threads(1)
+    faiss.omp_set_num_threads(1)
+    yield
+    torch.set_num_threads(threads[0])
+    faiss.omp_set_num_threads(threads[1])
+
+
 def sized(short, full):
     """How many, how long, or which: ``full`` in ``make trust``, ``short`` in the suite."""
     return full if FULL else short

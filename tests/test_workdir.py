@@ -55,16 +55,6 @@ def dying(monkeypatch):
     return state
 
 
-@pytest.fixture
-def one_thread():
-    threads = torch.get_num_threads(), faiss.omp_get_max_threads()
-    torch.set_num_threads(1)
-    faiss.omp_set_num_threads(1)
-    yield
-    torch.set_num_threads(threads[0])
-    faiss.omp_set_num_threads(threads[1])
-
-
 CASES = {
     "product codes": ("IVF16,PQ16x4", "ip", {"epochs": 2, "batch_size": 300}),
     "hard, l2": ("IVF16,PQ16x4", "l2", {"candidates": "in_batch + top40:5 + hard40:5", "batch_size": 300}),

@@ -1,6 +1,5 @@
 """A bound on memory: the same index from mapped columns, and what is too little."""
 
-import faiss
 import numpy as np
 import pytest
 import torch
@@ -14,16 +13,6 @@ from faiss_distill.tuning.gate import Gate
 from faiss_distill.tuning.memory import needed
 
 OPTIONS = {**QUICK, "batch_size": 300}
-
-
-@pytest.fixture
-def one_thread():
-    threads = torch.get_num_threads(), faiss.omp_get_max_threads()
-    torch.set_num_threads(1)
-    faiss.omp_set_num_threads(1)
-    yield
-    torch.set_num_threads(threads[0])
-    faiss.omp_set_num_threads(threads[1])
 
 
 @pytest.fixture
