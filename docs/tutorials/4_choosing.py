@@ -41,7 +41,7 @@ for size in (8, 16, 32):
         index, report = build(
             f"IVF256,PQ{size}np{token}",
             data.documents,
-            data.queries[data.train],
+            data.queries[data.train] if token else None,  # which an index is built without
             metric=faiss.METRIC_INNER_PRODUCT,
             nprobe=suggested.nprobe,
         )
