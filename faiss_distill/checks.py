@@ -8,6 +8,7 @@ import operator
 import re
 from collections.abc import Iterable
 from contextlib import suppress
+from decimal import Decimal
 from numbers import Real
 from typing import Any
 
@@ -86,8 +87,8 @@ def size(name: str, value: Any) -> int:
         if words is None:
             raise InputError(name, "a number of bytes, such as '4GB'", repr(value))
         number, unit, binary = words.groups()
-        found = int(float(number) * (1024 if binary else 1000) ** " KMGT".index(unit.upper() or " "))
-    return integer(name, found, 1)
+        found = int(Decimal(number) * (1024 if binary else 1000) ** " KMGT".index(unit.upper() or " "))
+    return integer(name, found, 1, 2**63 - 1)
 
 
 def did_you_mean(word: Any, known: Iterable[str]) -> str:

@@ -46,6 +46,7 @@ class Growth:
         self.index = adapter = open_index(index)
         self._levels = list(_levels(index))
         _check_kind(self._levels)
+        _check_counts(self._levels)
         self.state = adapter.extract()
         self._numbered = not _takes_ids(self._levels)
         self.ids = self._checked(n, ids)
@@ -193,6 +194,20 @@ def _check_kind(levels: list[Any]) -> None:
             found = f"one refined by an {type(fine).__name__}"
             hint = "call index.add, and then apply the parameters with all embeddings"
             raise UnsupportedIndexError("index", "one that can be merged with another", found, hint)
+
+
+def _check_counts(levels: list[Any]) -> None:
+    """Refuse a refinement that holds more vectors than the index inside: faiss gives new ones the ids of others."""
+    for level in levels:
+        if not isinstance(level, REFINEMENTS):
+            continue
+        if not level.ntotal == level.base_index.ntotal == level.refine_index.ntotal:
+            raise InputError(
+                "index",
+                f"an {type(level).__name__} with as many vectors as the index inside",
+                "one with others, as after removing some there",
+                "rebuild it",
+            )
 
 
 def _takes_ids(levels: list[Any]) -> bool:

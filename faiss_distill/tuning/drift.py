@@ -123,7 +123,11 @@ def drift(
     rows = DistillConfig.block_rows
     own = parameters.config.nprobe or adapter.nprobe
     probed = integer("nprobe", own if nprobe is None else nprobe, 1, adapter.nlist)
+    if task.corpus.n < 10:
+        raise InputError("index", "at least 10 vectors", str(task.corpus.n))
+    rng = np.random.default_rng(integer("seed", seed, 0))
     task.corpus.check_finite(rows, progress)
+    task.check(parameters.validation_queries, rng, tunes=False)
     teacher = Teacher(adapter.metric, adapter.normalizes, rows, progress=progress)
 
     def hits(vectors: Float32) -> tuple[Any, Any]:

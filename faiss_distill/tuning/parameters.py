@@ -211,7 +211,12 @@ class TunedParameters:
 
     def options(self, **options: Any) -> DistillConfig:
         """The options of :meth:`apply`: those of the tuning, but for what only learning needs, and ``options``."""
-        unused = {"batch_size": None, "candidates": DistillConfig.candidates, "loss": DistillConfig.loss}
+        unused = {
+            "batch_size": None,
+            "max_memory": None,
+            "candidates": DistillConfig.candidates,
+            "loss": DistillConfig.loss,
+        }
         return replace(self.config, **{"epochs": 0, **unused, **options})
 
     def save(self, path: str | Path) -> None:

@@ -233,9 +233,9 @@ class DistillTrainer:
                 workdir = stack.enter_context(open_workdir(self._folder, self.world))
                 if workdir.keeps:  # once tuned, it is another index
                     workdir.begin(self._given | {"index": digest(*vars(self.task.state).values())}, resume=True)
+            stack.enter_context(enough_memory(self.config.device))
             with Transaction([] if self.query_encoder is None else [Weights(self.query_encoder)]) as change:
-                with enough_memory(self.config.device):
-                    learned = change.interruptibly(partial(self._learn, workdir))
+                learned = change.interruptibly(partial(self._learn, workdir))
                 if learned is None:
                     return change.interruptibly(self._told)
                 report = self._write_back(learned, change)

@@ -285,3 +285,23 @@ def test_the_command_line_has_lists_on_disk_in_a_new_file(tmp_path, data, tuned)
     written = faiss.read_index(str(tmp_path / "b.faiss"))
     assert faiss.downcast_InvertedLists(written.invlists).filename == str(tmp_path / "lists")
     np.testing.assert_array_equal(*(x.search(data.queries[:200], 10)[1] for x in (index, written)))
+
+
+def test_a_refinement_that_holds_more_than_the_index_inside(data):
+    """As after removing from the index inside: faiss would give new vectors the ids of old ones."""
+    index = faiss.index_factory(64, "IVF16,PQ16x4,RFlat", METRICS["ip"])
+    hasten(index)
+    index.train(data.documents[:N])
+    index.add(data.documents[:N])
+    parameters = parameters_of(index, data)
+    index.base_index.remove_ids(np.arange(10))
+    before = faiss.serialize_index(index).tobytes()
+    with pytest.raises(InputError, match="as many vectors as the index inside"):
+        parameters.add(index, data.documents[N : N + M], progress=False)
+    assert faiss.serialize_index(index).tobytes() == before
+
+
+def test_a_bound_on_memory_belongs_to_the_tuning_alone(data, tuned):
+    built, _ = tuned
+    parameters = parameters_of(built(), data, max_memory="1MB")
+    assert parameters.options().max_memory is None

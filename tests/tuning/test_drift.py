@@ -13,6 +13,7 @@ from faiss_distill.index.registry import open_index
 from faiss_distill.metrics import recall
 from faiss_distill.tuning.drift import WORTH
 from faiss_distill.tuning.parameters import fits
+from faiss_distill.tuning.task import Task
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def test_queries_from_elsewhere_do(data, tuned):
     assert drift.queries.interval[0] < drift.queries.lost < drift.queries.interval[1]
 
 
-def test_documents_with_bad_codes_are_found_less_often(data, tuned):
+def test_documents_with_bad_codes_are_found_less_often(data, tuned, monkeypatch):
     """Those of others, as if they had been replaced since; with good ones nothing is lost."""
     index, parameters = tuned
     new = np.arange(N - 600, N)
@@ -70,6 +71,9 @@ def test_documents_with_bad_codes_are_found_less_often(data, tuned):
     assert good.queries is None
     index.remove_ids(new)
     index.add_with_ids(data.documents[N : N + 600], new)
+    with pytest.raises(InputError, match="the vectors behind the index"):
+        parameters.drift(index, data.documents[:N], new_ids=new, progress=False)
+    monkeypatch.setattr(Task, "check", lambda *_, **__: None)
     bad = parameters.drift(index, data.documents[:N], new_ids=new, progress=False)
     assert bad.retune
     assert bad.documents.n == 600

@@ -105,9 +105,8 @@ class IVFAdapter(IndexAdapter):
         """Copy the index's parameters, lists and codes into plain arrays."""
         books, n = self.codebooks, self.core.ntotal
         ids, assignment = self._all_ids(), column((n,), np.int64)
-        codes = column((n, self.core.code_size), np.uint8)
-        if books is not None:
-            codes = column((n, books.n_codes), code_dtype(books.ksub))
+        shape, dtype = (self.core.code_size, np.uint8) if books is None else (books.n_codes, code_dtype(books.ksub))
+        codes = column((n, shape), dtype)
         successive = int(ids[-1]) - int(ids[0]) == n - 1  # which would not fit int64 for hashes
         for number in range(self.nlist):
             of_list, packed = self._read_list(number)

@@ -7,9 +7,12 @@ from typing import Any
 import faiss
 import numpy as np
 
+from faiss_distill.columns import column
 from faiss_distill.errors import UnsupportedIndexError
 from faiss_distill.state import Codes, Packed, code_dtype
 
+ROWS = 2**20
+"""Codes that are packed at a time."""
 BLOCK = 32
 """Vectors in a block of FastScan, faiss's default."""
 
@@ -18,7 +21,11 @@ def pack(codes: Any, nbits: int) -> Any:
     """faiss's bit packing: codes ``(n, M)`` to uint8 ``(n, code_size)``."""
     if nbits == 8:
         return np.ascontiguousarray(codes, dtype=np.uint8)
-    return faiss.pack_bitstrings(np.ascontiguousarray(codes, dtype=np.int32), nbits)
+    packed = column((len(codes), -(-codes.shape[1] * nbits // 8)), np.uint8)
+    for start in range(0, len(codes), ROWS):
+        part = np.ascontiguousarray(codes[start : start + ROWS], dtype=np.int32)
+        packed[start : start + ROWS] = faiss.pack_bitstrings(part, nbits)
+    return packed
 
 
 def unpack(packed: Any, n_segments: int, nbits: int) -> Codes:
