@@ -17,6 +17,7 @@ from faiss_distill.api import evaluate, operating_points
 from faiss_distill.building.build import fill
 from faiss_distill.building.estimates import duration, training_seconds, tuning_seconds
 from faiss_distill.building.factory import index_factory
+from faiss_distill.checks import integer
 from faiss_distill.config import Encoding
 from faiss_distill.data.formats.files import check_file
 from faiss_distill.data.formats.npy import open_npy
@@ -224,6 +225,7 @@ def inspect(args: argparse.Namespace) -> None:
 
 def demo(args: argparse.Namespace) -> None:
     """Build an index on the packaged sample and tune it."""
+    integer("nprobe", args.nprobe, 1)
     tuned, written, tested, drawn = (args.output / name for name in DEMO_FILES)
     args.output.mkdir(parents=True, exist_ok=True)
     check_output("output", tuned, [], index=True, force=args.force)

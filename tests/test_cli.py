@@ -624,3 +624,10 @@ def test_demo(tmp_path, capsys):
 
 def test_demo_of_something_else(tmp_path, capsys):
     refused(capsys, main(["demo", "-o", str(tmp_path), "--factory", "Flat"]), "--factory: expected one of an IVF index")
+
+
+@pytest.mark.parametrize("nprobe", ["0", "-1"])
+def test_the_demo_says_at_once_that_nprobe_is_wrong(nprobe, tmp_path, capsys):
+    assert main(["demo", "--nprobe", nprobe, "-o", str(tmp_path / "demo")]) == 2
+    assert "nprobe: expected an integer of at least 1" in capsys.readouterr().err
+    assert not (tmp_path / "demo").exists()
