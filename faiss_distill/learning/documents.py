@@ -207,6 +207,8 @@ class Documents:
         with progress_bar(int((~done).sum()), "encode", "docs", self._config.progress) as bar:
             for number, start in enumerate(range(0, self.corpus.n, LAP)):
                 lap = start + np.flatnonzero(~done[start : start + LAP])
+                if not len(lap):
+                    continue
 
                 def chosen(lap: Int64 = lap) -> Stored:
                     best = self._codes(student, placement.lists, encode(), lap, bar)

@@ -289,6 +289,8 @@ class TestSome:
         np.testing.assert_array_equal(done.lists, whole.lists)
         assert (done.codes == whole.codes).mean() > 0.995
         assert done.rows is None
+        monkeypatch.setattr(Documents, "_encoder", lambda *_: pytest.fail("nothing is left to encode"))
+        np.testing.assert_array_equal(documents.complete(student, whole, terms, budget).codes, whole.codes)
 
     def test_lists_of_all_are_within_the_budget_even_if_the_sample_said_so_of_others(self, parts, metric):
         documents, student, _ = parts(metric)
