@@ -188,7 +188,9 @@ def memory_of(folder: Path, bound: int | None) -> dict[str, Any]:
         "d": vectors.shape[1],
         "index_mb": (folder / "index.faiss").stat().st_size / 2**20,
         "bound_mb": None if bound is None else bound / 2**20,
-        "estimate_mb": [size / 2**20 for size in needed(open_index(index), report.n_train, config)],
+        "estimate_mb": [
+            size / 2**20 for size in needed(open_index(index), report.n_train + report.n_validation, config)
+        ],
         "peak_mb": [peak / 2**20 for peak in peaks],
         "tune": report.seconds["total"],
         "overlap": [report.before.own.overlap_at_10, report.after.own.overlap_at_10],

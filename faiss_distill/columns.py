@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -53,6 +53,21 @@ def copied(array: NDArray[Any]) -> NDArray[Any]:
     """A column of the same values."""
     new = column(array.shape, array.dtype)
     new[...] = array
+    return new
+
+
+def joined(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """One after the other, along their first axis, as a column."""
+    new = column((sum(map(len, arrays)), *arrays[0].shape[1:]), arrays[0].dtype)
+    np.concatenate(arrays, out=new)
+    return new
+
+
+def taken(array: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
+    """Those rows of it, as a column."""
+    new = column((len(rows), *array.shape[1:]), array.dtype)
+    for start in range(0, len(rows), SMALL):
+        new[start : start + SMALL] = array[rows[start : start + SMALL]]
     return new
 
 

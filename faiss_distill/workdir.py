@@ -27,6 +27,8 @@ RUN = "run.json"
 FORMAT = 2
 """Of the folder; another one is refused."""
 STAGE = ".safetensors"
+UNNAMED = ".nfs"
+"""How a file without a name looks on NFS while it is open."""
 LOCK = ".faiss-distill-lock"
 """The file that says, while it is locked, that a run is at work in the folder."""
 
@@ -72,7 +74,9 @@ class Workdir:
             return
         self._run = {"format": FORMAT, "given": json.loads(json.dumps(facts)), "stages": {}}
         if not (self._folder / RUN).exists():
-            others = sorted(path.name for path in self._folder.iterdir() if path.name != LOCK)
+            others = sorted(
+                path.name for path in self._folder.iterdir() if path.name != LOCK and not path.name.startswith(UNNAMED)
+            )
             if others:
                 raise InputError("workdir", "an empty folder, or one of a run", f"one with {others[0]!r}")
             self._write_run()

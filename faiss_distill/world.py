@@ -7,6 +7,7 @@ process, rank 0, has the last word wherever two machines might round differently
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from faiss_distill.columns import column
 from faiss_distill.errors import DistillError, InputError
 
 T = TypeVar("T")
@@ -28,6 +30,8 @@ T = TypeVar("T")
 TIMEOUT = timedelta(days=7)
 """How long processes wait for each other: the first one may have a large corpus to search for itself. One that dies is
 noticed at once."""
+BLOCK = 2**25
+"""Bytes of a column that each process sends at a time."""
 LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """What a launcher leaves in the environment of each process."""
 
@@ -65,22 +69,29 @@ class World:
         """What all processes found for their shares of ``n`` rows, put together.
 
         Args:
-            own: what this one found for its own, one row each.
+            own: what this one found for its own, one row each; of its shape and dtype in all of them.
             n: rows in all.
 
         Returns:
-            ``n`` rows of the same shape and dtype, the same ones in all processes.
+            ``n`` rows of the same shape and dtype, the same ones in all processes, as a column.
         """
         if self.size == 1:
             return own
-        sizes = [part.stop - part.start for part in self._shares(n)]
-        sent = np.zeros((max(sizes), *own.shape[1:]), dtype=own.dtype)
-        sent[: len(own)] = own
-        flat = torch.from_numpy(sent.reshape(-1).view(np.uint8)).to(self._device)
-        parts = [torch.empty_like(flat) for _ in sizes]
-        self._ask(lambda: dist.all_gather(parts, flat, group=self.group))
-        arrays = [part.cpu().numpy().view(own.dtype).reshape(sent.shape) for part in parts]
-        return np.concatenate([array[:size] for array, size in zip(arrays, sizes, strict=True)])
+        shares = self._shares(n)
+        longest = max(part.stop - part.start for part in shares)
+        rows = max(1, BLOCK // max(1, own.itemsize * math.prod(own.shape[1:])))  # of all alike
+        whole = column((n, *own.shape[1:]), own.dtype)
+        for start in range(0, longest, rows):
+            sent = np.zeros((min(rows, longest - start), *own.shape[1:]), dtype=own.dtype)
+            mine = own[start : start + rows]
+            sent[: len(mine)] = mine
+            flat = torch.from_numpy(sent.reshape(-1).view(np.uint8)).to(self._device)
+            parts = [torch.empty_like(flat) for _ in shares]
+            self._ask(partial(dist.all_gather, parts, flat, group=self.group))
+            for share, part in zip(shares, parts, strict=True):
+                to = whole[share][start : start + rows]
+                to[:] = part.cpu().numpy().view(own.dtype).reshape(sent.shape)[: len(to)]
+        return whole
 
     def stacked(self, own: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[Any]]:
         """The arrays of all processes, of one shape, along a new first axis."""

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from faiss_distill import columns
-from faiss_distill.columns import ascending, column, copied, mapped_in, numbers, permuted
+from faiss_distill.columns import ascending, column, copied, joined, mapped_in, numbers, permuted, taken
+from faiss_distill.data.alignment import rows_of
 from faiss_distill.index.registry import open_index
+from faiss_distill.tuning import memory
 
 
 def mapped(array):
@@ -47,6 +49,11 @@ def test_what_they_hold(all_mapped, monkeypatch):
     np.testing.assert_array_equal(permuted(100, one), other.permutation(100))
     assert one.random() == other.random()  # as many numbers are drawn
     values = np.arange(12).reshape(3, 4)
+    rows = np.array([2, 0, 2])
+    assert mapped(taken(values, rows))
+    np.testing.assert_array_equal(taken(values, rows), values[rows])
+    assert mapped(joined([values, values]))
+    np.testing.assert_array_equal(joined([values, values[:1]]), values[[0, 1, 2, 0]])
     again = copied(values)
     again[0, 0] = 9
     assert mapped(again)
@@ -85,3 +92,38 @@ def test_reading_an_index_takes_no_memory_beside_them(tmp_path, ids):
     for name in ("ids", "assignment", "codes"):
         assert mapped(getattr(state, name))
         np.testing.assert_array_equal(getattr(state, name), getattr(expected, name))
+
+
+def shards(factory, x, replicas=False):
+    whole = faiss.IndexReplicas(x.shape[1]) if replicas else faiss.IndexShards(x.shape[1], False, True)
+    for _ in range(2):
+        part = faiss.index_factory(x.shape[1], factory)
+        part.train(x[:5000])
+        part.add(x if replicas else x[: len(x) // 2])
+        (whole.addIndex if replicas else whole.add_shard)(part)
+    return whole
+
+
+@pytest.mark.parametrize("kind", ["IVF64,PQ8np", "IVF64,PQ8x4fs", "PQ8np", "PQ8x4fs", "PQ8x12np", "shards", "replicas"])
+def test_what_can_not_be_mapped_is_counted(tmp_path, kind):
+    """In numpy's memory, when an index is read and given new codes; what faiss takes is not seen here."""
+    x = np.random.default_rng(0).standard_normal((300_000, 16), dtype=np.float32)
+    if kind in ("shards", "replicas"):
+        index = shards("IVF64,PQ8x4", x, kind == "replicas")
+    else:
+        index = faiss.index_factory(16, kind)
+        index.train(x[:5000])
+        index.add(x)
+    n, ids = len(x), np.random.default_rng(1).permutation(len(x))
+    adapter = open_index(index)
+    with mapped_in(tmp_path):
+        tracemalloc.start()
+        state = adapter.extract()
+        outer = adapter.outer_ids(state.ids)
+        matched = rows_of(outer, n, ids)
+        with adapter.write(state, None):
+            pass
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert mapped(matched)
+    assert peak / n < memory.SORTED + adapter.copies

@@ -181,6 +181,12 @@ def test_what_is_refused(tmp_path, data, built, name):
         assert [path.name for path in options["workdir"].iterdir()] == ["thesis.tex"]
 
 
+def test_files_without_a_name_may_be_seen_on_nfs(tmp_path, data, built):
+    (tmp_path / ".nfs000000000054321a00000001").touch()
+    report = distill(built(), data.documents[:N], data.queries[:1000], workdir=tmp_path, **QUICK)
+    assert report.kept
+
+
 def test_a_full_disk_leaves_the_index_and_what_was_kept(tmp_path, data, built, monkeypatch):
     index = built()
     before = faiss.serialize_index(index).tobytes()

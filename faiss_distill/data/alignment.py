@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from faiss_distill.columns import ascending
+from faiss_distill.columns import ascending, taken
 from faiss_distill.data.ids import NOTHING, examples
 from faiss_distill.errors import InputError
 from faiss_distill.state import Int64
@@ -69,7 +69,9 @@ def rows_of(labels: Int64, n_embeddings: int, ids: Int64 | None) -> Int64:
     doubles = ordered[1:][ordered[1:] == ordered[:-1]]
     if len(doubles):
         raise InputError("ids", "distinct ids", f"{len(doubles)} repeated ({examples(doubles)})")
-    missing = np.setdiff1d(labels, ordered)
+    at = np.searchsorted(ordered, labels)
+    np.minimum(at, len(ordered) - 1, out=at)
+    missing = labels[ordered[at] != labels]
     if len(missing):
         raise InputError(
             "ids",
@@ -80,4 +82,4 @@ def rows_of(labels: Int64, n_embeddings: int, ids: Int64 | None) -> Int64:
     if n_embeddings > n:
         extra = np.setdiff1d(ordered, labels)
         raise InputError("ids", "only ids that the index holds", f"{len(extra)} others ({examples(extra)})")
-    return order[np.searchsorted(ordered, labels)]
+    return taken(order, at)

@@ -204,6 +204,11 @@ class IndexAdapter(ABC):
         return int(self.core.code_size)
 
     @property
+    @abstractmethod
+    def copies(self) -> int:
+        """Bytes a vector of what can't be mapped: copies of lists and codes while it is read or its new form made."""
+
+    @property
     def transforms(self) -> Chain:
         """What the index does to vectors before it compares them."""
         return self._wrapped.transforms

@@ -26,8 +26,8 @@ COPIES = 10
 """Of centroids and codebooks: as they were, as they are learned and best, with gradients and Adam's averages."""
 REFUSED = ("can't allocate memory", "not enough memory", "bad_alloc")
 """What torch and faiss say where the system gives them none."""
-SORTED = 3 * 8
-"""Bytes a vector for as long as something is put into order."""
+SORTED = 5 * 8
+"""Bytes a vector while something is put into order, or ids are matched."""
 
 
 def columns_folder(
@@ -104,11 +104,10 @@ def enough_memory(device: str) -> Iterator[None]:
 def needed(adapter: IndexAdapter, n_queries: int, config: DistillConfig) -> tuple[int, int]:
     """Bytes of columns, with a row for each vector, and of all else that a run holds beside the index, at most."""
     books, n = adapter.codebooks, sum(core.ntotal for core in adapter.cores)
-    stored = adapter.code_size
-    code = stored if books is None else books.n_codes * code_dtype(books.ksub)().itemsize
+    code = adapter.code_size if books is None else books.n_codes * code_dtype(books.ksub)().itemsize
     queries = n_queries * (16 * adapter.index.d + 84 * config.depth)
     parameters = 4 * COPIES * (adapter.nlist * adapter.core.d + (0 if books is None else int(np.prod(books.shape))))
-    return n * (NUMBERS + 2 * code), FIXED + queries + parameters + n * (SORTED + stored + 8)
+    return n * (NUMBERS + 2 * code), FIXED + queries + parameters + n * (SORTED + adapter.copies)
 
 
 def gigabytes(size: float) -> str:

@@ -170,7 +170,8 @@ class DistillTrainer:
             self.config = config = settle(config, adapter)
             self._invlists_file = invlists_file
             self._lists_file = self._new_lists_file(adapter)
-            self._columns = columns_folder(adapter, config.max_queries, config, workdir)
+            sets = 1 + (validation_queries is not None or validation_query_inputs is not None)
+            self._columns = columns_folder(adapter, sets * max(config.max_queries, config.fill_to), config, workdir)
         with self._stages("check", TENFOLD), world.together(), mapped_in(self._columns):
             self.task = task = open_task(adapter, embeddings, ids, partial=self._frozen)
             check_depths(config, task)
@@ -188,7 +189,8 @@ class DistillTrainer:
                 Given(queries, relevant, query_inputs, neighbours),
                 Given(validation_queries, validation_relevant, validation_query_inputs),
             )
-            check_memory(adapter, len(self.training_queries.vectors), config)
+            n_queries = len(self.training_queries.vectors) + len(self.validation_queries.vectors)
+            check_memory(adapter, n_queries, config)
             task.check(self.training_queries.asked, rng, tunes=True)
         self._folder = workdir
         with self._stages("check", TENFOLD):

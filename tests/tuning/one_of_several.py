@@ -17,12 +17,21 @@ import torch
 import torch._dynamo  # which the first optimizer of a process imports, for seconds
 from torch import distributed as dist
 
-from faiss_distill import DistillError, LinearAdapter, distill
+from faiss_distill import DistillConfig, DistillError, LinearAdapter, columns, distill, world
+from faiss_distill.index.registry import open_index
 from faiss_distill.learning.documents import Documents
+from faiss_distill.tuning.memory import needed
 
 
 def dies(*_, **__):
     os._exit(9)
+
+
+def in_little_memory(index, folder, options):
+    """As few bytes as can be, with even the smallest column in a file, which is sent in many blocks."""
+    columns.SMALL, world.BLOCK = 1, 1000
+    config = DistillConfig(**options)
+    return {"max_memory": needed(open_index(index), config.max_queries, config)[1], "workdir": folder / "work"}
 
 
 def main(folder, rank, size):
@@ -50,6 +59,8 @@ def main(folder, rank, size):
             Documents.complete = dies
         elif fault == "disk":
             Documents.complete = lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+        if case.get("mapped"):
+            options = options | in_little_memory(index, folder, options)
         encoder = {"query_encoder": LinearAdapter(64)} if case.get("encoder") else {}
         before = faiss.serialize_index(index).tobytes()
         try:

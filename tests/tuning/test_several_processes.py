@@ -28,6 +28,7 @@ CASES = {
     "codes of faiss": ("IVF16,SQ8", "l2", {}),
     "no lists": ("PQ16x4", "ip", {"nprobe": 1}),
     "encoder": ("IVF16,PQ16x4", "ip", {}),
+    "mapped": ("IVF16,PQ16x4", "ip", {}),
 }
 
 
@@ -67,7 +68,13 @@ def test_the_result_is_that_of_one_process(tmp_path, data, built, part):
     for size, folder in folders.items():
         told_of[size] = names if size < 3 else names[:3]
         cases = [
-            {"name": name, "index": CASES[name][:2], "options": OPTIONS | CASES[name][2], "encoder": name == "encoder"}
+            {
+                "name": name,
+                "index": CASES[name][:2],
+                "options": OPTIONS | CASES[name][2],
+                "encoder": name == "encoder",
+                "mapped": name == "mapped" and size > 1,
+            }
             for name in told_of[size]
         ]
         prepare(folder, data, cases, built)

@@ -30,6 +30,11 @@ class BlockListsAdapter(IVFAdapter):
         check_size("vectors a block in its lists", invlists.n_per_block, packer.nvec)
         check_size("bytes a block in its lists", invlists.block_size, packer.block_size)
 
+    @property
+    def copies(self) -> int:
+        """The new lists, and what they are made of."""
+        return 2 * super().copies
+
     def _read_list(self, number: int) -> tuple[Int64, Packed]:
         lists: Any = faiss.downcast_InvertedLists(self.core.invlists)
         size = lists.list_size(number)

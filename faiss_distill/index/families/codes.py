@@ -11,6 +11,7 @@ from typing import Any
 import faiss
 import numpy as np
 
+from faiss_distill.columns import column, numbers
 from faiss_distill.errors import InputError, UnsupportedIndexError
 from faiss_distill.index.adapter import OneListAdapter
 from faiss_distill.index.cost import Cost
@@ -44,6 +45,11 @@ class CodesAdapter(OneListAdapter):
         self.codebooks = self._open_codebooks()
         check_size("bytes of codes", self.core.codes.size(), self.core.ntotal * self.core.code_size)
 
+    @property
+    def copies(self) -> int:
+        """Its codes as they were, and as they become."""
+        return 2 * self.code_size
+
     @abstractmethod
     def _open_codebooks(self) -> Codebooks:
         """The index's codebooks."""
@@ -71,9 +77,9 @@ class CodesAdapter(OneListAdapter):
             by_residual=False,
             centroids=np.zeros((1, self.core.d), dtype=np.float32),
             codebooks=self.codebooks.read(),
-            assignment=np.zeros(n, dtype=np.int64),
+            assignment=column((n,), np.int64),
             codes=self.codebooks.unpack(self._read_codes()),
-            ids=np.arange(n, dtype=np.int64),
+            ids=numbers(n),
         )
 
     def quantizer_with(self, centroids: Float32) -> tuple[Any, Float32]:

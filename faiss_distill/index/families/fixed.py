@@ -34,6 +34,11 @@ class FixedAdapter(OneListAdapter):
         return int(self._storage.sa_code_size())
 
     @property
+    def copies(self) -> int:
+        """None: nothing of it is read."""
+        return 0
+
+    @property
     def _storage(self) -> Any:
         """What holds the vectors: the index itself, or what is behind a graph."""
         return faiss.downcast_index(self.core.storage) if hasattr(self.core, "storage") else self.core

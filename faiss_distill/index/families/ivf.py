@@ -124,6 +124,11 @@ class IVFAdapter(IndexAdapter):
             ids=ids,
         )
 
+    @property
+    def copies(self) -> int:
+        """The new lists."""
+        return self.code_size + 8
+
     def _hold(self, assignment: Int64, ids: Int64, packed: Packed) -> Any:
         """An index off to the side that owns inverted lists with these codes."""
         holder = lists_of(self.nlist, packed.shape[1])

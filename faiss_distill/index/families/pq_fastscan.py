@@ -20,6 +20,11 @@ class PQFastScanAdapter(PQAdapter):
         self.codebooks = self._open_codebooks()
         check_size("bytes of codes", self.core.codes.size(), bytes_of_blocks(self.core, self.core.ntotal))
 
+    @property
+    def copies(self) -> int:
+        """As without blocks, and the new codes before they are in blocks."""
+        return super().copies + self.code_size
+
     def _read_codes(self) -> Packed:
         return unpack_blocks(self.core, faiss.vector_to_array(self.core.codes), self.core.ntotal)
 

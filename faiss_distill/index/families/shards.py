@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from faiss_distill.columns import joined, taken
 from faiss_distill.errors import DistillError, InputError, UnsupportedIndexError
 from faiss_distill.index.adapter import IndexAdapter
 from faiss_distill.index.cost import Cost
@@ -18,6 +19,9 @@ from faiss_distill.index.parts.transaction import Transaction
 from faiss_distill.index.search_parameters import reranked
 from faiss_distill.index.traits import Traits
 from faiss_distill.state import Float32, IndexState, Int64, Packed
+
+SORTED = 8 * 8
+"""Bytes a vector while those of several parts are put into one order, and sorted into the parts again."""
 
 
 class JointAdapter(IndexAdapter):
@@ -208,9 +212,7 @@ class ShardsAdapter(JointAdapter):
         """Copy parameters, and the lists and codes of all, into plain arrays; ids are those that a search returns."""
         states = [part.extract() for part in self._parts]
         starts = np.cumsum([0, *(s.n for s in states)]) * bool(self.core.successive_ids)
-        ids = np.concatenate(
-            [p.outer_ids(s.ids) + start for p, s, start in zip(self._parts, states, starts, strict=False)]
-        )
+        ids = joined([p.outer_ids(s.ids) + start for p, s, start in zip(self._parts, states, starts, strict=False)])
         if self.core.successive_ids and len(np.unique(ids)) < len(ids):
             raise InputError(
                 "index",
@@ -221,15 +223,20 @@ class ShardsAdapter(JointAdapter):
                 "removed from",
             )
         order = np.argsort(ids, kind="stable")
-        self._ids = ids[order]
-        self._owners = np.repeat(np.arange(len(states)), [s.n for s in states])[order]
-        self._stored = np.concatenate([s.ids for s in states])[order]
+        self._ids = taken(ids, order)
+        self._owners = taken(np.repeat(np.arange(len(states)), [s.n for s in states]), order)
+        self._stored = taken(joined([s.ids for s in states]), order)
         return replace(
             states[0],
-            assignment=np.concatenate([s.assignment for s in states])[order],
-            codes=np.concatenate([s.codes for s in states])[order],
+            assignment=taken(joined([s.assignment for s in states]), order),
+            codes=taken(joined([s.codes for s in states]), order),
             ids=self._ids,
         )
+
+    @property
+    def copies(self) -> int:
+        """Those of a part, its share of a state, and what puts the ids of all into order."""
+        return self._first.copies + SORTED + 2 * self.code_size
 
     def _of_part(self, i: int, state: IndexState) -> IndexState:
         at = np.searchsorted(self._ids, state.ids)
@@ -261,6 +268,11 @@ class ReplicasAdapter(JointAdapter):
     def extract(self) -> IndexState:
         """Copy the parameters, lists and codes of one into plain arrays."""
         return self._first.extract()
+
+    @property
+    def copies(self) -> int:
+        """Those of each part."""
+        return self._first.copies
 
     def outer_ids(self, ids: Int64) -> Int64:
         """The ids that a search returns for ids stored in each of them."""

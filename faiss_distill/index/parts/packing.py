@@ -30,10 +30,13 @@ def pack(codes: Any, nbits: int) -> Any:
 
 def unpack(packed: Any, n_segments: int, nbits: int) -> Codes:
     """Codes ``(n, M)`` of the narrowest dtype from uint8 ``(n, code_size)``."""
-    if nbits == 8:
-        return np.ascontiguousarray(packed[:, :n_segments], dtype=np.uint8)  # norms may follow
-    wide: Any = faiss.unpack_bitstrings(packed, n_segments, nbits)
-    codes: Codes = wide.astype(code_dtype(2**nbits))
+    codes = column((len(packed), n_segments), code_dtype(2**nbits))
+    for start in range(0, len(packed), ROWS):
+        part = packed[start : start + ROWS]
+        if nbits == 8:
+            codes[start : start + ROWS] = part[:, :n_segments]  # norms may follow
+        else:
+            codes[start : start + ROWS] = faiss.unpack_bitstrings(part, n_segments, nbits)
     return codes
 
 
