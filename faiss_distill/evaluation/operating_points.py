@@ -127,7 +127,7 @@ def share(name: str, value: Any) -> float:
     Raises:
         InputError: it is not between 0 and 1; for a percentage, the message says what it is as a share.
     """
-    percent = isinstance(value, Real) and 1 < float(value) <= 100
+    percent = isinstance(value, Real) and value <= 100 and not value <= 1
     hint = f"{value:g} % is {float(value) / 100:g}" if percent else ""
     return number(name, value, "a number between 0 and 1", 0, 1, hint=hint)
 

@@ -125,9 +125,9 @@ def drift(
     probed = integer("nprobe", own if nprobe is None else nprobe, 1, adapter.nlist)
     if task.corpus.n < 10:
         raise InputError("index", "at least 10 vectors", str(task.corpus.n))
-    rng = np.random.default_rng(integer("seed", seed, 0))
+    seed = integer("seed", seed, 0)
     task.corpus.check_finite(rows, progress)
-    task.check(parameters.validation_queries, rng, tunes=False)
+    task.check(parameters.validation_queries, np.random.default_rng(seed), tunes=False)
     teacher = Teacher(adapter.metric, adapter.normalizes, rows, progress=progress)
 
     def hits(vectors: Float32) -> tuple[Any, Any]:

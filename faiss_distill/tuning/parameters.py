@@ -291,7 +291,7 @@ class TunedParameters:
             if own is not None and not np.array_equal(own, held):
                 raise InputError(
                     "index", f"one that holds these parameters, {name} and all", f"other {name}",
-                    "apply them to it first, with all of its embeddings: parameters.apply(index, embeddings)",
+                    "apply them to it first, with all of its embeddings",
                 )  # fmt: skip
 
 

@@ -159,7 +159,14 @@ def test_more_than_there_is(built, data):
 
 @pytest.mark.parametrize(
     ("at_least", "got"),
-    [(45, "45; 45 % is 0.45"), (99.5, "99.5; 99.5 % is 0.995"), (-0.1, "-0.1"), (101, "101"), (float("nan"), "nan")],
+    [
+        (45, "45; 45 % is 0.45"),
+        (99.5, "99.5; 99.5 % is 0.995"),
+        (-0.1, "-0.1"),
+        (101, "101"),
+        (float("nan"), "nan"),
+        (10**400, str(10**400)),
+    ],
 )
 def test_what_is_no_share(built, data, at_least, got):
     with pytest.raises(InputError, match=f"^at_least: expected a number between 0 and 1, got {re.escape(got)}$"):
