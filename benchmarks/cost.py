@@ -55,7 +55,7 @@ def work(n: int, d: int, processes: int, probed: float) -> Work:
     """Count.
 
     Args:
-        n: vectors, of which 40,000 at most stand in for queries.
+        n: vectors, of which 40,000 at most are used as queries.
         d: dimensions.
         processes: that share the work.
         probed: lists that a teacher looks into for a query; infinite if it always looks everywhere.

@@ -8,7 +8,7 @@
 
 Vectors are the Debian documents at 128 dimensions (principal axes; ``--data DIR`` for the full set), or those of
 another file, as far as they go, and beyond them points between a document and one of its nearest neighbours, with noise
-of half their distance; the table says where. No queries: documents stand in. Each run is a process of its own, which
+of half their distance; the table says where. Documents are used as queries. Each run is a process of its own, which
 builds an index with faiss, without polysemous training, and tunes it; the table has the run of the median ratio.
 Documents are counted as often as they are encoded, a second, beside those that faiss's ``add`` places and encodes.
 Growth is the exponent ``b`` of seconds ~ n^b, fitted to the totals. Writes ``results/scale.txt`` and ``.json``.

@@ -74,7 +74,7 @@ def distill(
             where the index holds them: in an ``IndexRefineFlat``, or an ``IndexRefine`` by a scalar quantizer of 8
             bits or more.
         queries: real queries ``(nq, d)``, from a log, in any of these forms; they need no labels. If None, documents
-            stand in for queries: that works less well, and the report says so.
+            are used as queries: that works less well, and the report says so.
         ids: id of each embedding, integers ``(n,)``.
         relevant: ids of the documents relevant to each query: integers ``(nq,)`` or ``(nq, r)``, -1 as padding; a list
             of lists; a dict from query row to ids, or to ids with grades; a scipy sparse matrix, queries by ids; the

@@ -125,7 +125,7 @@ class DistillConfig:
             ``validation_queries``.
         max_queries: a longer query log is sampled down to this many.
         fill_to: training queries fewer than half of this, or of the corpus if that is less, are filled up to it with
-            documents that stand in for queries, unless ``candidates`` or ``loss`` need labels or a query encoder
+            documents used as queries, unless ``candidates`` or ``loss`` need labels or a query encoder
             learns. 0 for none.
         confidence: level of the paired bootstrap interval whose lower end must be above 0 for the result to be kept.
         max_scan_increase: the tuned index may scan at most this share more codes a query than before.

@@ -19,8 +19,8 @@ from faiss_distill.datasets import load_debian_packages
 # What you have
 # -------------
 #
-# Three files: an index, the vectors that were added to it, and a sample of the queries that people asked. These ones
-# stand in for yours. The queries need no labels.
+# Three files: an index, the vectors that were added to it, and a sample of the queries that people asked. The
+# packaged sample takes their place here. The queries need no labels.
 
 temporary = tempfile.TemporaryDirectory()
 folder = Path(temporary.name)
@@ -69,8 +69,7 @@ print(report)
 #   anything, measured the result.
 # - *The table*: before → after, on these last queries. Read the starred row first: it is the ``nprobe`` that
 #   you search with. The other rows show what you would find with fewer or more lists. "Codes scanned" is the
-#   work of a search, and it must not grow: more recall for more work could be had without tuning. The times
-#   are of one run, and noisy.
+#   work of a search, and it must not grow: more recall for more work could be had without tuning.
 # - *List imbalance*: 1 if all lists are of one length. *Bytes per vector*: the same on both sides of the arrow.
 #
 # The picture has the same numbers. What counts is the height of the curves at the same place on the

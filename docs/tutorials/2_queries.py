@@ -24,8 +24,8 @@ index.nprobe = 8
 # Without queries
 # ---------------
 #
-# Documents stand in for queries. Read the third line: the gain is measured on documents too, each of which looks for
-# the others. That it will be the same for queries is a hope.
+# Documents are used as queries. Read the third line: the gain is measured on documents too, each of which looks for
+# the others. The gain on real queries may be another.
 
 without = faiss.clone_index(index)
 report = distill(without, data.documents, seed=0)
@@ -35,8 +35,8 @@ print(report)
 # With a few hundred
 # ------------------
 #
-# Too few to learn from alone: documents join in. But those that judge are real queries now. They are few, so
-# the interval is wide.
+# These are too few to learn from alone, so documents are added to them. But the result is now judged by real queries.
+# They are few, so the interval is wide.
 
 few = faiss.clone_index(index)
 report = distill(few, data.documents, log[:300], seed=0)
@@ -46,7 +46,7 @@ print(report)
 # With a log
 # ----------
 #
-# Real queries teach, and real queries judge. 2,520 are a short log still, so that documents join in here too.
+# Now real queries teach as well as judge. 2,520 of them are still a short log, so documents are added here too.
 
 many = faiss.clone_index(index)
 report = distill(many, data.documents, log, seed=0)
@@ -56,8 +56,8 @@ print(report)
 # Which is best?
 # --------------
 #
-# The three reports can't be compared with each other: each was measured on queries of its own. So let 900
-# test queries decide, which no run has seen.
+# The three reports can't be compared with each other, because each was measured on queries of its own. So let 900
+# test queries decide that no run has seen.
 
 indexes = {"untuned": index, "no queries": without, "300 queries": few, f"{len(log)} queries": many}
 results = {
@@ -67,10 +67,10 @@ for name, point in results.items():
     print(f"{name:13} overlap@10 {point.overlap_at_10:.3f}, exact nearest in first 10 {point.nearest_in_10:.3f}")
 
 # %%
-# All raise overlap@10, which is what is promised, and the more real queries, the more. The steps are small here, since
-# the documents that stand in look much like the queries. On the whole Debian set, with 40,000 queries, the log is far
-# ahead ("Number of queries" in :doc:`/results`). Where queries are unlike documents, stand-ins can do harm, and only
-# real queries tell.
+# All three raise overlap@10, and the more real queries there are, the more it rises. The steps are small here, because
+# these documents look much like the queries. On the whole Debian set, with 40,000 queries, the log is far ahead
+# ("Number of queries" in :doc:`/results`). Where queries are unlike documents, using documents as queries can do harm, and only
+# real queries show it.
 
 fig, ax = plt.subplots(figsize=(7, 3), layout="constrained")
 bars = ax.barh(list(results), [point.overlap_at_10 for point in results.values()], color="#c0392b")

@@ -21,8 +21,8 @@ class Queries:
 
     Attributes:
         vectors: as the outer index takes them, float32 ``(nq, d_in)``.
-        rows: where documents stand in, the row of the corpus that each is, -1 for a real query, int64 ``(nq,)``; None
-            if all are real.
+        rows: for a document used as a query, its row of the corpus, -1 for a real query, int64 ``(nq,)``; None if all
+            are real.
         relevant: ids of the relevant documents, -1 as padding, int64 ``(nq, r)``, or None.
         inputs: what the query encoder takes, one entry a query ``(nq, ...)``, or None without one.
         neighbours: what somebody else found for each of them, or None.
@@ -36,7 +36,7 @@ class Queries:
 
     @property
     def asked(self) -> Float32:
-        """What is really asked: the vectors of the real ones, or of all if documents stand in for all."""
+        """What is really asked: the vectors of the real ones, or of all if all are documents."""
         real = self.rows is not None and (self.rows < 0)
         return self.vectors[real] if np.any(real) else self.vectors
 

@@ -27,7 +27,7 @@ class QuerySet:
     Attributes:
         vectors: as the outer index takes them, float32 ``(nq, d_in)``.
         truth: ids of the exact Top-K, best first, int64 ``(nq, K)`` with ``K >= 10``.
-        exclude: an id that query ``i`` must not find (itself, where documents stand in), int64 ``(nq,)``, or None.
+        exclude: an id that query ``i`` must not find (itself, where it is a document), int64 ``(nq,)``, or None.
         relevant: ids of the relevant documents, -1 as padding, int64 ``(nq, r)``, or None.
     """
 

@@ -70,7 +70,7 @@ class Teacher:
             queries: float32 ``(nq, d)``.
             k: neighbours a query.
             exclude: a row of the corpus that query ``i`` must not find, int64 ``(nq,)``: itself, where documents
-                stand in for queries.
+                are the queries.
 
         Returns:
             Rows of the corpus, int64 ``(nq, k)``, best first, and their scores, float32 ``(nq, k)``.

@@ -114,7 +114,7 @@ def drift(
         raise InputError("queries", "new queries, or new_ids= of new documents, or both", "neither")
     if parameters.validation_queries is None:
         raise InputError(
-            "parameters", "those of a tuning with queries", "those of one where documents stood in for them",
+            "parameters", "those of a tuning with queries", "those of one that used documents as queries",
             "pass the queries that there are now to distill: they are worth another tuning",
         )  # fmt: skip
     adapter = open_index(index)

@@ -44,7 +44,7 @@ class TunedParameters:
     Attributes:
         centroids: float32 ``(nlist, d)``.
         codebooks: float32 ``(nsplits, steps, ksub, dsub)``, or None for an index without any.
-        queries: those trained on, as they were passed, float32 ``(nq, d_in)``; None where documents stood in for them.
+        queries: those trained on, as they were passed, float32 ``(nq, d_in)``; None where documents were used.
         validation_queries: those that chose and judged, float32 ``(nv, d_in)``, or None likewise.
         config: the options of the tuning.
         fits: what an index must be like, by name.
@@ -140,7 +140,7 @@ class TunedParameters:
         """Add vectors that came later to an index that holds these parameters, in place of ``index.add``.
 
         Lists and codes of the new vectors are chosen for the queries of the log, among the new vectors alone; those of
-        the vectors that the index holds stay as they are. If documents stood in for queries, the new ones stand in
+        the vectors that the index holds stay as they are. If documents were used as queries, so are the new ones
         here. Nothing is judged: the result is kept as with :meth:`apply` and ``keep=True``, and the report says what
         was found among the new vectors, before (with codes from ``index.add``) and after. Where an exception is raised,
         the index is bitwise as it was. The more vectors come at once, the better their codes. Takes memory for a few
@@ -202,7 +202,7 @@ class TunedParameters:
 
         Raises:
             UnsupportedIndexError: the index can't be tuned.
-            InputError: documents stood in for queries, so that there is nothing to compare with; the index is not of
+            InputError: documents were used as queries, so that there is nothing to compare with; the index is not of
                 the same training; or something else about the arguments is wrong.
         """
         from faiss_distill.tuning.drift import drift  # which measures these

@@ -46,7 +46,7 @@ class DistillReport(Result):
         metric: ``"inner_product"`` or ``"l2"``.
         n: vectors in the index.
         n_embeddings: of these, the vectors whose embeddings were passed; before and after are measured among them.
-        query_source: ``"queries"``, or ``"documents"`` where documents stood in for them.
+        query_source: ``"queries"``, or ``"documents"`` where there were none and documents were used.
         n_train: queries trained on, each once, however often it was passed.
         n_stand_ins: of these, documents that stood in for queries.
         n_selection: queries that chose the best epoch.
@@ -129,7 +129,7 @@ class DistillReport(Result):
 
     def _made(self) -> list[str]:
         """How it came about."""
-        share = " (documents stood in for queries: the gain on real queries may differ)"
+        share = " (documents were used as queries: the gain on real queries may differ)"
         only_codes = not self.best_epoch and not self.applied and self.config.encoding is not Encoding.FROZEN
         trained = f"{self.n_train} {self.query_source}"
         if self.query_source == "queries" and self.n_stand_ins:

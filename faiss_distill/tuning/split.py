@@ -32,7 +32,7 @@ MIN_QUERIES = 60
 MIN_VALIDATION, MAX_VALIDATION = 200, 5_000
 """Held-out queries, when the split is ours (and at most a third of all): fewer decide little, more only cost time."""
 STAND_INS = 40_000
-"""Documents that stand in for queries, validation included, at most."""
+"""Documents that are used as queries where there are none, validation included, at most."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ class Splitter:
                 name,
                 f"at least {MIN_QUERIES} distinct ones to train on some and judge by others",
                 str(n),
-                "pass more queries, or none to have documents stand in for them",
+                "pass more queries, or none to have documents used as queries",
             )
         held_out = min(max(round(self.config.validation_fraction * n), MIN_VALIDATION), n // 3, MAX_VALIDATION)
         judges, others = self._likeness.hold_out(whole.vectors, self.rng.permutation(n), held_out)

@@ -91,7 +91,7 @@ class DistillTrainer:
 
     Memory beyond the index: the queries with their Top-K, two copies of codes and lists, the new inverted lists beside
     the old ones, and of the corpus the larger of ``config.block_rows`` rows and the Top-K of 500 queries
-    (``500 * config.top_k`` rows at most); ``config.max_memory`` bounds it. Documents that stand in for queries count as
+    (``500 * config.top_k`` rows at most); ``config.max_memory`` bounds it. Documents that are used as queries count as
     queries. Additive codes need a table of all training queries and codewords, 1 GiB at most.
 
     Args:

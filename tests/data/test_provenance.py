@@ -221,7 +221,7 @@ class TestRightOnes:
     def test_tuned_again(self, packages, tuned):
         unit, raw, queries = packages
         for x in (unit, raw):
-            for given in (queries, None):  # documents that stand in pull codes furthest from their vectors
+            for given in (queries, None):  # documents used as queries pull codes furthest from their vectors
                 assert evaluate(tuned(x, given, "IVF16,PQ2np"), x, queries, progress=False)
 
     @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def test_print_says_what_matters(report):
     for phase in ("check", "teacher", "judging", "training", "lists", "codes", "commit", "total"):
         assert f"{phase} {report.seconds[phase]:.1f}" in text
         assert f"{phase} {report.seconds_tenfold[phase]:.0f}" in text
-    assert "stood in" not in text
+    assert "used as queries" not in text
 
 
 def test_label_columns_appear_with_labels():

@@ -238,7 +238,7 @@ class TestDocumentsAsQueries:
         _, report = run(queries=None)
         assert report.kept
         assert report.query_source == "documents"
-        assert "documents stood in for queries" in str(report)
+        assert "documents were used as queries" in str(report)
         assert report.n_validation == 150
         assert 0.8 * N < report.n_train <= N - 200  # without copies, and kin of those that judge
 
