@@ -67,10 +67,10 @@ for name, point in results.items():
     print(f"{name:13} overlap@10 {point.overlap_at_10:.3f}, exact nearest in first 10 {point.nearest_in_10:.3f}")
 
 # %%
-# All three raise overlap@10, and the more real queries there are, the more it rises. The steps are small here, because
-# these documents look much like the queries. On the whole Debian set, with 40,000 queries, the log is far ahead
-# ("Number of queries" in :doc:`/results`). Where queries are unlike documents, using documents as queries can do harm, and only
-# real queries show it.
+# All three raise overlap@10, and the more real queries there are, the more it rises. The steps are small here,
+# because these documents look much like the queries. On the whole Debian set, with 40,000 queries, the log is far
+# ahead ("Number of queries" in :doc:`/results`). Where queries are unlike documents, using documents as queries can
+# do harm, and only real queries show it.
 
 fig, ax = plt.subplots(figsize=(7, 3), layout="constrained")
 bars = ax.barh(list(results), [point.overlap_at_10 for point in results.values()], color="#c0392b")

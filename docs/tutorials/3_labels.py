@@ -18,9 +18,9 @@ index.add(data.documents)
 index.nprobe = 8
 
 # %%
-# A query of this data is the one-line synopsis of a package, and the one document that is relevant to it is the long
-# description of the same package. ``relevant`` holds its id, one for each query; it also takes many for each, with
-# grades, or a qrels file.
+# Each query in this data is the one-line synopsis of a package, and its one relevant document is the long
+# description of the same package. ``relevant`` holds the id of that document for each query. It also takes several
+# ids for each, with or without grades, or a qrels file.
 
 print(data.relevant[data.train][:5])
 
@@ -28,8 +28,8 @@ print(data.relevant[data.train][:5])
 # To measure
 # ----------
 #
-# With ``relevant=`` the table gains three columns: MRR@10, and the recall of labels in the first 10 and 100.
-# Nothing else changes: this run learns from the exact neighbours alone.
+# With ``relevant=`` the table has three more columns: MRR@10, and the recall of labels in the first 10 and 100.
+# Nothing else changes: this run still learns from the exact neighbours alone.
 
 taught = faiss.clone_index(index)
 report = distill(
@@ -47,8 +47,8 @@ print(report)
 # To train on
 # -----------
 #
-# ``gt`` among the candidates puts a query's labelled documents beside its exact neighbours. The teacher still
-# says how they rank; the label only makes sure that they are there.
+# With ``gt`` among the candidates, a query is also trained on its labelled documents, beside its exact neighbours.
+# The teacher still says how they rank; the labels only make sure that they are among the candidates.
 
 labelled = faiss.clone_index(index)
 report = distill(
@@ -78,9 +78,9 @@ for name, result in results.items():
     print(name, result, sep="\n", end="\n\n")
 
 # %%
-# Tuning raises MRR with and without ``gt``. Compare the two tuned tables: labels cost some overlap@10 and give little
-# or nothing in MRR, as on the whole set (:doc:`/learned`). So labels are worth having to measure with, and are not
-# needed to train.
+# Tuning raises MRR with and without ``gt``. Compare the two tuned tables: training on labels costs some overlap@10
+# and raises MRR little or not at all, as on the whole set (:doc:`/learned`). Labels are useful to measure with, and
+# are not needed to train.
 
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
 for name, result in results.items():

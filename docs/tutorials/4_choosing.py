@@ -22,7 +22,8 @@ folder = Path(temporary.name)
 # A string for a budget
 # ---------------------
 #
-# ``suggest`` follows faiss's own guidelines, and says where it does not. Times are estimates for this machine.
+# ``suggest`` follows faiss's own guidelines, and says where it departs from them. Times are estimates for this
+# machine.
 
 n, d = data.documents.shape
 suggested = suggest(n, d, bytes_per_vector=16, metric=faiss.METRIC_INNER_PRODUCT)
@@ -32,8 +33,8 @@ print(suggested)
 # Bytes
 # -----
 #
-# How many bytes are enough? Build some and see. Without OPQ each takes seconds, which is enough to compare.
-# ``build`` trains, adds, and tunes if the string ends in ``Distill``.
+# How many bytes are enough? Build a few indexes and see. Without OPQ each takes seconds, which is good enough for a
+# comparison. ``build`` trains, adds, and tunes if the string ends in ``Distill``.
 
 found = {}
 for size in (8, 16, 32):
@@ -50,7 +51,7 @@ for size in (8, 16, 32):
         print(f"{size:2} bytes {token:9} overlap@10 {found[size, token]:.3f}")
 
 # %%
-# The validation queries choose; the test queries are for the end.
+# Validation queries are for choosing; the test queries are kept for the end.
 
 fig, ax = plt.subplots(figsize=(7, 3), layout="constrained")
 for token, name, color in (("", "untuned", "0.45"), (",Distill", "tuned", "#c0392b")):
@@ -64,15 +65,16 @@ plt.show()
 # nprobe
 # ------
 #
-# Of the last of these, tuned, with 32 bytes: what is found over ``nprobe``, and what that costs? The table is
-# the Pareto front.
+# Take the last of these indexes, the tuned one with 32 bytes. What does it find at each ``nprobe``, and at what cost?
+# The table is the Pareto front.
 
 points = operating_points(index, data.documents, data.queries[data.validation])
 print(points)
 
 # %%
-# A wish such as "overlap@10 of at least .65" then picks the cheapest setting. ``set_on`` puts it on the
-# index, and a file keeps it. Powers of two are coarse: ``parameters=`` takes any values.
+# Say that you need an overlap@10 of at least .65. ``set_on`` finds the cheapest setting that reaches it and sets it
+# on the index, and an index file keeps it. By default only powers of two are tried; ``parameters=`` takes any
+# values.
 
 points = operating_points(index, data.documents, data.queries[data.validation], parameters={"nprobe": range(1, 33)})
 point = points.set_on(index, at_least=0.65)

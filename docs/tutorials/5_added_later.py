@@ -29,14 +29,14 @@ report = distill(tuned, documents[old], data.queries[data.train], seed=0)
 print(report.reason)
 
 # %%
-# Then 4,000 more arrive. faiss adds them to both by its own rules: the list of the nearest centroid, the
-# nearest codeword in each segment.
+# Then 4,000 more arrive. faiss adds them to both indexes in its usual way: to the list of the nearest centroid,
+# with the nearest codeword in each segment.
 
 untuned.add_with_ids(documents[new], new)
 tuned.add_with_ids(documents[new], new)
 
 # %%
-# In time, tune again, with the embeddings of all that is stored. Here a copy, to compare.
+# After a while, tune again, with the embeddings of everything that is stored. Here a copy is tuned, to compare.
 
 again = faiss.clone_index(tuned)
 report = distill(again, documents, data.queries[data.train], seed=0)
@@ -46,8 +46,8 @@ print(report)
 # Old and new vectors apart
 # -------------------------
 #
-# How well are the old vectors found, and how well the new ones? ``sample=True`` measures among those vectors
-# alone whose embeddings and ids are passed.
+# How well are the old vectors found, and how well the new ones? ``sample=True`` measures only among the vectors whose
+# embeddings and ids are passed.
 
 parts = {"all": np.arange(16_000), "old": old, "new": new}
 indexes = {"untuned": untuned, "tuned, then added": tuned, "tuned again": again}
@@ -61,8 +61,10 @@ for name, index in indexes.items():
     print(f"{name:18}", *(f"{value:6.3f}" for value in overlap[name]))
 
 # %%
-# The new vectors have faiss's nearest codes, not query-aware ones: they gain less than the old ones do, and the rest
-# when the index is tuned again. Tune again when many have come.
+# The new vectors have faiss's nearest codes rather than query-aware ones. So they gain less than the old vectors
+# do, and gain the rest when the index is tuned again. Tune again when many have been added, or add them with
+# ``report.parameters.add``, which gives them query-aware codes at once ("Shards and growing corpora" in
+# :doc:`/guide`).
 
 fig, ax = plt.subplots(figsize=(7, 3), layout="constrained")
 for shift, ((name, values), color) in enumerate(zip(overlap.items(), ("0.45", "#e6a59e", "#c0392b"), strict=True)):

@@ -22,8 +22,8 @@ data = load_debian_packages()
 # The files
 # ---------
 #
-# Embeddings are often kept in half precision; ``.npy`` files, memmaps and ``.fbin`` files of any float type
-# will do. The index was built by someone with more memory, and written as any other.
+# Embeddings are often stored in half precision: ``.npy`` files, memory maps and ``.fbin`` files of any float type
+# can be used. The index was built on a machine with more memory, and written like any other.
 
 np.save(folder / "corpus.npy", data.documents.astype(np.float16))
 index = faiss.index_factory(384, "IVF64,PQ32x4", faiss.METRIC_INNER_PRODUCT)
@@ -37,9 +37,9 @@ for path in sorted(folder.iterdir()):
 # Map, don't read
 # ---------------
 #
-# With ``IO_FLAG_MMAP`` faiss leaves the lists in the file. The embeddings are passed as a path: rows are read as they
-# are needed, ``block_rows`` at a time (16,384 if not set), and never all at once. With ``invlists_file`` the new lists
-# go to a file, too.
+# With ``IO_FLAG_MMAP`` faiss leaves the lists in the file. The embeddings are passed as a path: rows are read as
+# they are needed, ``block_rows`` at a time (16,384 if not set), and never all at once. With ``invlists_file`` the
+# new lists go to a file, too.
 
 mapped = faiss.read_index(str(folder / "corpus.faiss"), faiss.IO_FLAG_MMAP)
 mapped.nprobe = 8
@@ -54,13 +54,14 @@ report = distill(
 print(report)
 
 # %%
-# What is in memory at once: the codes and lists of the index, a few times over, the queries with their exact
-# neighbours, and a block of rows. The guide has the bounds ("Memory and time").
+# In memory at once are several copies of the index's codes and lists, the queries with their exact neighbours, and
+# a block of rows. With ``max_memory`` and a work folder, the codes and lists are mapped from files as well. The
+# guide says how much memory that is ("Memory and time" in :doc:`/guide`).
 #
 # Two files make an index
 # -----------------------
 #
-# The tuned index refers to its lists by name, so the two files stay together. The old index is what it was.
+# The tuned index refers to its lists by file name, so keep the two files together. The old index is unchanged.
 
 faiss.write_index(mapped, str(folder / "tuned.faiss"))
 for path in sorted(folder.iterdir()):

@@ -48,7 +48,7 @@ class DistillReport(Result):
         n_embeddings: of these, the vectors whose embeddings were passed; before and after are measured among them.
         query_source: ``"queries"``, or ``"documents"`` where there were none and documents were used.
         n_train: queries trained on, each once, however often it was passed.
-        n_stand_ins: of these, documents that stood in for queries.
+        n_stand_ins: of these, documents that were used as queries.
         n_selection: queries that chose the best epoch.
         n_validation: other queries, each once and none a copy of one trained on, on which before and after are
             measured.
@@ -133,7 +133,7 @@ class DistillReport(Result):
         only_codes = not self.best_epoch and not self.applied and self.config.encoding is not Encoding.FROZEN
         trained = f"{self.n_train} {self.query_source}"
         if self.query_source == "queries" and self.n_stand_ins:
-            trained = f"{self.n_train - self.n_stand_ins} queries and {self.n_stand_ins} documents as more"
+            trained = f"{self.n_train - self.n_stand_ins} queries and {self.n_stand_ins} documents added to them"
         how = f"trained on {trained}, "
         if len(self.history) > 1:
             how += f"epoch {self.best_epoch} of {len(self.history) - 1} chosen by {self.n_selection} others, "

@@ -56,7 +56,7 @@ nprobe  overlap@10  nearest in 10  recall@100  codes scanned  ms/query
 IndexIVFPQ, l2, 2000 vectors of 8 bytes
 NOT kept, the index is as it was: too little
 (in the table: before → what the tuned index would have found)
-trained on 30 queries and 20 documents as more, epoch 1 of 1 chosen by 10 others, measured on 10 more
+trained on 30 queries and 20 documents added to them, epoch 1 of 1 chosen by 10 others, measured on 10 more
 taught by what 37 lists hold (about 23% of the cost of exact search): 98.1% of the exact neighbours
 
 nprobe     overlap@10  nearest in 10     recall@100  codes scanned
