@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 
+import faiss_distill
 from faiss_distill.cli import main
 
 OPTIONS = (Path(__file__).parent.parent / "docs" / "options.rst").read_text(encoding="utf-8")
@@ -63,6 +64,10 @@ def test_code_of_the_options(data):
         exec(textwrap.dedent(block), known)
     assert known["relevant"] == {1: {3: 1}}
     assert known["published"].depth == 200
+
+
+def test_the_wheel_is_that_of_this_version():
+    assert f"faiss_distill-{faiss_distill.__version__}-py3-none-any.whl" in README
 
 
 def test_make_targets_exist():
