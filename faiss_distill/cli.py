@@ -19,10 +19,10 @@ from faiss_distill.evaluation.point import COSTS, QUALITIES
 from faiss_distill.messages import OneOf, Warned, check_words, print_completion, told
 
 VECTORS = ".npy, .fvecs or .fbin"
-EPILOG = """Output files are written under another name and then renamed, so each is either complete or unchanged. A killed
-run may leave a folder .faiss-distill-X behind, which the next run that writes there removes. Exit status: 0, done,
-whether or not the tuned index was kept; 2, an error, which is one line on standard error; 128 + n, ended by signal n
-(SIGINT 130, SIGTERM 143, SIGHUP 129); 141, standard output was closed before everything was printed."""
+EPILOG = """Output files are written under another name and then renamed, so each is either complete or unchanged. A
+killed run may leave a folder .faiss-distill-X behind, which the next run that writes there removes. Exit status: 0,
+done, whether or not the tuned index was kept; 2, an error, which is one line on standard error; 128 + n, ended by
+signal n (SIGINT 130, SIGTERM 143, SIGHUP 129); 141, standard output was closed before everything was printed."""
 EXAMPLES = """
 faiss-distill inspect wiki.faiss
 faiss-distill tune wiki.faiss wiki.npy --queries log.npy --nprobe 16 -o tuned.faiss
@@ -280,9 +280,9 @@ def _add_points(commands: Any) -> None:
         "points",
         "find the nprobe and similar settings to search with",
         "Search the index in INDEX over its parameters (nprobe, efSearch of an HNSW coarse quantizer, "
-        "k_factor of a refinement) and print the Pareto front: the settings that no other setting beats in both quality "
-        "and cost. With --at-least, name the cheapest that finds enough; with -o, also set it and write the index to "
-        "OUT.",
+        "k_factor of a refinement) and print the Pareto front: the settings that no other setting beats in both "
+        "quality and cost. With --at-least, name the cheapest that finds enough; with -o, also set it and write the "
+        "index to OUT.",
         """
         faiss-distill points tuned.faiss wiki.npy --queries valid.npy
         faiss-distill points tuned.faiss wiki.npy --queries valid.npy --at-least 0.6 -o set.faiss
