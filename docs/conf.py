@@ -7,6 +7,7 @@ from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
 from latex2mathml.converter import convert
+from sphinx_gallery.directives import imgsgnode
 
 import faiss_distill
 from faiss_distill import DistillConfig
@@ -30,6 +31,7 @@ html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = f"faiss_distill {version}"
 html_static_path = ["_static"]
+html_css_files = ["pages.css"]
 plot_include_source = plot_html_show_source_link = plot_html_show_formats = False
 plot_formats = [("png", 150)]
 exclude_patterns = ["_build", "sg_execution_times.rst", "tutorials/*.rst"]
@@ -68,8 +70,7 @@ def visit_math(self, node):
 
 
 def visit_displaymath(self, node):
-    style = "margin: 1em 0; padding: 0.4em 0; overflow: auto hidden"
-    self.body.append(f'<div style="{style}">{convert(node.astext(), display="block")}</div>')
+    self.body.append(f'<div class="formula">{convert(node.astext(), display="block")}</div>')
     raise nodes.SkipNode
 
 
@@ -80,23 +81,51 @@ def drop_mail_links(app, doctree):
             link.replace_self(nodes.Text(link.astext()))
 
 
+def frame_pictures(app, doctree):
+    """Put each picture into a box, in which it can be scrolled on a telephone."""
+    if app.env.docname == "auto_tutorials/index":
+        return
+    for image in list(doctree.findall(lambda node: isinstance(node, nodes.image | imgsgnode))):
+        box = nodes.container(classes=["picture"])
+        image.replace_self(box)
+        box += image
+
+
+def family_title(kind, family):
+    """The group of a class that can be tuned, which its row in the registry and faiss's own attributes tell."""
+    traits = family.adapter.traits
+    if family.example is None:
+        return "Several indexes"
+    if traits.codebooks is None:
+        title = "Codes by faiss's own rules"
+    elif hasattr(kind, "pq"):
+        title = "Product quantizers"
+    elif hasattr(kind, "aq"):
+        title = "Additive quantizers"
+    else:
+        title = "Other codebooks"
+    return f"{title}, {'with' if traits.lists else 'without'} lists"
+
+
 class SupportTable(Directive):
-    """The families that can be tuned, and why others can't, from the registry."""
+    """The families that can be tuned, group by group, and why others can't, from the registry."""
 
     def run(self):
-        lines = [
-            ".. list-table::",
-            "   :header-rows: 1",
-            "",
-            "   * - class",
-            "     - for example",
-            "     - what changes",
-        ]
+        groups = {}
         for kind, family in FAMILIES.items():
-            example = f"``{family.example}``" if family.example else "of any of the others"
-            lines += [f"   * - ``{kind.__name__}``", f"     - {example}"]
-            lines += [f"     - {family.adapter.traits.changes}"]
-        lines += ["", "Not these, which say so:", ""]
+            changes = groups.setdefault(family_title(kind, family), {})
+            changes.setdefault(family.adapter.traits.changes, []).append((kind, family.example))
+        lines = ["Under each heading is what tuning changes; beside each class is an example of a factory string.", ""]
+        for title, changes in groups.items():
+            lines += [f".. rubric:: {title}", ""]
+            for what, members in changes.items():
+                lines += [f"{what[0].upper()}{what[1:]}.", ""]
+                lines += [".. list-table::", "   :class: stacked", "   :width: 100%", "   :widths: 60 40", ""]
+                for kind, example in members:
+                    shown = f"``{example}``" if example else "of any of the others"
+                    lines += [f"   * - ``{kind.__name__}``", f"     - {shown}"]
+                lines += [""]
+        lines += [".. rubric:: Not these, which say so", ""]
         lines += [f"- ``{kind.__name__}``: {why}" for kind, why in REFUSED.items()]
         node = nodes.container()
         self.state.nested_parse(StringList(lines, source="registry"), self.content_offset, node)
@@ -108,12 +137,10 @@ class ConfigTable(Directive):
 
     def run(self):
         notes = field_notes()
-        lines = [".. list-table::", "   :header-rows: 1", "   :widths: 22 16 14 48", ""]
-        lines += ["   * - field", "     - type", "     - default", "     - what it does"]
+        lines = [".. rst-class:: options", ""]
         for field in fields(DistillConfig):
             default = getattr(field.default, "value", field.default)
-            lines += [f"   * - ``{field.name}``", f"     - ``{field.type}``", f"     - ``{default!r}``"]
-            lines += [f"     - {notes[field.name]}"]
+            lines += [f"``{field.name}`` : ``{field.type}``, default ``{default!r}``", f"   {notes[field.name]}", ""]
         node = nodes.container()
         self.state.nested_parse(StringList(lines, source="DistillConfig"), self.content_offset, node)
         return node.children
@@ -135,3 +162,4 @@ def setup(app):
     app.add_directive("loss-reference", LossReference)
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_displaymath, None))
     app.connect("doctree-read", drop_mail_links)
+    app.connect("doctree-read", frame_pictures)
