@@ -1,12 +1,16 @@
 """Sphinx configuration."""
 
+import html
+import textwrap
 from dataclasses import fields
+from itertools import groupby
 from pathlib import Path
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
 from latex2mathml.converter import convert
+from sphinx.util.docutils import SphinxDirective
 from sphinx_gallery.directives import imgsgnode
 
 import faiss_distill
@@ -146,6 +150,58 @@ class ConfigTable(Directive):
         return node.children
 
 
+class TextTable(SphinxDirective):
+    """A table as a benchmark printed it, from a file or as the content; only sentences at the end of lines wrap."""
+
+    optional_arguments = 1
+    has_content = True
+    longest = 120
+
+    def run(self):
+        lines = list(self.content)
+        if self.arguments:
+            self.env.note_dependency(self.arguments[0])
+            lines = (Path(self.env.srcdir) / self.arguments[0]).read_text(encoding="utf-8").splitlines()
+        lines = [part for line in lines for part in self.wrapped(line)]
+        text = html.escape("\n".join(lines))
+        style = f"--columns: {max(map(len, lines))}"  # the style sheet makes the letters as small as they must be
+        page = f'<div class="text-table" style="{style}"><pre tabindex="0">{text}</pre></div>'
+        return [nodes.raw("", page, format="html")]
+
+    def wrapped(self, line):
+        sentence = line.split("  ")[-1].lstrip()
+        start = len(line) - len(sentence)
+        if len(line) <= self.longest or sentence.count(" ") < 8:
+            return [line]
+        first, *others = textwrap.wrap(sentence, self.longest - start)
+        return [line[:start] + first, *(" " * start + other for other in others)]
+
+
+class TrialTable(SphinxDirective):
+    """What was tried for each promise, and what came of it: lines of three parts, with two spaces between them.
+
+    Of a promise with a colon, what follows the colon belongs to what was tried.
+    """
+
+    required_arguments = 1
+
+    def run(self):
+        self.env.note_dependency(self.arguments[0])
+        text = (Path(self.env.srcdir) / self.arguments[0]).read_text(encoding="utf-8")
+        rows = [line.split("  ", 2) for line in text.splitlines()]
+        lines = []
+        for promise, trials in groupby(rows, key=lambda row: row[0].partition(": ")[0]):
+            lines += [f".. rubric:: {promise[0].upper()}{promise[1:]}", "", ".. list-table::"]
+            lines += ["   :class: stacked", "   :width: 100%", "   :widths: 45 55", ""]
+            for name, tried, found in trials:
+                more = name.removeprefix(promise).removeprefix(": ")
+                lines += [f"   * - {more}: {tried}" if more else f"   * - {tried}", f"     - {found}"]
+            lines += [""]
+        node = nodes.container()
+        self.state.nested_parse(StringList(lines, source=self.arguments[0]), self.content_offset, node)
+        return node.children
+
+
 class LossReference(Directive):
     """Every loss of the registry."""
 
@@ -160,6 +216,8 @@ def setup(app):
     app.add_directive("support-table", SupportTable)
     app.add_directive("config-table", ConfigTable)
     app.add_directive("loss-reference", LossReference)
+    app.add_directive("text-table", TextTable)
+    app.add_directive("trial-table", TrialTable)
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_displaymath, None))
     app.connect("doctree-read", drop_mail_links)
     app.connect("doctree-read", frame_pictures)
