@@ -1,10 +1,12 @@
 """Sphinx configuration."""
 
 import html
+import re
 import textwrap
 from dataclasses import fields
 from itertools import groupby
 from pathlib import Path
+from typing import ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
@@ -12,6 +14,7 @@ from docutils.statemachine import StringList
 from latex2mathml.converter import convert
 from sphinx.util.docutils import SphinxDirective
 from sphinx_gallery.directives import imgsgnode
+from sphinxarg.ext import ArgParseDirective
 
 import faiss_distill
 from faiss_distill import DistillConfig
@@ -83,6 +86,13 @@ def drop_mail_links(app, doctree):
     for link in list(doctree.findall(nodes.reference)):
         if link.get("refuri", "").startswith("mailto:"):
             link.replace_self(nodes.Text(link.astext()))
+
+
+def mark_options(app, doctree):
+    """Let the style sheet know which literals are options."""
+    for literal in doctree.findall(nodes.literal):
+        if re.fullmatch(r"--?\w[\w-]*", literal.astext()):
+            literal["classes"].append("option")
 
 
 def frame_pictures(app, doctree):
@@ -202,6 +212,68 @@ class TrialTable(SphinxDirective):
         return node.children
 
 
+class CommandLine(ArgParseDirective):
+    """The parser's own pages, with each command's examples first, and with options and values as literals."""
+
+    titles: ClassVar = {
+        "Sub-commands": "Commands",
+        "Positional Arguments": "Arguments",
+        "Named Arguments": "Options",
+        "options of the tuning": "Options of the tuning",
+    }
+
+    def run(self):
+        items = [item for parsed in super().run() for item in unnested(parsed)]
+        sections = [item for item in items if isinstance(item, nodes.section)]
+        page = nodes.section("", *(item for item in items if item not in sections))
+        page += [section for section in sections if section[0].astext() != "commands"]  # a list of the titles below
+        for section in page.findall(nodes.section):
+            examples_first(section)
+        for title in page.findall(nodes.title):
+            title[0] = nodes.Text(self.titles.get(title.astext(), title.astext()))
+        for text in list(page.findall(nodes.Text)):
+            if not isinstance(text.parent, nodes.FixedTextElement | nodes.literal | nodes.option_string | nodes.title):
+                text.parent.replace(text, with_literals(text))
+        return page.children
+
+
+def unnested(node):
+    """The paragraphs within a paragraph, which HTML does not have, or the node itself."""
+    nested = isinstance(node, nodes.paragraph) and isinstance(node[0], nodes.paragraph)
+    return list(node.children) if nested else [node]
+
+
+def examples_first(section):
+    """Move the examples of a command before its usage, as a session in a shell."""
+    for paragraph in list(section.children):
+        if paragraph.astext() != "examples:":
+            continue
+        examples = paragraph.next_node(nodes.literal_block, descend=False, siblings=True)
+        usage = section.first_child_matching_class(nodes.literal_block)
+        section[usage]["language"] = "text"
+        section.remove(paragraph)
+        section.remove(examples)
+        session = "\n".join(folded(line) for line in examples.astext().splitlines())
+        section.insert(usage, nodes.literal_block(session, session, language="console"))
+
+
+def folded(command, width=88):
+    """A command with its prompt, on several lines if it is long."""
+    lines = ["$"]
+    for part in re.split(r" (?=--?\w)", command):
+        if len(lines[-1]) + len(part) > width:
+            lines[-1] += " \\"
+            lines.append("     ")
+        lines[-1] += f" {part}"
+    return "\n".join(lines)
+
+
+def with_literals(text):
+    """Text as nodes, in which options and what is in quotes are literals: no dash is joined, no quote turned."""
+    parts = re.split(r"((?<![\w-])--?[a-zA-Z][\w-]*|\"[^\"]+\")", text.astext())
+    return [nodes.literal("", part) if i % 2 else nodes.Text(part) for i, part in enumerate(parts) if part]
+
+
 class LossReference(Directive):
     """Every loss of the registry."""
 
@@ -218,6 +290,8 @@ def setup(app):
     app.add_directive("loss-reference", LossReference)
     app.add_directive("text-table", TextTable)
     app.add_directive("trial-table", TrialTable)
+    app.add_directive("command-line", CommandLine)
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_displaymath, None))
     app.connect("doctree-read", drop_mail_links)
+    app.connect("doctree-read", mark_options)
     app.connect("doctree-read", frame_pictures)
