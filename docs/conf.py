@@ -56,6 +56,7 @@ sphinx_gallery_conf = {
     "remove_config_comments": True,
     "write_computation_times": False,
     "image_scrapers": ("matplotlib",),
+    "thumbnail_size": (400, 190),
     "default_thumb_file": str(Path(__file__).parent / "_static" / "recall.png"),
 }
 autodoc_member_order = "bysource"
