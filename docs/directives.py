@@ -91,7 +91,7 @@ class SupportTable(Directive):
                     shown = f"``{example}``" if example else "of any of the others"
                     lines += [f"   * - ``{kind.__name__}``", f"     - {shown}"]
                 lines += [""]
-        lines += [".. rubric:: Not these, which say so", ""]
+        lines += [".. rubric:: Refused, with a message that says why", ""]
         lines += [f"- ``{kind.__name__}``: {why}" for kind, why in REFUSED.items()]
         node = nodes.container()
         self.state.nested_parse(StringList(lines, source="registry"), self.content_offset, node)
