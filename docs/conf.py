@@ -1,6 +1,7 @@
 """Sphinx configuration."""
 
-from dataclasses import fields
+import re
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 from docutils import nodes
@@ -9,7 +10,7 @@ from docutils.statemachine import StringList
 from latex2mathml.converter import convert
 
 import faiss_distill
-from faiss_distill import DistillConfig
+from faiss_distill import DistillConfig, typing
 from faiss_distill.config import field_notes
 from faiss_distill.index.registry import FAMILIES, REFUSED
 from faiss_distill.losses import LOSSES
@@ -52,12 +53,22 @@ sphinx_gallery_conf = {
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+autodoc_type_aliases = {name: f"~faiss_distill.typing.{name}" for name in typing.__all__} | {
+    "Float32": "~faiss_distill.state.Float32",
+    "Int64": "~faiss_distill.state.Int64",
+    # imported for type checkers alone
+    "LinearTransform": "~faiss.LinearTransform",
+    "ProcessGroup": "~torch.distributed.ProcessGroup",
+    "SentenceTransformer": "~sentence_transformers.SentenceTransformer",
+}
+python_maximum_signature_line_length = 90
 napoleon_use_ivar = True
 nitpick_ignore_regex = [
     # other projects' names: the pages are built without the network
-    ("py:.*", r"(numpy|np|torch|faiss|collections|pathlib|enum|typing|argparse)\..*"),
-    ("py:.*", r"(NDArray|Float32|Int64|Path|Sequence|Any|Enum|optional)"),
-    ("py:class", r"faiss_distill\.(state|evaluation|config)\..*"),
+    ("py:.*", r"(numpy|np|torch|faiss|sentence_transformers|collections|pathlib|enum|typing|argparse)\..*"),
+    ("py:.*", r"(NDArray|Path|Sequence|Any|Enum|nn\.Module|ProcessGroup|Learn|Assignment|Encoding|optional)"),
+    ("py:class", r"faiss_distill\.(evaluation|config|learning|tuning\.gate)\..*"),
 ]
 
 
@@ -78,6 +89,13 @@ def drop_mail_links(app, doctree):
     for link in list(doctree.findall(nodes.reference)):
         if link.get("refuri", "").startswith("mailto:"):
             link.replace_self(nodes.Text(link.astext()))
+
+
+def mend_signature(app, what, name, obj, options, *signature):
+    """No signature of a dataclass, whose fields are listed; type aliases in unions, which Sphinx spoils, by name."""
+    if what == "class" and is_dataclass(obj):
+        return "", None
+    return tuple(part and re.sub(r"TypeAliasForwardRef\('([\w.~]+)'\)", r"\1", part) for part in signature)
 
 
 class SupportTable(Directive):
@@ -103,17 +121,16 @@ class SupportTable(Directive):
         return node.children
 
 
-class ConfigTable(Directive):
+class ConfigFields(Directive):
     """The fields of DistillConfig, from the class and its docstring."""
 
     def run(self):
         notes = field_notes()
-        lines = [".. list-table::", "   :header-rows: 1", "   :widths: 22 16 14 48", ""]
-        lines += ["   * - field", "     - type", "     - default", "     - what it does"]
+        lines = []
         for field in fields(DistillConfig):
             default = getattr(field.default, "value", field.default)
-            lines += [f"   * - ``{field.name}``", f"     - ``{field.type}``", f"     - ``{default!r}``"]
-            lines += [f"     - {notes[field.name]}"]
+            lines += [f".. py:attribute:: {field.name}", f"   :type: {field.type}", f"   :value: {default!r}"]
+            lines += ["", f"   {notes[field.name]}", ""]
         node = nodes.container()
         self.state.nested_parse(StringList(lines, source="DistillConfig"), self.content_offset, node)
         return node.children
@@ -131,7 +148,8 @@ class LossReference(Directive):
 
 def setup(app):
     app.add_directive("support-table", SupportTable)
-    app.add_directive("config-table", ConfigTable)
+    app.add_directive("config-fields", ConfigFields)
     app.add_directive("loss-reference", LossReference)
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_displaymath, None))
     app.connect("doctree-read", drop_mail_links)
+    app.connect("autodoc-process-signature", mend_signature)
