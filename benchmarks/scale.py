@@ -5,6 +5,7 @@
     python -m benchmarks.scale --dimensions 128 --sizes 50000 200000 --runs 1
     python -m benchmarks.scale --data vectors.npy --dimensions 768
     python -m benchmarks.scale --memory --data vectors.npy --dimensions 768
+    python -m benchmarks.scale --memory --bounded --sizes 1000000 --data vectors.npy --dimensions 768
 
 Vectors are the Debian documents at 128 dimensions (principal axes; ``--data DIR`` for the full set), or those of
 another file, as far as they go, and beyond them points between a document and one of its nearest neighbours, with noise
@@ -46,6 +47,7 @@ from faiss_distill.index.registry import open_index
 from faiss_distill.learning.codes.product import QueryAwareEncoder
 from faiss_distill.state import Float32
 from faiss_distill.tuning.memory import needed
+from faiss_distill.tuning.split import STAND_INS
 
 SIZES, QUICK_SIZES = (50_000, 200_000, 1_000_000), (4_000, 8_000)
 TRAINED_ON = 100_000
@@ -173,7 +175,8 @@ def write_files(n: int, d: int, data: Path | None, folder: Path) -> dict[str, An
         index.add(vectors[start : start + 2**16].astype(np.float32))
     index.nprobe = 16
     faiss.write_index(index, str(folder / "index.faiss"))
-    return {"real": min(n, len(real))}
+    lowest = needed(open_index(index), min(n, STAND_INS), DistillConfig())[1]
+    return {"real": min(n, len(real)), "lowest": lowest}
 
 
 def memory_of(folder: Path, bound: int | None) -> dict[str, Any]:
@@ -223,8 +226,8 @@ def watched() -> Iterator[list[int]]:
         thread.join()
 
 
-def memory(sizes: Sequence[int], dimensions: Sequence[int], data: Path | None, output: Path) -> None:
-    """What tuning takes at several sizes, without a bound and with the lowest."""
+def memory(sizes: Sequence[int], dimensions: Sequence[int], data: Path | None, bounded: bool, output: Path) -> None:
+    """What tuning takes at several sizes, without a bound unless ``bounded``, and with the lowest."""
     head = (
         f"{'n':>8} {'d':>4} {'index MB':>9} {'bound MB':>9} {'estimated':>10} {'peak MB':>8} {'with mapped':>12} "
         f"{'tuning s':>9}    overlap@10"
@@ -236,12 +239,11 @@ def memory(sizes: Sequence[int], dimensions: Sequence[int], data: Path | None, o
             with TemporaryDirectory() as name:
                 folder = Path(name)
                 made = in_a_process(n, d, data, "--write", folder)
-                bound: list[object] = []
-                for _ in range(2):
+                lowest = ["--bound", made["lowest"]]
+                for bound in [lowest] if bounded else [[], lowest]:
                     rows.append({**in_a_process(n, d, data, "--measure", folder, *bound), **made})
                     lines.append(memory_line(rows[-1]))
                     print(lines[-1], flush=True)
-                    bound = ["--bound", int(2**20 * rows[-1]["estimate_mb"][1]) + 2**20]
     output.mkdir(parents=True, exist_ok=True)
     (output / "memory.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (output / "memory.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
@@ -307,6 +309,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3, help="of each, of which the median is shown (default: 3)")
     parser.add_argument("--output", type=Path, default=Path("results"), help="folder (default: results)")
     parser.add_argument("--memory", action="store_true", help="measure memory instead")
+    parser.add_argument("--bounded", action="store_true", help="with the lowest bound only")
     for hidden in ("--write", "--measure"):
         parser.add_argument(hidden, type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--one", type=int, nargs=2, help=argparse.SUPPRESS)
@@ -318,7 +321,7 @@ def main() -> None:
         return
     sizes, runs = (QUICK_SIZES, 1) if args.quick else (args.sizes, args.runs)
     if args.memory:
-        memory(sizes, args.dimensions, args.data, args.output)
+        memory(sizes, args.dimensions, args.data, args.bounded, args.output)
         return
     lines, rows = [HEAD], []
     print(HEAD, flush=True)

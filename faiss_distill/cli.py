@@ -19,10 +19,10 @@ from faiss_distill.evaluation.point import COSTS, QUALITIES
 from faiss_distill.messages import OneOf, Warned, check_words, print_completion, told
 
 VECTORS = ".npy, .fvecs or .fbin"
-EPILOG = """Output files are written beside their place and renamed into it: each is whole, or as it was. Exit status: 0
-done, whether or not the tuned index was kept; 2 an error, which is one line on standard error; 128 + n ended by signal
-n (SIGINT 130, SIGTERM 143, SIGHUP 129); 141 standard output was closed before all was printed. What a killed run leaves
-behind, in folders .faiss-distill-X, the next one that writes there removes."""
+EPILOG = """Output files are written under another name and then renamed, so each is either complete or unchanged. A
+killed run may leave a folder .faiss-distill-X behind, which the next run that writes there removes. Exit status: 0,
+done, whether or not the tuned index was kept; 2, an error, which is one line on standard error; 128 + n, ended by
+signal n (SIGINT 130, SIGTERM 143, SIGHUP 129); 141, standard output was closed before everything was printed."""
 EXAMPLES = """
 faiss-distill inspect wiki.faiss
 faiss-distill tune wiki.faiss wiki.npy --queries log.npy --nprobe 16 -o tuned.faiss
@@ -32,8 +32,8 @@ HELP_WIDTH = 78
 RUNS = {"eval": "evaluation"}
 """Functions of :mod:`faiss_distill.commands` that are not named as their command."""
 TEACHER = (
-    "what finds the queries' nearest documents: a .npz of ids and scores (nq, K), a row for each query, or an index "
-    "file that stores more (default: exact search, or that of the nearest lists where it is cheaper)"
+    "what finds the queries' nearest documents: a .npz of ids and scores (nq, K), a row for each query, or a fuller "
+    "index file (default: exact search, or a search of the nearest lists where that is cheaper)"
 )
 LABELS = "integer .npy (nq,) or (nq, r), or qrels of query rows and ids"
 
@@ -75,13 +75,20 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Leaves line breaks, and takes for one colon the two that the reference is made of."""
+
+    def format_help(self) -> str:
+        return super().format_help().replace("examples::", "examples:")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser, from which the reference is made too."""
     parser = argparse.ArgumentParser(
         prog="faiss-distill",
-        description=textwrap.fill(faiss_distill.__doc__ or "", HELP_WIDTH),
-        epilog=f"{_examples(EXAMPLES)}\n\n{textwrap.fill(EPILOG, HELP_WIDTH)}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=_filled(faiss_distill.__doc__ or ""),
+        epilog=f"{_examples(EXAMPLES)}\n\n{_filled(EPILOG)}",
+        formatter_class=_Formatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"faiss-distill {faiss_distill.__version__}")
@@ -90,7 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="SHELL",
         action=print_completion(),
         choices=("bash", "zsh", "tcsh"),
-        help="print what has that shell complete commands and options, and exit (needs faiss-distill[completion])",
+        help="print a completion script for this shell and exit (needs faiss-distill[completion])",
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
@@ -104,14 +111,18 @@ def _add_command(commands: Any, name: str, note: str, description: str, examples
     parser = commands.add_parser(
         name,
         help=note,
-        description=textwrap.fill(description, HELP_WIDTH),
+        description=_filled(description),
         epilog=_examples(examples),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Formatter,
         allow_abbrev=False,
         **more,
     )
     parser.set_defaults(run=RUNS.get(name, name), parser=parser)
     return parser
+
+
+def _filled(text: str) -> str:
+    return textwrap.fill(text, HELP_WIDTH, break_on_hyphens=False)
 
 
 def _examples(lines: str) -> str:
@@ -124,7 +135,7 @@ def _add_tune(commands: Any) -> None:
         "tune",
         "fine-tune an index file",
         "Fine-tune the index in INDEX and write it to OUT. INDEX is not changed unless OUT is the same "
-        "file. If held-out queries do not say that the tuned index is better, OUT is the index as it was. The exit "
+        "file. If held-out queries do not show that the tuned index is better, OUT is the index as it was. The exit "
         "status is 0 either way, and 2 after an error.",
         """
         faiss-distill tune wiki.faiss wiki.npy --queries log.npy --nprobe 16 -o tuned.faiss
@@ -156,9 +167,9 @@ def _add_apply(commands: Any) -> None:
         commands,
         "apply",
         "put what was learned into another index file of the same training",
-        "Put what faiss-distill tune --save-parameters has learned into the index in INDEX, which was "
-        "trained as the one that was tuned: a shard of a corpus, say. Nothing is learned; lists and codes of its "
-        "vectors are chosen anew. Written to OUT and judged as by tune.",
+        "Put what faiss-distill tune --save-parameters has learned into the index in INDEX, which must have the same "
+        "training as the one that was tuned: another shard of a corpus, say. Nothing is learned, but lists and codes "
+        "of its vectors are chosen again. The result is judged as by tune and written to OUT.",
         """
         faiss-distill tune sample.faiss sample.npy --queries log.npy -o s.faiss --save-parameters learned
         faiss-distill apply learned shard1.faiss shard1.npy -o tuned1.faiss
@@ -172,7 +183,7 @@ def _add_apply(commands: Any) -> None:
     apply.add_argument(
         "--keep",
         action="store_true",
-        help="keep the result even where it is not better: faiss merges shards only if all have the same parameters",
+        help="keep the result even if it is not better: faiss merges shards only if all have the same parameters",
     )
     apply.add_argument("--device", default="cpu", help="torch device (default: cpu)")
     apply.add_argument("--no-progress", dest="progress", action="store_false", help="show no progress bars")
@@ -183,9 +194,10 @@ def _add_add(commands: Any) -> None:
         commands,
         "add",
         "add later vectors to an index file that holds what was learned",
-        "Add the vectors in EMBEDDINGS to the index in INDEX, which faiss-distill tune or apply has given "
-        "the parameters in PARAMETERS, with lists and codes chosen for the same queries. Vectors that the index holds "
-        "keep theirs. Written to OUT; nothing is judged, and the report is on the new vectors alone.",
+        "Add the vectors in EMBEDDINGS to the index in INDEX, to which faiss-distill tune or apply has given "
+        "the parameters in PARAMETERS, with lists and codes chosen for the same queries. The vectors that are already "
+        "in the index keep theirs. The result is written to OUT without being judged; the report is on the new vectors "
+        "only.",
         """
         faiss-distill tune wiki.faiss wiki.npy --queries log.npy -o tuned.faiss --save-parameters learned
         faiss-distill add learned tuned.faiss later.npy -o tuned.faiss
@@ -195,11 +207,11 @@ def _add_add(commands: Any) -> None:
     add.add_argument("index", metavar="INDEX", type=Path, help="a file from faiss.write_index")
     add.add_argument("embeddings", metavar="EMBEDDINGS", help=f"the new vectors, {VECTORS}")
     add.add_argument(
-        "--ids", metavar="FILE", help="id of each new vector, integer .npy (default: from the number of vectors on)"
+        "--ids",
+        metavar="FILE",
+        help="id of each new vector, integer .npy (default: numbered from the size of the index on)",
     )
-    add.add_argument(
-        "-o", "--output", metavar="OUT", required=True, type=Path, help="where to write the index that has grown"
-    )
+    add.add_argument("-o", "--output", metavar="OUT", required=True, type=Path, help="where to write the larger index")
     _add_lists_file(add)
     _add_force(add)
     add.add_argument("--json", action="store_true", help="print the report as JSON")
@@ -218,8 +230,8 @@ def _add_tuned_outputs(parser: argparse.ArgumentParser) -> None:
         "--workdir",
         metavar="DIR",
         type=Path,
-        help="a folder that keeps what each stage has found: the same command goes on from there if this one is "
-        "killed, and removes it when OUT is written",
+        help="a folder for the results of each stage: if this command is killed, the same command continues from "
+        "there. It is removed when OUT is written",
     )
     parser.add_argument(
         "--plot", metavar="FILE", type=Path, help="draw recall against codes scanned, .png, .svg or .pdf"
@@ -233,8 +245,8 @@ def _add_lists_file(parser: argparse.ArgumentParser) -> None:
         "--invlists-file",
         metavar="FILE",
         type=Path,
-        help="a new file for the inverted lists, which OUT refers to (default: within OUT; if those of INDEX are in a "
-        "file of their own, in a new one beside it)",
+        help="a new file for the inverted lists, which OUT refers to (default: they are in OUT; or, if those of INDEX "
+        "are in a file of their own, in a new file next to it)",
     )
 
 
@@ -243,7 +255,7 @@ def _add_eval(commands: Any) -> None:
         commands,
         "eval",
         "measure an index file against exact search",
-        "Search the index in INDEX at several nprobe and compare with exact search over EMBEDDINGS.",
+        "Search the index in INDEX with several values of nprobe and compare with exact search over EMBEDDINGS.",
         """
         faiss-distill eval tuned.faiss wiki.npy --queries test.npy
         faiss-distill eval tuned.faiss wiki.npy --queries test.npy --relevant qrels.tsv --nprobe 8 16 32
@@ -257,7 +269,7 @@ def _add_eval(commands: Any) -> None:
         metavar="N",
         type=int,
         nargs="+",
-        help="lists to probe, besides the index's own nprobe, which is starred (default: 1 4 16 64)",
+        help="lists to probe, in addition to the index's own nprobe, which is starred (default: 1 4 16 64)",
     )
     evaluation.add_argument("--json", action="store_true", help="print JSON")
 
@@ -266,10 +278,11 @@ def _add_points(commands: Any) -> None:
     points = _add_command(
         commands,
         "points",
-        "find the nprobe, and the like, to search with",
+        "find the nprobe and similar settings to search with",
         "Search the index in INDEX over its parameters (nprobe, efSearch of an HNSW coarse quantizer, "
-        "k_factor of a refinement) and print the Pareto front: what no other setting finds as cheaply. With "
-        "--at-least, name the cheapest that finds enough; with -o, also set it and write the index to OUT.",
+        "k_factor of a refinement) and print the Pareto front: the settings that no other setting beats in both "
+        "quality and cost. With --at-least, name the cheapest that finds enough; with -o, also set it and write the "
+        "index to OUT.",
         """
         faiss-distill points tuned.faiss wiki.npy --queries valid.npy
         faiss-distill points tuned.faiss wiki.npy --queries valid.npy --at-least 0.6 -o set.faiss
@@ -294,10 +307,10 @@ def _add_points(commands: Any) -> None:
         type=OneOf(COSTS),
         choices=list(COSTS),
         default="distances",
-        help="what it costs (default: %(default)s)",
+        help="what counts as cost (default: %(default)s)",
     )
     points.add_argument("--at-least", metavar="X", type=float, help="the quality that is enough")
-    points.add_argument("-o", "--output", metavar="OUT", type=Path, help="where to write the index so set")
+    points.add_argument("-o", "--output", metavar="OUT", type=Path, help="where to write the index with that setting")
     points.add_argument("--plot", metavar="FILE", type=Path, help="draw the points, .png, .svg or .pdf")
     _add_force(points)
     points.add_argument("--json", action="store_true", help="print JSON")
@@ -324,7 +337,7 @@ def _add_demo(commands: Any) -> None:
         "demo",
         "build an index on the packaged sample and tune it",
         "Build an index on 16,000 Debian package descriptions, tune it on 2,800 queries, and report on "
-        "900 others that took no part. Writes the index, the reports and a plot.",
+        "900 other queries. Writes the index, the reports and a plot.",
         """
         faiss-distill demo
         faiss-distill demo --factory IVF64,PQ32x4fsr --metric l2 -o demo-l2
@@ -347,7 +360,9 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_force(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--force", action="store_true", help="replace files that are no index, or have several names")
+    parser.add_argument(
+        "--force", action="store_true", help="replace files that are not an index, or that have several names"
+    )
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:

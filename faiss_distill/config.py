@@ -82,61 +82,61 @@ class DistillConfig:
     Temperature, learning rate and the codes' weights are relative to the scale of the embeddings.
 
     Attributes:
-        epochs: passes over the training queries. 0 keeps centroids and codebooks: only lists and codes are chosen
-            anew.
-        batch_size: queries per step; if not given 256, or all of them if there are fewer.
-        top_k: exact neighbours that the teacher finds for each query, from which the temperature and a document's
-            local queries come; also the depth of ``recall@top_k``.
+        epochs: passes over the training queries. With 0, centroids and codebooks stay as they are and only lists and
+            codes are chosen.
+        batch_size: queries per step; by default 256, or all of them if there are fewer.
+        top_k: exact neighbours that the teacher finds for each query, which set the temperature and give each document
+            its local queries; also the depth of ``recall@top_k``.
         loss: how the student's scores are compared with the teacher's: ``"listnet"``, ``"kl"``, ``"ranknet"``,
             ``"mse"``, ``"margin_mse"``, ``"listmle"`` or ``"lambdarank"``. Or an objective without a teacher:
-            ``"contrastive"``, the labelled documents (the best candidate, without ``gt``) against the others, and
-            ``"reconstruction"``, the documents' own squared error. RankNet, LambdaRank and ListMLE see, of many
-            candidates, the 128 that the teacher likes best.
+            ``"contrastive"``, the labelled documents (without ``gt`` the best candidate) against the others, and
+            ``"reconstruction"``, the documents' squared error. RankNet, LambdaRank and ListMLE only use the 128
+            candidates that the teacher scores highest.
         candidates: documents that a query is scored on: ``topK``, the teacher's Top-K; ``hardK``, what the index being
-            tuned finds, searched anew for each epoch; ``gt``, those labelled relevant; ``randomN``; joined by ``+``. A
+            tuned finds, searched again for each epoch; ``gt``, those labelled relevant; ``randomN``; joined by ``+``.
             ``:S`` draws S of them at each step; ``in_batch`` shares them within the batch. For example
             ``"gt + in_batch + top200:1"``.
-        learn: ``"both"``, the ``"centroids"`` alone by the loss of the coarse scores, or the ``"codebooks"`` alone by
+        learn: ``"both"``; only the ``"centroids"``, by the loss of the coarse scores; or only the ``"codebooks"``, by
             that of the full scores.
-        balance: scale the loss of the coarse scores to the size of that of the full scores, as published.
+        balance: scale the loss of the coarse scores to the size of that of the full scores, as the paper does.
         assignment: before each epoch and after the last, ``"query_aware"`` moves each vector to the list in which the
-            queries that it matters to look for it, at a price on codes scanned; ``"refreshed"`` to the list that faiss
-            would now choose. ``"fixed"`` keeps each in its list. If not given, ``"query_aware"``, or ``"fixed"`` with
-            frozen codes.
+            queries that need it look for it, with a penalty for scanning more codes; ``"refreshed"`` moves it to the
+            list that faiss would now choose. ``"fixed"`` keeps each vector in its list. By default ``"query_aware"``,
+            or ``"fixed"`` with frozen codes.
         encoding: before each epoch and after the last, ``"query_aware"`` chooses the codes that minimise the score
             error over the queries that matter for a document, and the epoch trains with these. ``"nearest"`` is faiss's
             own choice, the nearest codeword in each segment, at every step. ``"frozen"`` keeps the stored codes: the
             embeddings may then be a sample, passed with their ``ids``.
-        temperature: what scores are divided by; if not given, ``perplexity`` decides.
+        temperature: what scores are divided by; by default ``perplexity`` sets it.
         perplexity: the temperature is set so that the teacher's softmax over a query's ``top_k`` has this perplexity
             on average. Must be below ``top_k``.
         learning_rate: Adam's step, relative to the spread of the parameters it moves and of the documents.
         centroid_rate: Adam's step for the centroids in their own units, in place of ``learning_rate``.
         codebook_rate: the same for the codebooks.
         query_encoder_rate: Adam's step for the parameters of a query encoder.
-        patience: epochs without improvement on the selection queries after which training stops.
+        patience: training stops after this many epochs without improvement on the selection queries.
         sweeps: passes of coordinate descent over a document's sub-codes.
         local_queries: how many of the training queries nearest to a document shape its code.
-        local_weight: weight of the nearest of these in the error that its code minimises; further ones weigh less, the
-            25th half as much.
+        local_weight: weight of the nearest of these in the error that the document's code minimises; further ones weigh
+            less, the 25th half as much.
         self_weight: weight of the document itself, taken as a query.
         global_weight: weight of the covariance of all training queries.
-        validation_fraction: share of ``queries`` held out, and all that are near these, when there are no
+        validation_fraction: share of ``queries`` that is held out, with all queries near these, if there are no
             ``validation_queries``.
         max_queries: a longer query log is sampled down to this many.
-        fill_to: training queries fewer than half of this, or of the corpus if that is less, are filled up to it with
-            documents used as queries, unless ``candidates`` or ``loss`` need labels or a query encoder
-            learns. 0 for none.
+        fill_to: if there are fewer training queries than half of this, or than half of the corpus, documents used as
+            queries are added up to this many, unless ``candidates`` or ``loss`` need labels or a query encoder learns.
+            0 adds none.
         confidence: level of the paired bootstrap interval whose lower end must be above 0 for the result to be kept.
-        max_scan_increase: the tuned index may scan at most this share more codes a query than before.
+        max_scan_increase: the tuned index may scan at most this share more codes per query than before.
         judge_half_nprobe: a result that loses overlap@10 at half the judged nprobe, beyond chance, is not kept either.
         block_rows: corpus rows held in memory at a time.
-        max_memory: bytes, or a text such as ``"4GB"``, that a run may take beside the index and what else the process
-            holds. Where codes and lists don't fit they are mapped from files in the work folder, so there must be one.
+        max_memory: bytes, or a text such as ``"4GB"``, that a run may take, not counting the index and what the process
+            already holds. Codes and lists that don't fit are mapped from files in the work folder, which must be given.
         nprobe: judge the result at this many lists probed, instead of the index's own ``nprobe``.
         seed: seeds the split, the sampling and the bootstrap; below 2**64.
         device: torch device of the training and the encoding, such as ``"cpu"`` or ``"cuda"``.
-        progress: show progress bars, when the standard error is a terminal.
+        progress: show progress bars if standard error is a terminal.
 
     Raises:
         InputError: a field is out of its range.

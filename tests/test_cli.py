@@ -484,7 +484,7 @@ COMMANDS = ["tune", "apply", "eval", "points", "inspect", "demo"]
 def test_examples_in_the_help_are_commands(command, capsys):
     with pytest.raises(SystemExit):
         main([command, "--help"])
-    examples = re.findall(r"^  (faiss-distill .*)", capsys.readouterr().out.partition("examples::")[2], re.M)
+    examples = re.findall(r"^  (faiss-distill .*)", capsys.readouterr().out.partition("examples:")[2], re.M)
     assert examples
     assert {shlex.split(line)[1] for line in examples} >= {command}
     for line in examples:

@@ -74,3 +74,5 @@ tuned = faiss.read_index(str(folder / "tuned.faiss"))
 print(type(faiss.downcast_InvertedLists(tuned.invlists)).__name__)
 print(evaluate(tuned, folder / "corpus.npy", data.queries[data.test], nprobe=8))
 temporary.cleanup()
+
+# sphinx_gallery_thumbnail_path = "_static/memory.png"
