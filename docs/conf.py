@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import faiss_distill
+from faiss_distill import typing
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -48,10 +49,20 @@ sphinx_gallery_conf = {
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+autodoc_type_aliases = {name: f"~faiss_distill.typing.{name}" for name in typing.__all__} | {
+    "Float32": "~faiss_distill.state.Float32",
+    "Int64": "~faiss_distill.state.Int64",
+    # imported for type checkers alone
+    "LinearTransform": "~faiss.LinearTransform",
+    "ProcessGroup": "~torch.distributed.ProcessGroup",
+    "SentenceTransformer": "~sentence_transformers.SentenceTransformer",
+}
+python_maximum_signature_line_length = 90
 napoleon_use_ivar = True
 nitpick_ignore_regex = [
     # other projects' names: the pages are built without the network
-    ("py:.*", r"(numpy|np|torch|faiss|collections|pathlib|enum|typing|argparse)\..*"),
-    ("py:.*", r"(NDArray|Float32|Int64|Path|Sequence|Any|Enum|optional)"),
-    ("py:class", r"faiss_distill\.(state|evaluation|config)\..*"),
+    ("py:.*", r"(numpy|np|torch|faiss|sentence_transformers|collections|pathlib|enum|typing|argparse)\..*"),
+    ("py:.*", r"(NDArray|Path|Sequence|Any|Enum|nn\.Module|ProcessGroup|Learn|Assignment|Encoding|optional)"),
+    ("py:class", r"faiss_distill\.(evaluation|config|learning|tuning\.gate)\..*"),
 ]

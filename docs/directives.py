@@ -3,7 +3,7 @@
 import html
 import re
 import textwrap
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import ClassVar
@@ -38,6 +38,13 @@ def drop_mail_links(app, doctree):
     for link in list(doctree.findall(nodes.reference)):
         if link.get("refuri", "").startswith("mailto:"):
             link.replace_self(nodes.Text(link.astext()))
+
+
+def mend_signature(app, what, name, obj, options, *signature):
+    """No signature of a dataclass, whose fields are listed; type aliases in unions, which Sphinx spoils, by name."""
+    if what == "class" and is_dataclass(obj):
+        return "", None
+    return tuple(part and re.sub(r"TypeAliasForwardRef\('([\w.~]+)'\)", r"\1", part) for part in signature)
 
 
 def mark_options(app, doctree):
@@ -98,15 +105,16 @@ class SupportTable(Directive):
         return node.children
 
 
-class ConfigTable(Directive):
+class ConfigFields(Directive):
     """The fields of DistillConfig, from the class and its docstring."""
 
     def run(self):
         notes = field_notes()
-        lines = [".. rst-class:: options", ""]
+        lines = []
         for field in fields(DistillConfig):
             default = getattr(field.default, "value", field.default)
-            lines += [f"``{field.name}`` : ``{field.type}``, default ``{default!r}``", f"   {notes[field.name]}", ""]
+            lines += [f".. py:attribute:: {field.name}", f"   :type: {field.type}", f"   :value: {default!r}"]
+            lines += ["", f"   {notes[field.name]}", ""]
         node = nodes.container()
         self.state.nested_parse(StringList(lines, source="DistillConfig"), self.content_offset, node)
         return node.children
@@ -238,12 +246,13 @@ class LossReference(Directive):
 
 def setup(app):
     app.add_directive("support-table", SupportTable)
-    app.add_directive("config-table", ConfigTable)
+    app.add_directive("config-fields", ConfigFields)
     app.add_directive("loss-reference", LossReference)
     app.add_directive("text-table", TextTable)
     app.add_directive("trial-table", TrialTable)
     app.add_directive("command-line", CommandLine)
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_displaymath, None))
     app.connect("doctree-read", drop_mail_links)
+    app.connect("autodoc-process-signature", mend_signature)
     app.connect("doctree-read", mark_options)
     app.connect("doctree-read", frame_pictures)

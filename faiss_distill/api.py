@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import nn
 
 from faiss_distill.building.factory import options_of
 from faiss_distill.checks import did_you_mean, integer
@@ -25,26 +25,39 @@ from faiss_distill.tuning.report import DistillReport
 from faiss_distill.tuning.task import Task, open_queries, open_task
 from faiss_distill.tuning.trainer import DistillTrainer
 
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+    from faiss_distill.typing import (
+        FaissIndex,
+        IdsLike,
+        LabelsLike,
+        PathLike,
+        QueryInputsLike,
+        TeacherLike,
+        VectorsLike,
+    )
+
 BLOCK_ROWS = DistillConfig.block_rows
 
 
 def distill(
-    index: Any,
-    embeddings: Any = None,
-    queries: Any = None,
+    index: FaissIndex,
+    embeddings: VectorsLike | None = None,
+    queries: VectorsLike | None = None,
     *,
-    ids: Any = None,
-    relevant: Any = None,
-    validation_queries: Any = None,
-    validation_relevant: Any = None,
-    query_encoder: Any = None,
-    query_inputs: Any = None,
-    validation_query_inputs: Any = None,
-    teacher: Any = None,
-    invlists_file: str | Path | None = None,
+    ids: IdsLike | None = None,
+    relevant: LabelsLike | None = None,
+    validation_queries: VectorsLike | None = None,
+    validation_relevant: LabelsLike | None = None,
+    query_encoder: nn.Module | None = None,
+    query_inputs: QueryInputsLike | None = None,
+    validation_query_inputs: QueryInputsLike | None = None,
+    teacher: TeacherLike | None = None,
+    invlists_file: PathLike | None = None,
     inplace: bool = True,
-    group: Any = None,
-    workdir: str | Path | None = None,
+    group: ProcessGroup | None = None,
+    workdir: PathLike | None = None,
     resume: bool = False,
     config: DistillConfig | None = None,
     **options: Any,
@@ -66,7 +79,7 @@ def distill(
         index: a trained, filled faiss index, inner product or L2: an IVF or flat index with product or additive
             quantizers, FastScan or not, or ``IndexIVFFlat``, ``IndexIVFScalarQuantizer`` or ``IndexIVFRaBitQ``; on its
             own or inside ``IndexPreTransform``, ``IndexIDMap``, ``IndexIDMap2``, ``IndexRefineFlat`` and
-            ``IndexRefine``; or several in an ``IndexShards`` or ``IndexReplicas``. :doc:`guide` has a table.
+            ``IndexRefine``; or several in an ``IndexShards`` or ``IndexReplicas``. :doc:`/guide` has a table.
         embeddings: the vectors that were added to it, ``(n, d)``: a numpy array or memmap, a torch tensor, or the path
             of a ``.npy``, ``.fvecs`` or ``.fbin`` file. Any float dtype, or integers of 8 bits; read in blocks, so it
             need not fit in memory. Row ``i`` belongs to id ``i`` (rows of removed ids are ignored), or to ``ids[i]``.
@@ -110,9 +123,10 @@ def distill(
             corpus, and the result is that of one process, up to rounding. The first process's index is the one
             that is tuned; those of the others stay as they are, and their reports say what became of it. gloo for
             CPUs, NCCL with a CUDA device for each. None for this process alone.
-        workdir: a folder, made if need be, that keeps what each stage has found and, while it trains, a checkpoint a
-            minute. If the process is killed, the same call with ``resume=True`` goes on from there. Remove it when
-            the index is written. Takes, on disk, ``12 * top_k`` bytes a query and three copies of codes and lists.
+        workdir: a folder, made if need be, that keeps what each stage has found and, while it trains, a checkpoint
+            every ten seconds. If the process is killed, the same call with ``resume=True`` goes on from there. Remove
+            it when the index is written. Takes, on disk, ``12 * top_k`` bytes a query and three copies of codes and
+            lists.
         resume: go on with what ``workdir`` has; without it, a folder with stages of a run is refused.
         config: options; None for those that :func:`faiss_distill.index_factory` left with the index, or the defaults.
         **options: single options of :class:`DistillConfig`, over ``config``.
@@ -167,14 +181,14 @@ def distill(
 
 
 def evaluate(
-    index: Any,
-    embeddings: Any = None,
-    queries: Any = None,
+    index: FaissIndex,
+    embeddings: VectorsLike | None = None,
+    queries: VectorsLike | None = None,
     *,
-    ids: Any = None,
-    relevant: Any = None,
-    query_encoder: Any = None,
-    query_inputs: Any = None,
+    ids: IdsLike | None = None,
+    relevant: LabelsLike | None = None,
+    query_encoder: nn.Module | None = None,
+    query_inputs: QueryInputsLike | None = None,
     nprobe: int | Sequence[int] | None = None,
     top_k: int = 100,
     sample: bool = False,
@@ -217,14 +231,14 @@ def evaluate(
 
 
 def operating_points(
-    index: Any,
-    embeddings: Any = None,
-    queries: Any = None,
+    index: FaissIndex,
+    embeddings: VectorsLike | None = None,
+    queries: VectorsLike | None = None,
     *,
-    ids: Any = None,
-    relevant: Any = None,
-    query_encoder: Any = None,
-    query_inputs: Any = None,
+    ids: IdsLike | None = None,
+    relevant: LabelsLike | None = None,
+    query_encoder: nn.Module | None = None,
+    query_inputs: QueryInputsLike | None = None,
     parameters: Mapping[str, Iterable[float]] | None = None,
     quality: str = "overlap_at_10",
     cost: str = "distances",

@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Float32 = NDArray[np.float32]
+"""A numpy array of float32."""
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
+"""A numpy array of int64."""
 Bool = NDArray[np.bool_]
 Packed = NDArray[np.uint8]
 Codes = NDArray[np.uint8] | NDArray[np.uint16]

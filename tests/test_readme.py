@@ -11,9 +11,11 @@ import pytest
 import scipy.sparse
 
 import faiss_distill
+from faiss_distill import typing
 from faiss_distill.cli import main
 
-OPTIONS = (Path(__file__).parent.parent / "docs" / "options.rst").read_text(encoding="utf-8")
+DOCS = Path(__file__).parent.parent / "docs"
+OPTIONS = (DOCS / "options.rst").read_text(encoding="utf-8")
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
 
@@ -66,6 +68,12 @@ def test_code_of_the_options(data):
     assert known["published"].depth == 200
 
 
+def test_every_public_name_is_in_the_reference():
+    pages = "".join(page.read_text(encoding="utf-8") for page in (DOCS / "reference").glob("*.rst"))
+    documented = re.findall(r"^\.\. (?:auto|py:)\w+:: (?:.*\.)?(\w+)$", pages, re.MULTILINE)
+    assert {*faiss_distill.__all__, *typing.__all__} <= {*documented}
+
+
 def test_the_wheel_is_that_of_this_version():
     assert f"faiss_distill-{faiss_distill.__version__}-py3-none-any.whl" in README
 
@@ -77,7 +85,7 @@ def test_make_targets_exist():
 
 
 def test_code_of_the_factory_strings(data, capsys, tmp_path, monkeypatch):
-    text = (Path(__file__).parent.parent / "docs" / "factory.rst").read_text(encoding="utf-8")
+    text = (DOCS / "factory.rst").read_text(encoding="utf-8")
     known = {"embeddings": data.documents, "queries": data.queries, "validation": data.queries[:300]}
     monkeypatch.chdir(tmp_path)
     for block in re.findall(r"code-block:: python\n\n((?:   .*\n|\n)+)", text):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import faiss
 import numpy as np
@@ -22,6 +22,9 @@ from faiss_distill.state import Float32, Int64
 from faiss_distill.tuning.report import DistillReport
 from faiss_distill.tuning.trainer import DistillTrainer
 
+if TYPE_CHECKING:
+    from faiss_distill.typing import FaissIndex, IdsLike, VectorsLike
+
 
 class Built(NamedTuple):
     """What :func:`build` gives.
@@ -31,17 +34,17 @@ class Built(NamedTuple):
         report: of the tuning; None without the token.
     """
 
-    index: Any
+    index: FaissIndex  # type: ignore[assignment]  # in place of tuple.index
     report: DistillReport | None
 
 
 def build(
     factory: str,
-    embeddings: Any,
-    queries: Any = None,
+    embeddings: VectorsLike,
+    queries: VectorsLike | None = None,
     *,
     metric: int | str = "l2",
-    ids: Any = None,
+    ids: IdsLike | None = None,
     nprobe: int | None = None,
     config: DistillConfig | None = None,
     **options: Any,

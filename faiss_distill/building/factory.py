@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import faiss
 import numpy as np
@@ -18,6 +18,9 @@ from faiss_distill.config import DistillConfig
 from faiss_distill.errors import InputError
 from faiss_distill.losses import LOSSES
 from faiss_distill.mixture import GRAMMAR, TERM
+
+if TYPE_CHECKING:
+    from faiss_distill.typing import FaissIndex
 
 TOKEN = re.compile(r"(?:(?P<faiss>.*),)?(?P<token>Distill(?:\((?P<options>.*)\))?)")
 MAX_D = 2**20
@@ -107,7 +110,7 @@ def _wrong(factory: str, begin: int, end: int, expected: str, hint: str = "see")
     return InputError("factory", expected, repr(factory[begin:end]), f"{hint}\n{_pointer(factory, begin, end)}")
 
 
-def index_factory(d: int, factory: str, metric: int | str = "l2") -> Any:
+def index_factory(d: int, factory: str, metric: int | str = "l2") -> FaissIndex:
     """``faiss.index_factory`` for strings that may end in ``Distill``.
 
     The options of the token stay with the index object: ``distill(index, embeddings)`` without a ``config`` takes them.
@@ -132,7 +135,7 @@ def index_factory(d: int, factory: str, metric: int | str = "l2") -> Any:
     plain, config = parse(factory)
     d, metric = integer("d", d, 1, MAX_D), as_metric(metric)
     try:
-        index: Any = faiss.index_factory(d, plain, metric)
+        index = faiss.index_factory(d, plain, metric)
     except (RuntimeError, MemoryError) as error:
         begin, end, got, hint = wrong_token(d, plain, metric, error)
         hint = f"{hint}\n{_pointer(factory, begin, end)}"

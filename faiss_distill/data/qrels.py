@@ -6,18 +6,23 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from faiss_distill.data.formats.files import check_file
 from faiss_distill.data.ids import is_integer
 from faiss_distill.errors import InputError
+
+if TYPE_CHECKING:
+    from faiss_distill.typing import PathLike
 
 INTEGER = re.compile(r"-?[0-9]{1,20}")
 """Python's ``int`` would also read ``12_3``, the third passage of document 12, as 123."""
 
 
 def read_qrels(
-    path: str | Path, query_ids: Iterable[Any] | None = None, document_ids: Iterable[Any] | None = None
+    path: PathLike,
+    query_ids: Iterable[str | int] | None = None,
+    document_ids: Mapping[str, int] | Iterable[str | int] | None = None,
 ) -> dict[int, dict[int, int]]:
     r"""Judgements as the index counts them: ``{query row: {document id: grade}}``, to pass as ``relevant=``.
 

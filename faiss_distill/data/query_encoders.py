@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from torch import Tensor, nn
 
 from faiss_distill.errors import InputError
 from faiss_distill.state import Float32
+
+if TYPE_CHECKING:
+    from faiss import LinearTransform
 
 BATCH = 512
 """Queries encoded at a time, outside training."""
@@ -55,7 +58,7 @@ class LinearAdapter(nn.Module):
         """``A`` of ``A q + b``, float32 ``(d, d)``."""
         return self.linear.weight.detach().cpu().numpy().copy()
 
-    def to_faiss(self) -> Any:
+    def to_faiss(self) -> LinearTransform:
         """The same map as a trained ``faiss.LinearTransform``: ``index.search(transform.apply(queries), k)``.
 
         Don't put it into an ``IndexPreTransform``: that would apply it to added vectors too.

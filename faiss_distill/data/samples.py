@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from faiss_distill.errors import InputError
 from faiss_distill.state import Float32, Int64
+
+if TYPE_CHECKING:
+    from faiss_distill.typing import PathLike
 
 FULL_TRAIN, FULL_VALIDATION = 40_150, 5_000
 
@@ -35,7 +39,7 @@ class RetrievalData:
     test: slice
 
 
-def load_debian_packages(directory: str | Path | None = None) -> RetrievalData:
+def load_debian_packages(directory: PathLike | None = None) -> RetrievalData:
     """Debian package descriptions (documents) and synopses (queries), embedded.
 
     A document is the long description of a Debian 12 package, a query a one-line synopsis, and the document relevant

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Real
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from faiss.contrib.evaluation import OperatingPointsWithRanges
 
@@ -20,6 +19,9 @@ from faiss_distill.progress import counted
 from faiss_distill.render.content import Column, Panel, Picture, Section
 from faiss_distill.render.plot import draw
 from faiss_distill.render.result import Result
+
+if TYPE_CHECKING:
+    from faiss_distill.typing import FaissIndex, PathLike
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class OperatingPoints(Result):
             "to find more, try other parameters, longer codes or a refinement",
         )
 
-    def set_on(self, index: Any, at_least: float) -> OperatingPoint:
+    def set_on(self, index: FaissIndex, at_least: float) -> OperatingPoint:
         """Set the parameters of :meth:`cheapest` on an index; they are written with it to a file.
 
         Args:
@@ -106,7 +108,7 @@ class OperatingPoints(Result):
         front = series_of("front", self.front, cost, self.quality, labels=values, joined=cost == self.cost)
         return Panel(label, self.title, [every, front])
 
-    def plot(self, path: str | Path) -> None:
+    def plot(self, path: PathLike) -> None:
         """Draw ``quality`` against distances and against latency into ``path``, ``.png``, ``.svg`` or ``.pdf``.
 
         Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import faiss
 import numpy as np
@@ -14,6 +14,9 @@ from faiss_distill.index.factory_strings import factory_string
 from faiss_distill.index.registry import open_index
 from faiss_distill.render.content import FACTS, Section
 from faiss_distill.render.result import Result
+
+if TYPE_CHECKING:
+    from faiss_distill.typing import FaissIndex
 
 METRIC_NAMES = {faiss.METRIC_INNER_PRODUCT: "inner_product", faiss.METRIC_L2: "l2"}
 ID = 8
@@ -82,7 +85,7 @@ class Description(Result):
         return super().to_dict() | {"total_bytes": self.total_bytes}
 
 
-def describe(index: Any) -> Description:
+def describe(index: FaissIndex) -> Description:
     """What an index is made of, also one that can't be tuned; the index is not touched.
 
     Args:

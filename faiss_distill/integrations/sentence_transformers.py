@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 
 class SentenceTransformerQueryEncoder(nn.Module):
@@ -27,7 +30,7 @@ class SentenceTransformerQueryEncoder(nn.Module):
         index.search(model.encode(["a new query"]), 10)
     """
 
-    def __init__(self, model: Any, normalize: bool = False, prompt: str | None = None) -> None:
+    def __init__(self, model: SentenceTransformer, normalize: bool = False, prompt: str | None = None) -> None:
         """Wrap the model."""
         super().__init__()
         self.model = model

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from faiss_distill.data.ids import as_ids
@@ -15,14 +14,15 @@ from faiss_distill.index.lists_file import new_lists_file
 if TYPE_CHECKING:
     from faiss_distill.tuning.parameters import TunedParameters
     from faiss_distill.tuning.report import DistillReport
+    from faiss_distill.typing import FaissIndex, IdsLike, PathLike, VectorsLike
 
 
 def add(
     parameters: TunedParameters,
-    index: Any,
-    embeddings: Any,
-    ids: Any,
-    invlists_file: str | Path | None,
+    index: FaissIndex,
+    embeddings: VectorsLike,
+    ids: IdsLike | None,
+    invlists_file: PathLike | None,
     options: dict[str, Any],
 ) -> DistillReport:
     """See :meth:`TunedParameters.add`.
@@ -47,6 +47,6 @@ def add(
     file = new_lists_file(adapter, invlists_file)
     corpus.check_finite(config.block_rows, config.progress)
     growth.fill(corpus.blocks(config.block_rows))
-    report: DistillReport = parameters.apply(growth.part, embeddings, ids=growth.part_ids, keep=True, **options)
+    report = parameters.apply(growth.part, embeddings, ids=growth.part_ids, keep=True, **options)
     growth.merge(file)
     return replace(report, index=index)

@@ -24,6 +24,7 @@ from faiss_distill.tuning.task import open_queries, open_task
 
 if TYPE_CHECKING:
     from faiss_distill.tuning.parameters import TunedParameters
+    from faiss_distill.typing import FaissIndex, IdsLike, VectorsLike
 
 WORTH = 0.02
 """Of overlap@10: what must be lost for another tuning to be worth it. Chosen on validation queries, see
@@ -95,11 +96,11 @@ class Drift(Result):
 
 def drift(
     parameters: TunedParameters,
-    index: Any,
-    embeddings: Any,
-    queries: Any,
-    ids: Any,
-    new_ids: Any,
+    index: FaissIndex,
+    embeddings: VectorsLike | None,
+    queries: VectorsLike | None,
+    ids: IdsLike | None,
+    new_ids: IdsLike | None,
     nprobe: int | None,
     seed: int,
     progress: bool,

@@ -25,8 +25,11 @@ from faiss_distill.tuning.task import Task
 from faiss_distill.workdir import write_arrays
 
 if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
     from faiss_distill.tuning.drift import Drift
     from faiss_distill.tuning.report import DistillReport
+    from faiss_distill.typing import FaissIndex, IdsLike, PathLike, TeacherLike, VectorsLike
 
 FORMAT = 1
 """Of the file; another one is refused."""
@@ -68,19 +71,19 @@ class TunedParameters:
 
     def apply(
         self,
-        index: Any,
-        embeddings: Any = None,
+        index: FaissIndex,
+        embeddings: VectorsLike | None = None,
         *,
-        ids: Any = None,
-        teacher: Any = None,
-        invlists_file: str | Path | None = None,
+        ids: IdsLike | None = None,
+        teacher: TeacherLike | None = None,
+        invlists_file: PathLike | None = None,
         inplace: bool = True,
         keep: bool = False,
-        group: Any = None,
-        workdir: str | Path | None = None,
+        group: ProcessGroup | None = None,
+        workdir: PathLike | None = None,
         resume: bool = False,
         **options: Any,
-    ) -> Any:
+    ) -> DistillReport:
         """Put them into an index of the same training, and choose lists and codes of its vectors for the queries.
 
         Nothing is learned, so that this takes the time of the teacher and of one pass over the vectors. As with
@@ -130,11 +133,11 @@ class TunedParameters:
 
     def add(
         self,
-        index: Any,
-        embeddings: Any,
+        index: FaissIndex,
+        embeddings: VectorsLike,
         *,
-        ids: Any = None,
-        invlists_file: str | Path | None = None,
+        ids: IdsLike | None = None,
+        invlists_file: PathLike | None = None,
         **options: Any,
     ) -> DistillReport:
         """Add vectors that came later to an index that holds these parameters, in place of ``index.add``.
@@ -169,12 +172,12 @@ class TunedParameters:
 
     def drift(
         self,
-        index: Any,
-        embeddings: Any = None,
-        queries: Any = None,
+        index: FaissIndex,
+        embeddings: VectorsLike | None = None,
+        queries: VectorsLike | None = None,
         *,
-        ids: Any = None,
-        new_ids: Any = None,
+        ids: IdsLike | None = None,
+        new_ids: IdsLike | None = None,
         nprobe: int | None = None,
         seed: int = 0,
         progress: bool = True,
@@ -219,7 +222,7 @@ class TunedParameters:
         }
         return replace(self.config, **{"epochs": 0, **unused, **options})
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: PathLike) -> None:
         """Write them to a file of safetensors.
 
         Raises:
@@ -232,7 +235,7 @@ class TunedParameters:
         write_arrays(Path(path), tensors, {"faiss_distill": json.dumps(facts)})
 
     @classmethod
-    def load(cls, path: str | Path) -> TunedParameters:
+    def load(cls, path: PathLike) -> TunedParameters:
         """Read a file that :meth:`save` has written.
 
         Raises:

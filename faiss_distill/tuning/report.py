@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -14,6 +13,9 @@ from faiss_distill.render.content import Panel, Picture, Role, Section, Series
 from faiss_distill.render.plot import draw
 from faiss_distill.render.result import Result, as_json
 from faiss_distill.tuning.parameters import TunedParameters
+
+if TYPE_CHECKING:
+    from faiss_distill.typing import FaissIndex, PathLike
 
 FOUND = {"overlap_at_10": "overlap@10 with the exact top 10", "nearest_in_10": "exact nearest in the first 10"}
 
@@ -78,7 +80,7 @@ class DistillReport(Result):
 
     kept: bool
     reason: str
-    index: Any
+    index: FaissIndex
     description: str
     metric: str
     n: int
@@ -165,11 +167,11 @@ class DistillReport(Result):
         out["query_encoder"] = None if self.query_encoder is None else type(self.query_encoder).__name__
         return out
 
-    def to_json(self, path: str | Path | None = None) -> str:
+    def to_json(self, path: PathLike | None = None) -> str:
         """:meth:`to_dict` as JSON text, also written to ``path`` if one is given."""
         return as_json(self.to_dict(), path)
 
-    def plot(self, path: str | Path) -> None:
+    def plot(self, path: PathLike) -> None:
         """Draw recall against codes scanned, before and after, into ``path``, ``.png``, ``.svg`` or ``.pdf``.
 
         Raises:

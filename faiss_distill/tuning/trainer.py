@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -46,6 +46,19 @@ from faiss_distill.tuning.weights import Weights
 from faiss_distill.tuning.write_back import mined, written
 from faiss_distill.workdir import NOWHERE, Stored, Workdir, open_workdir
 from faiss_distill.world import open_world
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+    from faiss_distill.typing import (
+        FaissIndex,
+        IdsLike,
+        LabelsLike,
+        PathLike,
+        QueryInputsLike,
+        TeacherLike,
+        VectorsLike,
+    )
 
 logger = logging.getLogger(__name__)
 
@@ -133,24 +146,24 @@ class DistillTrainer:
 
     def __init__(
         self,
-        index: Any,
-        embeddings: Any = None,
-        queries: Any = None,
+        index: FaissIndex,
+        embeddings: VectorsLike | None = None,
+        queries: VectorsLike | None = None,
         *,
-        ids: Any = None,
-        relevant: Any = None,
-        validation_queries: Any = None,
-        validation_relevant: Any = None,
-        query_encoder: Any = None,
-        query_inputs: Any = None,
-        validation_query_inputs: Any = None,
-        invlists_file: str | Path | None = None,
+        ids: IdsLike | None = None,
+        relevant: LabelsLike | None = None,
+        validation_queries: VectorsLike | None = None,
+        validation_relevant: LabelsLike | None = None,
+        query_encoder: nn.Module | None = None,
+        query_inputs: QueryInputsLike | None = None,
+        validation_query_inputs: QueryInputsLike | None = None,
+        invlists_file: PathLike | None = None,
         inplace: bool = True,
         config: DistillConfig | None = None,
-        teacher: Any = None,
+        teacher: TeacherLike | None = None,
         gate: Gate | None = None,
-        group: Any = None,
-        workdir: str | Path | None = None,
+        group: ProcessGroup | None = None,
+        workdir: PathLike | None = None,
         resume: bool = False,
         parameters: TunedParameters | None = None,
         exact: Callable[..., Teacher] = Teacher,
@@ -334,7 +347,9 @@ class DistillTrainer:
             after = change.interruptibly(lambda: self._measure(learned.queries, learned.sample))
         report = change.interruptibly(lambda: self._report(learned, after))
         change.interruptibly(
-            lambda: self.world.agreed(replace(report, index=None, query_encoder=None, parameters=None))
+            lambda: self.world.agreed(
+                replace(report, index=None, query_encoder=None, parameters=None)  # type: ignore[arg-type]
+            )
         )
         if report.kept:
             change.commit()
