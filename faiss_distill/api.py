@@ -64,14 +64,14 @@ def distill(
 ) -> DistillReport:
     """Fine-tune an existing faiss index by ranking distillation, in place or in a copy.
 
-    The exact embeddings teach the quantized index to rank (Distill-VQ, SIGIR 2022, DOI 10.1145/3477495.3531799); its
-    coarse centroids, PQ codebooks, codes and the list of each vector change, and nothing else: the same object, ids,
-    ``ntotal``, ``nprobe`` and bytes per vector. The result is kept only if held-out queries say, beyond
-    chance, that it is better; otherwise, and on any error, the index is bitwise as it was.
+    The exact embeddings teach the quantized index to rank (Distill-VQ, SIGIR 2022, DOI 10.1145/3477495.3531799). Its
+    coarse centroids, PQ codebooks, codes and the list of each vector change. The object, ids, ``ntotal``, ``nprobe``
+    and bytes per vector stay the same. The result is kept only if held-out queries show, beyond chance, that it is
+    better; otherwise, and after any error, the index is bitwise as it was.
 
-    In place, no other thread may use the index while this runs: faiss's searches release the lock that Python holds,
-    and the process would end in one whose lists are exchanged under it. To serve meanwhile, tune a copy, and make it
-    the one that is served by an assignment, which is atomic::
+    While an index is tuned in place, no other thread may use it: faiss's searches release Python's global lock, and one
+    whose lists are replaced meanwhile may crash the process. To keep serving, tune a copy and swap the reference,
+    which is atomic::
 
         self.index = distill(self.index, embeddings, queries, inplace=False).index
 
@@ -81,58 +81,60 @@ def distill(
             own or inside ``IndexPreTransform``, ``IndexIDMap``, ``IndexIDMap2``, ``IndexRefineFlat`` and
             ``IndexRefine``; or several in an ``IndexShards`` or ``IndexReplicas``. :doc:`/guide` has a table.
         embeddings: the vectors that were added to it, ``(n, d)``: a numpy array or memmap, a torch tensor, or the path
-            of a ``.npy``, ``.fvecs`` or ``.fbin`` file. Any float dtype, or integers of 8 bits; read in blocks, so it
-            need not fit in memory. Row ``i`` belongs to id ``i`` (rows of removed ids are ignored), or to ``ids[i]``.
-            A sample will do with ``encoding="frozen"`` and its ``ids``, if the index has PQ codes in lists. Not needed
-            where the index holds them: in an ``IndexRefineFlat``, or an ``IndexRefine`` by a scalar quantizer of 8
-            bits or more.
-        queries: real queries ``(nq, d)``, from a log, in any of these forms; they need no labels. If None, documents
-            are used as queries: that works less well, and the report says so.
+            of a ``.npy``, ``.fvecs`` or ``.fbin`` file. Any float dtype, or integers of 8 bits. They are read in
+            blocks and need not fit in memory. Row ``i`` belongs to id ``i`` (rows of removed ids are ignored), or to
+            ``ids[i]``. With ``encoding="frozen"`` a sample and its ``ids`` are enough, if the index has PQ codes in
+            lists. Not needed if the index holds them: in an ``IndexRefineFlat``, or an ``IndexRefine`` by a scalar
+            quantizer of 8 bits or more.
+        queries: real queries ``(nq, d)``, from a log, in any of these forms, without labels. If None, documents are
+            used as queries, which works less well; the report says so.
         ids: id of each embedding, integers ``(n,)``.
         relevant: ids of the documents relevant to each query: integers ``(nq,)`` or ``(nq, r)``, -1 as padding; a list
             of lists; a dict from query row to ids, or to ids with grades; a scipy sparse matrix, queries by ids; the
             path of a ``.npy`` or a qrels file (TREC, BEIR), see :func:`faiss_distill.read_qrels`. Adds label metrics to
-            the report and makes ``gt`` candidates possible.
-        validation_queries: queries that choose the best epoch and judge the result. If None, a part of ``queries``
-            (``config.validation_fraction``) is held out for that.
+            the report and allows ``gt`` candidates.
+        validation_queries: queries that choose the best epoch and judge the result. If None, some of ``queries`` are
+            held out for that (``config.validation_fraction``).
         validation_relevant: as ``relevant``, for ``validation_queries``.
-        query_encoder: a ``torch.nn.Module`` from query inputs to embeddings ``(nq, d)``, trained along with the index
-            (Distill-VQ Eq. 5), in place, on ``config.device`` and in the mode that it is in (call its ``train()`` for
-            dropout); ``queries`` stay what the teacher sees. If the result is kept, search with its embeddings;
-            otherwise its weights are as they were. For example :class:`LinearAdapter`.
-        query_inputs: what the encoder takes: an array or a list (of texts, say) with one entry a query; None for the
-            queries themselves. If ``queries`` is None, they are what the encoder makes of these at first.
+        query_encoder: a ``torch.nn.Module`` from query inputs to embeddings ``(nq, d)``, which is trained along with
+            the index (Distill-VQ Eq. 5), in place, on ``config.device`` and in the mode that it is in (call its
+            ``train()`` for dropout). The teacher keeps using ``queries``. If the result is kept, search with the
+            module's embeddings; otherwise its weights are as they were. For example :class:`LinearAdapter`.
+        query_inputs: what the encoder takes: an array or a list (of texts, say) with one entry for each query; None for
+            the queries themselves. If ``queries`` is None, they are what the encoder makes of these at the start.
         validation_query_inputs: as ``query_inputs``, for ``validation_queries``.
-        teacher: the training queries' nearest documents, if they are known: ``(ids, scores)``, integers and floats of
-            shape ``(nq, K)``, a row for each of ``queries``, best first, -1 where there are no more, K at least
-            ``config.top_k``, scores as faiss returns them (inner products, or squared L2 distances); the path of a
-            ``.npz`` of arrays with these names; or a faiss index that stores more, or the path of one, to be searched
-            for them as it is set, with the same ids (``IndexFlat``, ``IndexHNSWFlat``, ``IndexIVFFlat``); what it
-            finds is scored exactly. If None, exhaustive search, or that of the nearest lists where it is
-            cheaper and finds 98 %. The report says what share of the exact ones that was. What judges is always exact.
-        invlists_file: a file that does not exist yet, for the new inverted lists, which are mapped from there (faiss's
-            ``OnDiskInvertedLists``) and which the index refers to, by its absolute path, when it is written (once the
-            pair has moved, read it with ``faiss.IO_FLAG_ONDISK_SAME_DIR``). If None, they are in memory; but
-            where the index's own are in such a file, in a new one beside it. The old file stays as it was.
-        inplace: False leaves the index and the query encoder alone, which other threads may use all the while, though
-            not change; what is kept is in ``report.index`` and ``report.query_encoder``. Takes memory for one more
-            copy of each. The new index shares nothing with the old one, but with ``encoding="frozen"`` a file of lists:
-            add to one of them only. If its parts (``IndexShards``) are to be searched by a thread each, say so anew.
+        teacher: the training queries' nearest documents, if you know them: a pair ``(ids, scores)``, integers and
+            floats of shape ``(nq, K)``, with a row for each of ``queries``, best first, -1 where there are no more, K
+            at least ``config.top_k``, and scores as faiss returns them (inner products, or squared L2 distances); or
+            the path of a ``.npz`` with arrays of these names; or a fuller faiss index with the same ids
+            (``IndexFlat``, ``IndexHNSWFlat``, ``IndexIVFFlat``), or its path, which is searched as it is set and whose
+            results are scored exactly. If None, the search is exhaustive, or limited to the nearest lists if that is
+            cheaper and finds 98 %. The report says what share of the exact neighbours was found. The queries that
+            judge are always searched exactly.
+        invlists_file: a file that does not exist yet for the new inverted lists, which are mapped from there (faiss's
+            ``OnDiskInvertedLists``). The index stores its absolute path; after moving both files, read the index with
+            ``faiss.IO_FLAG_ONDISK_SAME_DIR``. If None, the lists are in memory, or, if those of the index are in
+            such a file, in a new one next to it. The old file stays as it was.
+        inplace: False leaves the index and the query encoder as they are. Other threads may use them meanwhile, but not
+            change them. What is kept is in ``report.index`` and ``report.query_encoder``. Takes memory for one more
+            copy of each. The new index shares nothing with the old one, except with ``encoding="frozen"`` a file of
+            lists: then add to only one of them. If the parts of an ``IndexShards`` are to be searched by a thread each,
+            set that again on the copy.
         group: a process group of ``torch.distributed``, such as ``torch.distributed.group.WORLD``, whose processes all
-            make this call with the same arguments: each trains on a share of every batch and encodes a share of the
-            corpus, and the result is that of one process, up to rounding. The first process's index is the one
-            that is tuned; those of the others stay as they are, and their reports say what became of it. gloo for
-            CPUs, NCCL with a CUDA device for each. None for this process alone.
-        workdir: a folder, made if need be, that keeps what each stage has found and, while it trains, a checkpoint
-            every ten seconds. If the process is killed, the same call with ``resume=True`` goes on from there. Remove
-            it when the index is written. Takes, on disk, ``12 * top_k`` bytes a query and three copies of codes and
-            lists.
-        resume: go on with what ``workdir`` has; without it, a folder with stages of a run is refused.
+            make this call with the same arguments. Each trains on a share of every batch and encodes a share of the
+            corpus, and the result is that of one process, up to rounding. Only the index of the first process is
+            tuned; the other processes get its report. gloo for CPUs, NCCL with a CUDA device for each. None for this
+            process alone.
+        workdir: a folder, created if need be, that keeps the result of each stage and, during training, a checkpoint
+            every ten seconds. If the process is killed, the same call with ``resume=True`` continues from there. Remove
+            it when the index is written. It takes ``12 * top_k`` bytes of disk for each query and up to three copies of
+            codes and lists.
+        resume: continue with what ``workdir`` has; without it, a folder with stages of a run is refused.
         config: options; None for those that :func:`faiss_distill.index_factory` left with the index, or the defaults.
         **options: single options of :class:`DistillConfig`, over ``config``.
 
     Returns:
-        Before and after, and ``report.index``, to search with from now on; ``print`` it.
+        What was found before and after, and ``report.index``, to search with from now on; ``print`` it.
 
     Raises:
         UnsupportedIndexError: the index, or a part of it, can't be tuned.
