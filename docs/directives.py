@@ -147,6 +147,30 @@ class TextTable(SphinxDirective):
         return [line[:start] + first, *(" " * start + other for other in others)]
 
 
+class SizeTable(SphinxDirective):
+    """What building and tuning took by the size of the corpus, from a table of ``benchmarks.scale``."""
+
+    required_arguments = 1
+
+    def run(self):
+        self.env.note_dependency(self.arguments[0])
+        head, *lines = (Path(self.env.srcdir) / self.arguments[0]).read_text(encoding="utf-8").splitlines()
+        assert head.split()[:6] == ["n", "d", "build", "s", "tuning", "s"], head
+        rows = ["vectors", "build", "tuning", "peak memory"], *self.measured(lines)
+        text = [".. list-table::", "   :header-rows: 1", "   :widths: 35 20 20 25", ""]
+        for row in rows:
+            text += [f"   {'*' if i == 0 else ' '} - {cell}" for i, cell in enumerate(row)]
+        node = nodes.container()
+        self.state.nested_parse(StringList(text, source=self.arguments[0]), self.content_offset, node)
+        return node.children
+
+    def measured(self, lines):
+        for line in lines:
+            if not line.startswith("growth"):
+                n, d, _, build, tuning, *_, peak = line.partition("→")[0].split()[:-1]
+                yield f"{int(n):,} × {d}", f"{float(build):.0f} s", f"{float(tuning):.0f} s", f"{int(peak):,} MB"
+
+
 class TrialTable(SphinxDirective):
     """What was tried for each promise, and what came of it: lines of three parts, with two spaces between them.
 
@@ -250,6 +274,7 @@ def setup(app):
     app.add_directive("loss-reference", LossReference)
     app.add_directive("text-table", TextTable)
     app.add_directive("trial-table", TrialTable)
+    app.add_directive("size-table", SizeTable)
     app.add_directive("command-line", CommandLine)
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_displaymath, None))
     app.connect("doctree-read", drop_mail_links)
