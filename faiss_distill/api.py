@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -156,8 +157,10 @@ def distill(
     try:
         config = replace(as_config(options_of(index) if config is None else config), **options)
     except TypeError as error:
-        known = [field.name for field in fields(DistillConfig)]
+        known = [*signature(distill).parameters, *(field.name for field in fields(DistillConfig))]
         near = next(filter(None, (did_you_mean(name, known) for name in options if name not in known)), "")
+        if "metric" in options:
+            near = "the metric is that of the index; for cosine, normalise all vectors and build it with inner product"
         reason = str(error).split(") ")[-1]
         raise TypeError(f"distill: {reason}; {near or 'see DistillConfig for the options'}") from None
     trainer = DistillTrainer(

@@ -191,7 +191,8 @@ def points(args: argparse.Namespace) -> None:
     if args.at_least is not None:
         point = found.cheapest(args.at_least)
         best = f"{found.title} {getattr(point, args.quality):.3f}"
-        _say(f"\ncheapest of at least {args.at_least:g}: {best} with {point.parameters or 'the index as it is'}")
+        cheapest = f"cheapest of at least {args.at_least:g}: {best} with {point.parameters or 'the index as it is'}"
+        (_say if args.json else print)(f"\n{cheapest}")
     if args.output is not None:
         found.set_on(index, args.at_least)
         write_index(index, args.output)

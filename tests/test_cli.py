@@ -168,7 +168,7 @@ class TestErrors:
         (files / "bad.faiss").write_bytes(whole[: len(whole) // 2] if content is None else content)
         refused(capsys, tune(files, index="bad.faiss"), "index: expected a complete faiss index")
         swapped = main(["inspect", str(files / "q.npy")])
-        refused(capsys, swapped, "the index comes first, then its embeddings")
+        refused(capsys, swapped, "pass the file that faiss.write_index has written")
         refused(capsys, main(["inspect", str(files)]), "expected a file, got the folder")
 
     def test_no_such_embeddings(self, files, capsys):

@@ -38,7 +38,7 @@ def rows_of(labels: Int64, n_embeddings: int, ids: Int64 | None) -> Int64:
                 "embeddings",
                 f"{n} rows, one for each stored vector",
                 str(n_embeddings),
-                "probably another file, or a truncated one; a sample will do with encoding='frozen' and ids=",
+                "probably another file, or a truncated one",
             )
         if labels.min() < 0 or labels.max() >= n_embeddings:
             raise InputError(
@@ -76,7 +76,7 @@ def rows_of(labels: Int64, n_embeddings: int, ids: Int64 | None) -> Int64:
         raise InputError(
             "ids",
             f"the ids of all {n} stored vectors",
-            f"all but {len(missing)} ({examples(missing)})",
+            f"some, but not these {len(missing)}: {examples(missing)}",
             "a sample will do with encoding='frozen'",
         )
     if n_embeddings > n:

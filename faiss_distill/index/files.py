@@ -34,7 +34,7 @@ def read_index(path: Path) -> Any:
         with path.open("rb") as file, _lengths_up_to(path.stat().st_size):
             index = faiss.read_index(faiss.PyCallbackIOReader(file.read))  # type: ignore[attr-defined]
     except (RuntimeError, MemoryError) as error:
-        hint = "the index comes first, then its embeddings" if path.suffix == ".npy" else ""
+        hint = "that is an array: pass the file that faiss.write_index has written" if path.suffix == ".npy" else ""
         raise InputError("index", "a complete faiss index", f"{str(path)!r}: {_without_cpp(error)}", hint) from error
     lists = _lists_on_disk(index)
     if lists is not None and not Path(lists.filename).is_absolute():

@@ -114,7 +114,7 @@ class DistillReport(Result):
         before, after, listed = self.before, self.after, self.before.nlist > 1
         imbalance = f"list imbalance {before.imbalance:.2f} → {after.imbalance:.2f}, " if listed else ""
         size = f"bytes per vector {before.bytes_per_vector} → {after.bytes_per_vector}"
-        how = {"codes": " (compiled)" if self.compiled else ""}
+        how = {"codes": " (with numba)" if self.compiled else ""}
         seconds = "seconds: " + ", ".join(f"{k} {v:.1f}{how.get(k, '')}" for k, v in self.seconds.items())
         tenfold = "with ten times the vectors, about: "
         tenfold += ", ".join(f"{k} {v:.0f}" for k, v in self.seconds_tenfold.items())
@@ -132,7 +132,8 @@ class DistillReport(Result):
     def _made(self) -> list[str]:
         """How it came about."""
         share = " (documents were used as queries: the gain on real queries may differ)"
-        only_codes = not self.best_epoch and not self.applied and self.config.encoding is not Encoding.FROZEN
+        changed = self.kept and self.config.encoding is not Encoding.FROZEN
+        only_codes = changed and not self.best_epoch and not self.applied
         trained = f"{self.n_train} {self.query_source}"
         if self.query_source == "queries" and self.n_stand_ins:
             trained = f"{self.n_train - self.n_stand_ins} queries and {self.n_stand_ins} documents added to them"

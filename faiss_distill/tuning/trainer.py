@@ -234,9 +234,7 @@ class DistillTrainer:
             InputError: the index was changed since the trainer was made.
         """
         if self.config.nprobe is None and self._nprobe == 1 < self.task.adapter.nlist and self.world.main:
-            logger.warning(
-                "judged at nprobe 1, which a fresh index has; set the one that you search with, or pass nprobe="
-            )
+            logger.warning("judged at nprobe 1, faiss's default: set the one that you search with, or pass nprobe=")
         if not self._inplace:
             self.task = replace(self.task, adapter=open_index(copy_of(self._index)))
             self.query_encoder = copy.deepcopy(self._encoder)

@@ -65,7 +65,7 @@ nprobe     overlap@10  nearest in 10     recall@100  codes scanned
 * judged here, nprobe 4
 
 list imbalance 1.25 → 1.25, bytes per vector 8 → 8
-seconds: codes 1.0 (compiled), total 1.3
+seconds: codes 1.0 (with numba), total 1.3
 with ten times the vectors, about: total 10""",
     OperatingPoints: """\
 IndexIVFPQ: overlap@10 against distances, the 2 of 3 operating points that no other beats

@@ -106,7 +106,7 @@ class TestIds:
     def test_missing(self, refused):
         ids = np.arange(N)
         ids[:2] = [9000, 9001]
-        refused(r"ids: expected the ids of all 500 stored vectors, got all but 2 \(0, 1\)", ids=ids)
+        refused(r"ids: expected the ids of all 500 stored vectors, got some, but not these 2: 0, 1", ids=ids)
 
     def test_of_vectors_that_are_not_there(self, refused, data):
         refused(

@@ -403,7 +403,7 @@ def test_a_fresh_nprobe_is_warned_of_once_nothing_is_wrong(built, data, caplog):
     )
     assert "judged at nprobe 1" not in caplog.text
     trainer.train()
-    assert caplog.text.count("judged at nprobe 1, which a fresh index has; ") == 1
+    assert caplog.text.count("judged at nprobe 1, faiss's default: ") == 1
 
 
 def test_labels_are_reported(built, data):
