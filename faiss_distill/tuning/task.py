@@ -155,6 +155,8 @@ def _open_corpus(
             str(corpus.n),
             "an index without lists can't be searched with a sample",
         )
+    if partial and ids is None and corpus.n < len(stored):
+        raise InputError("ids", f"the id of each row, as only {corpus.n} of {len(stored)} vectors are passed", "none")
     if partial and adapter.traits.takes_a_sample and ids is not None:
         held = np.flatnonzero(np.isin(stored, ids))
         if len(held) == 0:

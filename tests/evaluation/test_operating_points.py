@@ -249,7 +249,7 @@ def test_the_command_sets_and_writes(built, data, tmp_path, monkeypatch, capsys)
     assert main([*command, "--at-least", "0.2", "-o", "o.faiss", "--plot", "p.png"]) == 0
     said = capsys.readouterr()
     assert "overlap@10 against distances" in said.out
-    chosen = re.search(r"with nprobe=(\d+),quantizer_efSearch=(\d+)", said.err)
+    chosen = re.fullmatch(r"cheapest of .* with nprobe=(\d+),quantizer_efSearch=(\d+)", said.out.splitlines()[-1])
     written = faiss.read_index("o.faiss")
     assert written.nprobe == int(chosen[1])
     assert faiss.downcast_index(written.quantizer).hnsw.efSearch == int(chosen[2])

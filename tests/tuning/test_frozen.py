@@ -165,7 +165,8 @@ class TestRefusals:
         assert serialized(index) == before
 
     def test_a_sample_without_ids(self, built, data):
-        self.refused(built, "embeddings: expected 2000 rows.* and ids=", data.documents[:900], data.queries, **FROZEN)
+        match = "ids: expected the id of each row, as only 900 of 2000 vectors are passed, got none"
+        self.refused(built, match, data.documents[:900], data.queries, **FROZEN)
 
     def test_a_sample_for_other_codes(self, built, data):
         match = r"ids: expected the ids of all 2000 .*, got some, but not these 1100: 900, .*encoding='frozen'"
