@@ -183,6 +183,10 @@ class TestOptions:
             distill(built(n=N), data.documents[:N], data.queries, epoch=3)
         with pytest.raises(TypeError, match=r"unexpected keyword argument 'zzz'.*; see DistillConfig for the options"):
             distill(built(n=N), data.documents[:N], data.queries, zzz=3)
+        with pytest.raises(TypeError, match=r"unexpected keyword argument 'querys'.*; did you mean queries\?"):
+            distill(built(n=N), data.documents[:N], querys=data.queries)
+        with pytest.raises(TypeError, match=r"'metric'; the metric is that of the index; for cosine, normalise"):
+            distill(built(n=N), data.documents[:N], data.queries, metric="cosine")
 
     def test_nprobe_of_evaluate(self, built, data):
         with pytest.raises(InputError, match=r"nprobe: expected integers from 1 to nlist=16, got \[0\]"):
