@@ -64,10 +64,9 @@ def joined(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
 
 
 def taken(array: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
-    """Those rows of it, as a column."""
+    """The rows of it that ``rows (n,)`` names, all of them there, as a column."""
     new = column((len(rows), *array.shape[1:]), array.dtype)
-    for start in range(0, len(rows), SMALL):
-        new[start : start + SMALL] = array[rows[start : start + SMALL]]
+    np.take(array, rows, axis=0, out=new, mode="clip")  # any other mode would fill a copy first
     return new
 
 

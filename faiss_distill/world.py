@@ -69,7 +69,7 @@ class World:
         """What all processes found for their shares of ``n`` rows, put together.
 
         Args:
-            own: what this one found for its own, one row each; of its shape and dtype in all of them.
+            own: what this one found for its own, one row each, of the same shape and dtype in all processes.
             n: rows in all.
 
         Returns:
@@ -79,7 +79,7 @@ class World:
             return own
         shares = self._shares(n)
         longest = max(part.stop - part.start for part in shares)
-        rows = max(1, BLOCK // max(1, own.itemsize * math.prod(own.shape[1:])))  # of all alike
+        rows = max(1, BLOCK // max(1, own.itemsize * math.prod(own.shape[1:])))  # as many in all processes
         whole = column((n, *own.shape[1:]), own.dtype)
         for start in range(0, longest, rows):
             sent = np.zeros((min(rows, longest - start), *own.shape[1:]), dtype=own.dtype)

@@ -62,6 +62,19 @@ def test_what_they_hold(all_mapped, monkeypatch):
     assert not ascending(np.array([3, 3]))
 
 
+def test_wide_rows_are_taken_without_a_copy(tmp_path):
+    wide = np.random.default_rng(0).integers(0, 256, (20_000, 512), dtype=np.uint8)
+    rows = np.random.default_rng(1).permutation(len(wide))
+    with mapped_in(tmp_path):
+        tracemalloc.start()
+        found = taken(wide, rows)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert mapped(found)
+    assert peak < wide.nbytes / 10
+    np.testing.assert_array_equal(found, wide[rows])
+
+
 def test_a_full_disk_is_an_error_not_the_end(all_mapped, monkeypatch):
     """A page that there is no room for would end the process, so the room is asked for at once."""
 

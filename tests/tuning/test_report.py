@@ -1,5 +1,6 @@
 import json
 import sys
+from dataclasses import replace
 
 import faiss
 import numpy as np
@@ -34,6 +35,13 @@ def test_print_says_what_matters(report):
         assert f"{phase} {report.seconds[phase]:.1f}" in text
         assert f"{phase} {report.seconds_tenfold[phase]:.0f}" in text
     assert "used as queries" not in text
+
+
+def test_what_is_said_of_lists_and_codes_alone(report):
+    said = "only lists and codes are new"
+    assert said not in str(replace(report, best_epoch=1))
+    assert said in str(replace(report, best_epoch=0))
+    assert said not in str(replace(report, best_epoch=0, kept=False))  # the index is as it was
 
 
 def test_label_columns_appear_with_labels():

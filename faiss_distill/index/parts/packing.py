@@ -11,7 +11,7 @@ from faiss_distill.columns import column
 from faiss_distill.errors import UnsupportedIndexError
 from faiss_distill.state import Codes, Packed, code_dtype
 
-ROWS = 2**20
+ROWS = 2**16
 """Codes that are packed at a time."""
 BLOCK = 32
 """Vectors in a block of FastScan, faiss's default."""
