@@ -32,6 +32,8 @@ def rows_of(labels: Int64, n_embeddings: int, ids: Int64 | None) -> Int64:
         InputError: embeddings and ids are not one to one.
     """
     n = len(labels)
+    if n_embeddings == 0:
+        raise InputError("embeddings", f"{n} rows, one for each stored vector", "none")
     if ids is None:
         if n_embeddings < n and labels.min() >= 0:
             raise InputError(

@@ -108,6 +108,11 @@ class TestIds:
         ids[:2] = [9000, 9001]
         refused(r"ids: expected the ids of all 500 stored vectors, got some, but not these 2: 0, 1", ids=ids)
 
+    @pytest.mark.parametrize("ids", [None, []])
+    def test_of_nothing(self, refused, data, ids):
+        match = "embeddings: expected 500 rows, one for each stored vector, got none"
+        refused(match, embeddings=data.documents[:0], ids=ids)
+
     def test_of_vectors_that_are_not_there(self, refused, data):
         refused(
             r"ids: expected only ids that the index holds, got 1 others \(500\)",
