@@ -92,7 +92,7 @@ def tuned(factory: str, metric: str, nprobe: int, quick: bool) -> dict[str, Any]
         "metric": metric,
         "kept": report.kept,
         "reason": report.reason,
-        "bytes_per_vector": after.bytes_per_vector,
+        "code_size": after.code_size,
         "before": before.to_dict()["points"],
         "after": after.to_dict()["points"],
         "overlap": [before.own.overlap_at_10, after.own.overlap_at_10],
@@ -106,7 +106,7 @@ def line(row: dict[str, Any]) -> str:
     """One row as text."""
     (old, new), (scanned, now) = row["overlap"], row["codes"]
     mark = ("*" if new > old else "†") if row["p"] < LEVEL else " "
-    text = f"{row['factory']:28} {row['metric']:>2} {row['bytes_per_vector']:6} {old:.3f} → {new:.3f}{mark}"
+    text = f"{row['factory']:28} {row['metric']:>2} {row['code_size']:6} {old:.3f} → {new:.3f}{mark}"
     text += f" {scanned:7.0f} → {now:5.0f} {row['seconds']:6.1f}"
     return text if row["kept"] else f"{text}  left as it was: {row['reason'].split(';')[0]}"
 

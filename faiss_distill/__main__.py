@@ -32,10 +32,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         args = cli.parse(argv)
-        from faiss_distill import commands  # noqa: F401  torch and faiss: seconds
+        status = cli.check(args)
+        if status == 0:
+            from faiss_distill import commands  # noqa: F401  torch and faiss: seconds
 
-        _on_signals(_interrupt)
-        status = cli.run(args)
+            _on_signals(_interrupt)
+            status = cli.run(args)
         sys.stdout.flush()
     except Interrupted as interrupted:
         _on_signals(_leave)

@@ -329,7 +329,7 @@ def _open(
     if queries is None:
         raise InputError("queries", "those to search with", "None")
     top_k = integer("top_k", top_k, 10)
-    task = open_task(adapter, embeddings, ids, partial=sample)
+    task = open_task(adapter, embeddings, ids, partial=sample, queries=queries)
     corpus = task.corpus
     if top_k > corpus.n:
         raise InputError("top_k", f"at most the {corpus.n} vectors {'passed' if sample else 'stored'}", str(top_k))

@@ -16,7 +16,7 @@ import faiss_distill
 from faiss_distill.config import DistillConfig, field_notes
 from faiss_distill.errors import DistillError
 from faiss_distill.evaluation.point import COSTS, QUALITIES
-from faiss_distill.messages import OneOf, Warned, check_words, print_completion, told
+from faiss_distill.messages import Number, OneOf, Warned, check_places, check_words, print_completion, told
 
 VECTORS = ".npy, .fvecs or .fbin"
 EPILOG = """Output files are written under another name and then renamed, so each is either complete or unchanged. A
@@ -35,6 +35,12 @@ TEACHER = (
     "what finds the queries' nearest documents: a .npz of ids and scores (nq, K), a row for each query, or a fuller "
     "index file (default: exact search, or a search of the nearest lists where that is cheaper)"
 )
+VECTORS_READ = ("embeddings", "queries", "validation_queries")
+READ = ("index", "parameters", *VECTORS_READ, "ids", "relevant", "validation_relevant", "teacher")
+"""Arguments that are files to read, and those of them that hold vectors."""
+NO_PROGRESS = "show no progress: neither bars nor, where standard error is no terminal, a line for each stage"
+COMMON = ("nprobe", "epochs", "seed", "device", "max_memory", "progress")
+"""Options of the tuning that come first in the help."""
 LABELS = "integer .npy (nq,) or (nq, r), or qrels of query rows and ids"
 
 
@@ -44,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, or 2 after an error, which is printed on one line.
     """
-    return run(parse(argv))
+    args = parse(argv)
+    return check(args) or run(args)
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -52,7 +59,26 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     argv = sys.argv[1:] if argv is None else argv
     parser = build_parser()
     check_words(parser, argv)
-    return parser.parse_args(argv)
+    args, rest = parser.parse_known_args(argv)
+    check_places(getattr(args, "parser", parser), rest)
+    return args
+
+
+def check(args: argparse.Namespace) -> int:
+    """See whether the files to read are there, before the imports that a command needs; returns the exit status."""
+    if "RANK" in os.environ:
+        return 0  # one of several processes, which find it out together
+    from faiss_distill.data.formats import open_file
+    from faiss_distill.data.formats.files import check_file
+
+    try:
+        for name in READ:
+            path = getattr(args, name, None)
+            if path is not None and str(path) != "-":
+                (open_file if name in VECTORS_READ else check_file)(Path(path), name)
+    except DistillError as error:
+        return _failed(error, args)
+    return 0
 
 
 def run(args: argparse.Namespace) -> int:
@@ -63,16 +89,23 @@ def run(args: argparse.Namespace) -> int:
     shown = logging.StreamHandler()
     shown.setFormatter(Warned(args))
     logging.basicConfig(level=logging.WARNING, handlers=[shown])
+    first = os.environ.get("RANK", "0") == "0"
+    if first and getattr(args, "progress", True) and not sys.stderr.isatty():
+        logging.getLogger(faiss_distill.__name__).setLevel(logging.INFO)  # a line for each bar that is not shown
     try:
         getattr(commands, args.run)(args)
     except BrokenPipeError:
         raise
     except (DistillError, OSError) as error:
-        if launched() and os.environ["RANK"] != "0" and getattr(error, "known_to_all", False):
+        if launched() and not first and getattr(error, "known_to_all", False):
             return 2  # the first process says so
-        print(f"faiss-distill: error: {told(error, args)}", file=sys.stderr)
-        return 2
+        return _failed(error, args)
     return 0
+
+
+def _failed(error: DistillError | OSError, args: argparse.Namespace) -> int:
+    print(f"faiss-distill: error: {told(error, args)}", file=sys.stderr)
+    return 2
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
@@ -179,14 +212,14 @@ def _add_apply(commands: Any) -> None:
     _add_inputs(apply)
     apply.add_argument("--teacher", metavar="FILE", help=TEACHER)
     _add_tuned_outputs(apply)
-    apply.add_argument("--nprobe", metavar="N", type=int, help="judge the result at this many lists probed")
+    apply.add_argument("--nprobe", metavar="N", type=Number(int), help="judge the result at this many lists probed")
     apply.add_argument(
         "--keep",
         action="store_true",
         help="keep the result even if it is not better: faiss merges shards only if all have the same parameters",
     )
     apply.add_argument("--device", default="cpu", help="torch device (default: cpu)")
-    apply.add_argument("--no-progress", dest="progress", action="store_false", help="show no progress bars")
+    apply.add_argument("--no-progress", dest="progress", action="store_false", help=NO_PROGRESS)
 
 
 def _add_add(commands: Any) -> None:
@@ -216,7 +249,7 @@ def _add_add(commands: Any) -> None:
     _add_force(add)
     add.add_argument("--json", action="store_true", help="print the report as JSON")
     add.add_argument("--device", default="cpu", help="torch device (default: cpu)")
-    add.add_argument("--no-progress", dest="progress", action="store_false", help="show no progress bars")
+    add.add_argument("--no-progress", dest="progress", action="store_false", help=NO_PROGRESS)
     add.set_defaults(plot=None)
 
 
@@ -267,7 +300,7 @@ def _add_eval(commands: Any) -> None:
     evaluation.add_argument(
         "--nprobe",
         metavar="N",
-        type=int,
+        type=Number(int, several=True),
         nargs="+",
         help="lists to probe, in addition to the index's own nprobe, which is starred (default: 1 4 16 64)",
     )
@@ -292,7 +325,11 @@ def _add_points(commands: Any) -> None:
     points.add_argument("--queries", metavar="FILE", required=True, help=f"queries, {VECTORS}")
     points.add_argument("--relevant", metavar="FILE", help=f"relevant ids of the queries, {LABELS}")
     points.add_argument(
-        "--nprobe", metavar="N", type=int, nargs="+", help="lists to probe (default: powers of two, as faiss does)"
+        "--nprobe",
+        metavar="N",
+        type=Number(int, several=True),
+        nargs="+",
+        help="lists to probe (default: powers of two, as faiss does)",
     )
     points.add_argument(
         "--quality",
@@ -309,7 +346,7 @@ def _add_points(commands: Any) -> None:
         default="distances",
         help="what counts as cost (default: %(default)s)",
     )
-    points.add_argument("--at-least", metavar="X", type=float, help="the quality that is enough")
+    points.add_argument("--at-least", metavar="X", type=Number(float), help="the quality that is enough")
     points.add_argument("-o", "--output", metavar="OUT", type=Path, help="where to write the index with that setting")
     points.add_argument("--plot", metavar="FILE", type=Path, help="draw the points, .png, .svg or .pdf")
     _add_force(points)
@@ -347,8 +384,10 @@ def _add_demo(commands: Any) -> None:
     _add_force(demo)
     demo.add_argument("--factory", default="OPQ16,IVF128,PQ16np", help="factory string (default: %(default)s)")
     demo.add_argument("--metric", metavar="METRIC", default="ip", help="ip or l2 (default: %(default)s)")
-    demo.add_argument("--nprobe", metavar="N", type=int, default=8, help="lists probed (default: %(default)s)")
-    demo.add_argument("--seed", type=int, default=0, help="seed of the tuning (default: %(default)s)")
+    demo.add_argument("--nprobe", metavar="N", type=Number(int), default=8, help="lists probed (default: %(default)s)")
+    demo.add_argument(
+        "--seed", metavar="N", type=Number(int), default=0, help="seed of the tuning (default: %(default)s)"
+    )
     demo.add_argument("--json", action="store_true", help="print the test queries' before and after as JSON")
 
 
@@ -361,29 +400,35 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
 
 def _add_force(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--force", action="store_true", help="replace files that are not an index, or that have several names"
+        "--force",
+        action="store_true",
+        help="also replace an output file that is not of its kind, such as OUT if it is no index, or that has hard "
+        "links; an index is replaced without this",
     )
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
     """One option for each field of DistillConfig, with the help from its docstring."""
-    group = parser.add_argument_group("options of the tuning")
+    common = parser.add_argument_group("common options of the tuning")
+    rest = parser.add_argument_group("further options of the tuning")
     notes = field_notes()
     types = {"int": int, "int | None": int, "float": float, "float | None": float}
-    for field in fields(DistillConfig):
+    for field in sorted(fields(DistillConfig), key=lambda field: (*COMMON, field.name).index(field.name)):
+        group = common if field.name in COMMON else rest
         note = notes[field.name].replace("`", "").replace("%", "%%")
         default = getattr(field.default, "value", field.default)
         option = f"--{field.name.replace('_', '-')}"
         if field.name == "query_encoder_rate":
             continue  # no module comes over a command line
         if field.name == "progress":
-            group.add_argument("--no-progress", dest="progress", action="store_false", help="show no progress bars")
+            group.add_argument("--no-progress", dest="progress", action="store_false", help=NO_PROGRESS)
             continue
         if isinstance(default, bool):
             action = argparse.BooleanOptionalAction if default else "store_true"
             group.add_argument(option, action=action, default=default, help=note)
             continue
         text = note if default is None else f"{note.rstrip('.')} (default: {default})"
-        kind = types.get(str(field.type), str)  # enums and notations are checked by DistillConfig
+        kind = types.get(str(field.type))  # enums and notations are checked by DistillConfig
         metavar = {int: "N", float: "X"}.get(kind, field.name.split("_")[-1].upper())
-        group.add_argument(option, metavar=metavar, type=kind, default=default, help=text)
+        taken = str if kind is None else Number(kind)
+        group.add_argument(option, metavar=metavar, type=taken, default=default, help=text)

@@ -265,7 +265,7 @@ def demo(args: argparse.Namespace) -> None:
     result = {"factory": args.factory, "build_seconds": build, "tune_seconds": tuning}
     result |= {"before": before.to_dict(), "after": after.to_dict()}
     content = as_json(result, tested)
-    title = f"{args.factory}, {before.bytes_per_vector} bytes a vector: {len(before.overlap)} test queries"
+    title = f"{args.factory}, codes of {before.code_size} bytes: {len(before.overlap)} test queries"
     draw(curves(before, after, title), drawn)
     if args.json:
         print(content)

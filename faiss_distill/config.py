@@ -98,7 +98,8 @@ class DistillConfig:
             ``"gt + in_batch + top200:1"``.
         learn: ``"both"``; only the ``"centroids"``, by the loss of the coarse scores; or only the ``"codebooks"``, by
             that of the full scores.
-        balance: scale the loss of the coarse scores to the size of that of the full scores, as the paper does.
+        balance: scale the loss of the coarse scores to the size of that of the full scores, as the Distill-VQ
+            paper does.
         assignment: before each epoch and after the last, ``"query_aware"`` moves each vector to the list in which the
             queries that need it look for it, with a penalty for scanning more codes; ``"refreshed"`` moves it to the
             list that faiss would now choose. ``"fixed"`` keeps each vector in its list. By default ``"query_aware"``,
@@ -136,7 +137,7 @@ class DistillConfig:
         nprobe: judge the result at this many lists probed, instead of the index's own ``nprobe``.
         seed: seeds the split, the sampling and the bootstrap; below 2**64.
         device: torch device of the training and the encoding, such as ``"cpu"`` or ``"cuda"``.
-        progress: show progress bars if standard error is a terminal.
+        progress: show progress bars if standard error is a terminal; if not, log a line for each at level INFO.
 
     Raises:
         InputError: a field is out of its range.

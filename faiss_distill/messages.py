@@ -67,7 +67,8 @@ class Warned(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """One line."""
-        return f"faiss-distill: {record.levelname.lower()}: {in_flags(record.getMessage(), self._args)}"
+        level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
+        return f"faiss-distill: {level}{in_flags(record.getMessage(), self._args)}"
 
 
 class OneOf:
@@ -78,17 +79,39 @@ class OneOf:
         self._known = list(known)
 
     def __call__(self, word: str) -> str:
-        """The word itself.
+        """The word itself; ``overlap@10``, as tables have it, is ``overlap_at_10``.
 
         Raises:
             ArgumentTypeError: it is none of them; the message has the nearest.
         """
+        word = word.replace("@", "_at_")
         if word not in self._known:
             near = did_you_mean(word, self._known)
             raise argparse.ArgumentTypeError(
                 f"expected one of {', '.join(self._known)}, got {word!r}{near and f'; {near}'}"
             )
         return word
+
+
+class Number:
+    """An integer or another number, for argparse."""
+
+    def __init__(self, kind: type[int] | type[float], several: bool = False) -> None:
+        """Take a number of this ``kind``, perhaps one of ``several``."""
+        self._kind, self._several = kind, several
+
+    def __call__(self, text: str) -> int | float:
+        """The number.
+
+        Raises:
+            ArgumentTypeError: it is none.
+        """
+        try:
+            return self._kind(text)
+        except ValueError:
+            hint = "; put spaces between several" if self._several and "," in text else ""
+            expected = "an integer" if self._kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}{hint}") from None
 
 
 def check_words(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
@@ -108,6 +131,14 @@ def check_words(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
         if option.startswith("--") and option not in known:
             near = did_you_mean(option, known)
             command.error(f"no option {option}; {near or f'see faiss-distill {argv[0]} --help'}")
+
+
+def check_places(parser: argparse.ArgumentParser, rest: Sequence[str]) -> None:
+    """End with an error, as argparse does, if a command was given more than it takes without an option's name."""
+    if rest:
+        places = " and ".join(str(a.metavar) for a in parser._actions if not a.option_strings)
+        allowed = f"only {places}" if places else "nothing"
+        parser.error(f"unexpected {rest[0]!r}; {allowed} can be given without the name of an option")
 
 
 def _commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:

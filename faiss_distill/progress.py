@@ -1,4 +1,4 @@
-"""Progress bars, which exist only where they can be seen.
+"""Progress bars, which exist only where they can be seen; elsewhere each is one line of the log.
 
 tqdm takes a lock that forked processes share even for a bar that is disabled. A process that is killed while it holds
 the lock leaves the others waiting for good, so where nothing is shown tqdm is not asked at all.
@@ -6,6 +6,7 @@ the lock leaves the others waiting for good, so where nothing is shown tqdm is n
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import time
@@ -16,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 from tqdm import tqdm
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 
 class Bar(Protocol):
@@ -42,6 +44,8 @@ class Unseen:
 def progress_bar(total: int, desc: str, unit: str, wanted: bool, leave: bool = True) -> Iterator[Bar]:
     """A bar on the standard error, if it is ``wanted`` and that is a terminal; ``leave`` it there at the end."""
     if not _seen(wanted):
+        if wanted and total:
+            logger.info("%s: %d %s", desc, total, unit)
         yield Unseen()
         return
     with tqdm(total=total, desc=desc, unit=unit, leave=leave) as bar:
@@ -70,6 +74,8 @@ def waiting(
         every: seconds after which the bar moves on.
     """
     if not _seen(wanted):
+        if wanted:
+            logger.info("%s", desc)
         yield
         return
     about, start, done = estimate(), time.monotonic(), threading.Event()

@@ -406,11 +406,48 @@ class TestProcess:
             )
             assert run.stdout.splitlines()[-1] == "[]"
 
+    @pytest.mark.parametrize(
+        ("changed", "says"),
+        [
+            ({"index": "no.faiss"}, "error: index: expected a file that exists, got '{files}/no.faiss'"),
+            ({"embeddings": "in.faiss"}, "error: embeddings: expected a file ending in .npy, .fvecs, .fbin, got "),
+            ({"embeddings": "cut.npy"}, "error: embeddings: expected a complete .npy file, got "),
+            ({"--queries": "no.npy"}, "error: --queries: expected a file that exists, got '{files}/no.npy'"),
+            ({"--ids": "no.npy"}, "error: --ids: expected a file that exists, got '{files}/no.npy'"),
+            ({"--teacher": "no.npz"}, "error: --teacher: expected a file that exists, got '{files}/no.npz'"),
+        ],
+    )
+    def test_a_file_that_is_not_there_is_told_at_once(self, files, changed, says):
+        """Before torch and faiss are imported, which takes seconds."""
+        (files / "cut.npy").write_bytes((files / "x.npy").read_bytes()[:-1])
+        given = {"index": "in.faiss", "embeddings": "x.npy", "--queries": "q.npy", "-o": "o.faiss"} | changed
+        words = ["tune", str(files / given.pop("index")), str(files / given.pop("embeddings"))]
+        words += [word for name, value in given.items() for word in (name, str(files / value))]
+        code = "import sys; from faiss_distill import __main__ as m; status = m.main(sys.argv[1:]); "
+        code += "assert not {'torch', 'faiss', 'scipy'} & sys.modules.keys(); sys.exit(status)"
+        run = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+        assert (run.returncode, run.stdout, run.stderr.count("\n")) == (2, "", 1)
+        assert says.format(files=files) in run.stderr
+
+    def test_a_line_for_each_stage_where_there_is_no_terminal(self, files):
+        inputs = [files / "in.faiss", files / "x.npy", "--queries", files / "q.npy", "-o", files / "o.faiss"]
+        quick, pipes = ["--epochs", "1", "--nprobe", "4"], {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        run = process("tune", *inputs, *quick, **pipes)
+        assert run.returncode == 0
+        lines = run.stderr.splitlines()
+        said = [re.sub(r"\d[\d.,]*", "N", line.removeprefix("faiss-distill: ")) for line in lines]
+        assert said[0] == "check embeddings: N rows"
+        assert {"teacher: N docs", "distil: N steps", "encode: N docs"} <= set(said)
+        assert sum(line.startswith("epoch N of N: overlap@N of the selection queries N") for line in said) == 2
+        assert all(line.startswith("faiss-distill: ") for line in lines)
+        quiet = process("tune", *inputs, *quick, "--no-progress", **pipes).stderr
+        assert quiet == "judged at nprobe 4; the file keeps its nprobe of 1: set it when you search\n"
+
     def test_a_signal_while_it_imports(self, tmp_path):
         """An import that takes its time, in place of torch's."""
         (tmp_path / "torch.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
         environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
-        command = [sys.executable, "-m", "faiss_distill", "inspect", "x"]
+        command = [sys.executable, "-m", "faiss_distill", "inspect", str(tmp_path / "torch.py")]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "preexec_fn": heard}
         with subprocess.Popen(command, env=environment, **pipes) as run:
             assert run.stdout.readline() == "importing\n"
@@ -504,6 +541,20 @@ def test_formats_in_the_help():
         (["tune", "i", "x", "--zzz"], "no option --zzz; see faiss-distill tune --help"),
         (["points", "i", "x", "--queries", "q", "--quality", "overlap"], "got 'overlap'; did you mean overlap_at_10?"),
         (["points", "i", "x", "--queries", "q", "--cost", "zzz"], "expected one of distances, latency_ms, got 'zzz'"),
+        (
+            ["tune", "i", "x", "q", "-o", "o"],
+            "unexpected 'q'; only INDEX and EMBEDDINGS can be given without the name of an option",
+        ),
+        (["demo", "x"], "unexpected 'x'; nothing can be given without the name of an option"),
+        (
+            ["eval", "i", "x", "--queries", "q", "--nprobe", "8,16"],
+            "argument --nprobe: expected an integer, got '8,16'; put spaces between several",
+        ),
+        (["tune", "i", "x", "-o", "o", "--nprobe", "8,16"], "argument --nprobe: expected an integer, got '8,16'"),
+        (
+            ["tune", "i", "x", "-o", "o", "--learning-rate", "fast"],
+            "argument --learning-rate: expected a number, got 'fast'",
+        ),
     ],
 )
 def test_what_may_have_been_meant(argv, says, capsys):
@@ -511,6 +562,21 @@ def test_what_may_have_been_meant(argv, says, capsys):
         main(argv)
     assert exit_.value.code == 2
     assert capsys.readouterr().err.rstrip().endswith(says)
+
+
+def test_measures_can_be_named_as_tables_have_them():
+    assert cli.parse(["points", "i", "x", "--queries", "q", "--quality", "overlap@10"]).quality == "overlap_at_10"
+
+
+def test_what_most_need_comes_first_in_the_help():
+    options = (
+        next(a for a in cli.build_parser()._actions if a.choices and "tune" in a.choices).choices["tune"].format_help()
+    )
+    common, _, further = options.partition("further options of the tuning:")
+    for option in ("--nprobe", "--epochs", "--seed", "--device", "--max-memory", "--no-progress"):
+        assert f"  {option} " in common or f"  {option}\n" in common
+        assert f"  {option} " not in further
+    assert "--local-weight" in further
 
 
 def test_words_after_two_dashes_are_no_options():
@@ -553,7 +619,7 @@ class TestItsOwnLanguage:
             main(["points", *inputs, "--nprobe", "0"]),
             "error: --nprobe: expected integers from 1 to 16 for nprobe",
         )
-        inputs[1] = str(files / "nope.npy")
+        inputs[0] = inputs[1]  # no index, which would be told next
         refused(
             capsys, main(["points", *inputs, "--at-least", "45"]),
             "error: --at-least: expected a number between 0 and 1, got 45.0; 45 % is 0.45",

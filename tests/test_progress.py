@@ -56,6 +56,17 @@ def test_waiting_ends_with_an_error(monkeypatch):
     assert "100%" not in sys.stderr.getvalue()
 
 
+def test_where_no_bar_is_seen_there_is_a_line(monkeypatch, caplog):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    caplog.set_level("INFO", "faiss_distill")
+    for wanted in (False, True):
+        with progress_bar(3, "encode", "docs", wanted), progress_bar(0, "nothing", "docs", wanted):
+            pass
+        with waiting("faiss trains", lambda: 1.0, str, wanted):
+            pass
+    assert [record.getMessage() for record in caplog.records] == ["encode: 3 docs", "faiss trains"]
+
+
 def test_without_a_standard_error(monkeypatch):
     monkeypatch.setattr(sys, "stderr", None)
     with progress_bar(3, "search", "docs", True) as bar:

@@ -11,8 +11,7 @@ import scipy.sparse
 import torch
 
 from faiss_distill.columns import numbers
-from faiss_distill.data.formats import FORMATS
-from faiss_distill.data.formats.files import check_file
+from faiss_distill.data.formats import open_file
 from faiss_distill.errors import InputError
 from faiss_distill.progress import progress_bar
 from faiss_distill.state import Float32, Int64
@@ -123,7 +122,7 @@ def open_vectors(source: Any, name: str) -> Vectors:
             values.
     """
     if isinstance(source, str | Path):
-        return Vectors(_open_file(Path(source), name), name)
+        return Vectors(open_file(Path(source), name), name)
     if isinstance(source, list | tuple) and any(isinstance(item, str | Path) for item in source):
         raise InputError(name, "a matrix or the path of one file", f"a {type(source).__name__} of paths")
     if scipy.sparse.issparse(source):
@@ -135,17 +134,6 @@ def open_vectors(source: Any, name: str) -> Vectors:
     elif not (isinstance(getattr(source, "dtype", None), np.dtype) and hasattr(source, "shape")):
         source = _as_matrix(source, name)
     return Vectors(source, name)
-
-
-def _open_file(path: Path, name: str) -> Any:
-    """What is in a file of one of the formats."""
-    if path.suffix not in FORMATS:
-        raise InputError(name, f"a file ending in {', '.join(FORMATS)}", repr(str(path)))
-    check_file(path, name)
-    try:
-        return FORMATS[path.suffix](path, name)
-    except OSError as error:
-        raise InputError(name, "a file that can be read", f"{str(path)!r}: {error.strerror or error}") from error
 
 
 def _check_tensor(tensor: torch.Tensor, name: str) -> None:

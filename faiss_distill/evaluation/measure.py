@@ -47,7 +47,7 @@ class Evaluation(Result):
         points: one operating point for each nprobe, ascending.
         overlaps: overlap@10 of each query at each of ``points``, float32 ``(len(points), nq)``.
         imbalance: faiss's imbalance factor of the lists: 1 if all are of one length.
-        bytes_per_vector: bytes of a code.
+        code_size: bytes of a code.
         nlist: inverted lists; 1 without.
     """
 
@@ -56,7 +56,7 @@ class Evaluation(Result):
     points: tuple[OperatingPoint, ...]
     overlaps: Float32
     imbalance: float
-    bytes_per_vector: int
+    code_size: int
     nlist: int
 
     @property
@@ -83,7 +83,7 @@ class Evaluation(Result):
         return replace(self, points=points, imbalance=other.imbalance)
 
     def sections(self) -> tuple[Section, ...]:
-        """A table; the nprobe it is judged at is starred."""
+        """A table; the index's own nprobe is starred."""
         return (compared(self),)
 
     def to_dict(self) -> dict[str, Any]:
@@ -112,8 +112,8 @@ def columns_of(evaluated: OperatingPoint, k: int) -> dict[str, Column]:
     return columns
 
 
-def compared(*evaluations: Evaluation) -> Section:
-    """One evaluation, or two of the same queries, as a table; the nprobe they are judged at is starred.
+def compared(*evaluations: Evaluation, own: str = "the index's own nprobe") -> Section:
+    """One evaluation, or two of the same queries, as a table, where ``own`` says what is starred: ``own_nprobe``.
 
     Two say nothing of latency: they were measured minutes apart, on a machine that has other work.
     """
@@ -129,7 +129,8 @@ def compared(*evaluations: Evaluation) -> Section:
         star = "*" if nprobe == first.own_nprobe else " "
         cells = [tuple(getattr(point, name) for point in points) for name in columns]
         rows.append([*([f"{nprobe}{star}"] if listed else []), *cells])
-    return Section(columns=[*([Column("nprobe")] if listed else []), *columns.values()], rows=rows)
+    starred = [f"* {own}"] if listed else []
+    return Section(columns=[*([Column("nprobe")] if listed else []), *columns.values()], rows=rows, notes=starred)
 
 
 def series_of(role: Role, points: Sequence[OperatingPoint], x: str, y: str, **shown: Any) -> Series:
@@ -154,7 +155,7 @@ def measure(adapter: IndexAdapter, queries: QuerySet, own_nprobe: int, nprobes: 
         points=tuple(point for point, _ in measured.values()),
         overlaps=np.stack([overlap for _, overlap in measured.values()]),
         imbalance=adapter.imbalance,
-        bytes_per_vector=adapter.code_size,
+        code_size=adapter.code_size,
         nlist=adapter.nlist,
     )
 

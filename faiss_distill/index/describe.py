@@ -143,7 +143,7 @@ def describe(index: FaissIndex) -> Description:
 def _why_not(error: DistillError) -> str:
     """An error about an index, as a reason that stands beside it."""
     where, refused, _ = error.expected.partition("one that can be tuned")
-    reason = f"{where}{error.got}" if refused else f"{error.got}, where {error.expected} is needed"
+    reason = f"{where}{error.got}" if refused else f"it is {error.got}; tuning needs {error.expected}"
     return f"{reason}; {error.hint}" if error.hint else reason
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -22,6 +23,8 @@ from faiss_distill.progress import Bar, progress_bar
 from faiss_distill.state import IndexState, Int64
 from faiss_distill.workdir import NOWHERE, Stored, Workdir
 from faiss_distill.world import World
+
+logger = logging.getLogger(__name__)
 
 INTERVAL, COST = 10.0, 0.05
 """Seconds of training between two checkpoints, or more where making one would take more than this share of it."""
@@ -214,6 +217,8 @@ class _Run:
         score, scanned = self.selection(student, self.placement)
         self.history.append({"epoch": self.epoch, "loss": self.loss, "overlap_at_10": score, "codes_scanned": scanned})
         bar.set_postfix({"selection overlap@10": f"{score:.4f}"})
+        if config.progress:
+            logger.info("epoch %d of %d: overlap@10 of the selection queries %.4f", self.epoch, config.epochs, score)
         usable = scanned <= self.limit or self.epoch == 0
         better = self.best is None or score > self.best.score
         if (better and usable) or (self.epoch == 1 and not self.start_counts):

@@ -119,7 +119,7 @@ def drift(
             "pass the queries that there are now to distill: they are worth another tuning",
         )  # fmt: skip
     adapter = open_index(index)
-    task = open_task(adapter, embeddings, ids, partial=False)
+    task = open_task(adapter, embeddings, ids, partial=False, queries=queries)
     parameters.check_fits(adapter, task.state)
     rows = DistillConfig.block_rows
     own = parameters.config.nprobe or adapter.nprobe

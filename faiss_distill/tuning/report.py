@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -32,7 +32,7 @@ def curves(before: Evaluation, after: Evaluation, title: str = "") -> Picture:
         Panel(at, label, [curve("before", before, found), curve("after", after, found)])
         for found, label in FOUND.items()
     ]
-    return Picture(panels, title or f"{before.bytes_per_vector} bytes per vector, before and after")
+    return Picture(panels, title or f"Codes of {before.code_size} bytes, before and after")
 
 
 @dataclass(frozen=True)
@@ -113,19 +113,18 @@ class DistillReport(Result):
         """The table, with what a reader needs to judge it."""
         before, after, listed = self.before, self.after, self.before.nlist > 1
         imbalance = f"list imbalance {before.imbalance:.2f} → {after.imbalance:.2f}, " if listed else ""
-        size = f"bytes per vector {before.bytes_per_vector} → {after.bytes_per_vector}"
+        size = f"bytes of a code {before.code_size} → {after.code_size}"
         how = {"codes": " (with numba)" if self.compiled else ""}
         seconds = "seconds: " + ", ".join(f"{k} {v:.1f}{how.get(k, '')}" for k, v in self.seconds.items())
         tenfold = "with ten times the vectors, about: "
         tenfold += ", ".join(f"{k} {v:.0f}" for k, v in self.seconds_tenfold.items())
-        judged = [f"* judged here, nprobe {before.own_nprobe}"] if listed else []
         part = "" if self.n_embeddings == self.n else f", measured among the {self.n_embeddings} embeddings passed"
         return (
             Section(
-                f"{self.description}, {self.metric}, {self.n} vectors of {before.bytes_per_vector} bytes{part}",
+                f"{self.description}, {self.metric}, {self.n} vectors, codes of {before.code_size} bytes{part}",
                 notes=self._made(),
             ),
-            replace(compared(before, after), notes=judged),
+            compared(before, after, own=f"judged here, nprobe {before.own_nprobe}"),
             Section(notes=[imbalance + size, seconds, tenfold]),
         )
 
@@ -137,11 +136,11 @@ class DistillReport(Result):
         trained = f"{self.n_train} {self.query_source}"
         if self.query_source == "queries" and self.n_stand_ins:
             trained = f"{self.n_train - self.n_stand_ins} queries and {self.n_stand_ins} documents added to them"
-        how = f"trained on {trained}, "
+        how = f"trained on {trained}; "
         if len(self.history) > 1:
-            how += f"epoch {self.best_epoch} of {len(self.history) - 1} chosen by {self.n_selection} others, "
+            how += f"{self.n_selection} others chose epoch {self.best_epoch} of {len(self.history) - 1}; "
         elif self.applied:
-            how = f"centroids and codebooks as they were passed; lists and codes chosen for {trained}, "
+            how = f"centroids and codebooks as they were passed; lists and codes chosen for {trained}; "
         by = f"what {self.teacher_lists} lists hold (about {self.teacher_cost:.0%} of the cost of exact search)"
         by = "what was passed" if self.teacher == "given" else by
         taught = f"taught by {by}: {self.teacher_agreement:.1%} of the exact neighbours"

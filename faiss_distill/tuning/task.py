@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -105,7 +105,7 @@ class Task:
         check_scores(self.adapter, self.corpus, queries, rng, tunes)
 
 
-def open_task(adapter: IndexAdapter, embeddings: Any, ids: Any, partial: bool) -> Task:
+def open_task(adapter: IndexAdapter, embeddings: Any, ids: Any, partial: bool, queries: Any = None) -> Task:
     """Open the embeddings and line them up with the index, of which nothing is changed.
 
     Args:
@@ -113,13 +113,21 @@ def open_task(adapter: IndexAdapter, embeddings: Any, ids: Any, partial: bool) -
         embeddings: see :func:`faiss_distill.data.vectors.open_vectors`; None for those that the index holds itself.
         ids: id of each embedding, or None if row ``i`` belongs to id ``i``.
         partial: whether ``ids`` may lack some of the stored vectors.
+        queries: those that were passed along, for the error if the two are swapped.
 
     Raises:
         InputError: wrong dimension, none at all, or embeddings and stored ids are not one to one.
     """
     state = adapter.extract()
     stored = adapter.outer_ids(state.ids)
-    return Task(adapter, state, stored, *_open_corpus(adapter, embeddings, stored, ids, partial))
+    try:
+        return Task(adapter, state, stored, *_open_corpus(adapter, embeddings, stored, ids, partial))
+    except InputError as error:
+        if error.argument in ("embeddings", "ids") and queries is not None:
+            n = open_vectors(queries, "queries").n
+            if n == len(stored) != open_vectors(embeddings, "embeddings").n:
+                raise replace(error, hint=f"queries have {n} rows: are embeddings and queries swapped?") from error
+        raise
 
 
 def _open_corpus(

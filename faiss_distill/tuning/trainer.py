@@ -186,7 +186,7 @@ class DistillTrainer:
             sets = 1 + (validation_queries is not None or validation_query_inputs is not None)
             self._columns = columns_folder(adapter, sets * max(config.max_queries, config.fill_to), config, workdir)
         with self._stages("check", TENFOLD), world.together(), mapped_in(self._columns):
-            self.task = task = open_task(adapter, embeddings, ids, partial=self._frozen)
+            self.task = task = open_task(adapter, embeddings, ids, partial=self._frozen, queries=queries)
             check_depths(config, task)
             self._passed = parameters
             start = self._start
@@ -451,5 +451,7 @@ def _device(name: str) -> torch.device:
         (torch.ones(1, device=name) + 1).item()
     except Exception as error:  # each backend has its own way to be missing
         reason = str(error).partition("\n")[0]
+        if reason.startswith("Expected one of "):  # all of torch's
+            reason = "no device of torch; 'cpu' and 'cuda' are the usual ones"
         raise InputError("device", "one that torch can use", f"{name!r}: {reason}") from error
     return torch.device(name)

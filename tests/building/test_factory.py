@@ -104,7 +104,7 @@ def test_describe_says_why_not():
     assert "why not" in str(found)
     assert found.to_dict()["total_bytes"] == 8 * 32
     untrained = describe(faiss.index_factory(64, "IVF16,PQ8")).why_not
-    assert untrained == "an untrained one, where a trained index is needed; call index.train and index.add"
+    assert untrained == "it is an untrained one; tuning needs a trained index; call index.train and index.add"
     shards = faiss.IndexShards(8)
     shards.add_shard(flat)
     assert describe(shards).why_not == "in part 0 of the IndexShards an IndexFlatIP: it is exact already"

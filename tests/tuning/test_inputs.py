@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import QUICK, serialized, untrained
 
-from faiss_distill import DistillTrainer, InputError, distill, evaluate
+from faiss_distill import DistillTrainer, InputError, distill, evaluate, operating_points
 from faiss_distill.data.likeness import Likeness
 from faiss_distill.data.queries import Queries
 
@@ -120,6 +120,16 @@ class TestIds:
             ids=np.arange(N + 1),
         )
 
+    @pytest.mark.parametrize("ids", [None, np.arange(N)])
+    def test_swapped_with_queries(self, built, data, ids):
+        match = r"got .*100.*; queries have 500 rows: are embeddings and queries swapped\?"
+        index = built(n=N)
+        for call in (DistillTrainer, evaluate, operating_points):
+            with pytest.raises(InputError, match=match):
+                call(index, data.queries[:100], data.documents[:N], ids=ids)
+        with pytest.raises(InputError, match="probably another file, or a truncated one"):
+            evaluate(index, data.queries[:100], data.documents[:100])
+
 
 class TestQueries:
     def test_dimension(self, refused, data):
@@ -203,6 +213,8 @@ class TestOptions:
         for device in ("tpu9", "cuda:99", "hpu", "meta", "xla", ""):
             with pytest.raises(InputError, match=f"device: expected one that torch can use, got '{device}'"):
                 distill(built(n=N), data.documents[:N], data.queries, device=device)
+        with pytest.raises(InputError, match=r"got 'gpu': no device of torch; 'cpu' and 'cuda' are the usual ones$"):
+            distill(built(n=N), data.documents[:N], data.queries, device="gpu")
 
 
 def test_a_loss_that_is_not_finite_is_an_error(built, data):

@@ -19,6 +19,7 @@ def report(data, built):
 
 def test_the_table_lines_up_and_stars_the_judged_nprobe(report):
     lines = as_text([compared(report.before, report.after)]).splitlines()
+    assert lines.pop() == "* the index's own nprobe"
     assert len({len(line) for line in lines}) == 1
     assert [line.split()[0] for line in lines] == ["nprobe", "1", "2", "4*", "16"]
     own = report.before.own, report.after.own
@@ -29,8 +30,8 @@ def test_the_table_lines_up_and_stars_the_judged_nprobe(report):
 def test_print_says_what_matters(report):
     text = str(report)
     assert f"Kept: {report.reason}" in text
-    assert "IndexIVFPQ, inner_product, 2000 vectors of 8 bytes" in text
-    assert "bytes per vector 8 → 8" in text
+    assert "IndexIVFPQ, inner_product, 2000 vectors, codes of 8 bytes" in text
+    assert "bytes of a code 8 → 8" in text
     for phase in ("check", "teacher", "judging", "training", "lists", "codes", "commit", "total"):
         assert f"{phase} {report.seconds[phase]:.1f}" in text
         assert f"{phase} {report.seconds_tenfold[phase]:.0f}" in text

@@ -534,7 +534,7 @@ def test_the_best_epoch_is_kept(built, data, monkeypatch):
     report = distill(index, data.documents[:N], data.queries, **QUICK | {"epochs": 8, "patience": 2})
     assert [h["epoch"] for h in report.history] == [0, 1, 2, 3]  # stopped two epochs after the best
     assert report.best_epoch == 1
-    assert "epoch 1 of 3 chosen by 50 others, measured on 150 more" in str(report)
+    assert "; 50 others chose epoch 1 of 3; measured on 150 more" in str(report)
     np.testing.assert_array_equal(open_index(index).extract().codebooks, states[2])
 
 
