@@ -429,6 +429,7 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
             continue
         text = note if default is None else f"{note.rstrip('.')} (default: {default})"
         kind = types.get(str(field.type))  # enums and notations are checked by DistillConfig
-        metavar = {int: "N", float: "X"}.get(kind, field.name.split("_")[-1].upper())
-        taken = str if kind is None else Number(kind)
-        group.add_argument(option, metavar=metavar, type=taken, default=default, help=text)
+        metavar = field.name.split("_")[-1].upper() if kind is None else "N" if kind is int else "X"
+        group.add_argument(
+            option, metavar=metavar, type=str if kind is None else Number(kind), default=default, help=text
+        )

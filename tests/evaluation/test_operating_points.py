@@ -201,7 +201,7 @@ def test_baselines_that_cannot_be_tuned_are_measured(built, data, factory):
     index = built(factory)
     got = evaluate(index, data.documents[:2000], data.queries[:300], progress=False)
     assert got.own.overlap_at_10 == pytest.approx(overlap_at_10(index, data), abs=0.002)
-    assert got.bytes_per_vector == {"SQ8": 64, "PCA32,Flat": 128, "HNSW16_SQ8": 64}.get(factory, 256)
+    assert got.code_size == {"SQ8": 64, "PCA32,Flat": 128, "HNSW16_SQ8": 64}.get(factory, 256)
     assert (got.own.codes_scanned < 2000) == ("HNSW" in factory)
     assert "nprobe" not in str(got)
     with pytest.raises(InputError, match="embeddings: expected the vectors behind the index"):
