@@ -21,6 +21,7 @@ from faiss_distill.evaluation.operating_points import OperatingPoints, explore, 
 from faiss_distill.index.copies import copy_of
 from faiss_distill.index.registry import IndexAdapter, open_to_measure
 from faiss_distill.index.search_parameters import takes_parameters
+from faiss_distill.index.sources import as_index
 from faiss_distill.learning.teacher import Teacher
 from faiss_distill.tuning.report import DistillReport
 from faiss_distill.tuning.task import Task, open_queries, open_task
@@ -43,7 +44,7 @@ BLOCK_ROWS = DistillConfig.block_rows
 
 
 def distill(
-    index: FaissIndex,
+    index: FaissIndex | PathLike,
     embeddings: VectorsLike | None = None,
     queries: VectorsLike | None = None,
     *,
@@ -186,7 +187,7 @@ def distill(
 
 
 def evaluate(
-    index: FaissIndex,
+    index: FaissIndex | PathLike,
     embeddings: VectorsLike | None = None,
     queries: VectorsLike | None = None,
     *,
@@ -236,7 +237,7 @@ def evaluate(
 
 
 def operating_points(
-    index: FaissIndex,
+    index: FaissIndex | PathLike,
     embeddings: VectorsLike | None = None,
     queries: VectorsLike | None = None,
     *,
@@ -298,6 +299,7 @@ def operating_points(
 
 def _open_apart(index: Any, sample: bool = False) -> IndexAdapter:
     """An index opened to measure it; a copy where measuring would set or restrict it for a while."""
+    index = as_index(index)
     adapter = open_to_measure(index)
     if takes_parameters(index) and not (sample and adapter.traits.takes_a_sample):
         return adapter

@@ -18,7 +18,7 @@ from faiss_distill.errors import DistillError
 from faiss_distill.evaluation.point import COSTS, QUALITIES
 from faiss_distill.messages import Number, OneOf, Warned, check_places, check_words, print_completion, told
 
-VECTORS = ".npy, .fvecs or .fbin"
+VECTORS = "as .npy, .fbin, .parquet:column, .hdf5:dataset and others, or a folder of such parts"
 EPILOG = """Output files are written under another name and then renamed, so each is either complete or unchanged. A
 killed run may leave a folder .faiss-distill-X behind, which the next run that writes there removes. Exit status: 0,
 done, whether or not the tuned index was kept; 2, an error, which is one line on standard error; 128 + n, ended by
@@ -68,14 +68,16 @@ def check(args: argparse.Namespace) -> int:
     """See whether the files to read are there, before the imports that a command needs; returns the exit status."""
     if "RANK" in os.environ:
         return 0  # one of several processes, which find it out together
-    from faiss_distill.data.formats import open_file
+    from faiss_distill.data.formats import is_index
     from faiss_distill.data.formats.files import check_file
+    from faiss_distill.data.parts import open_source
 
     try:
         for name in READ:
             path = getattr(args, name, None)
             if path is not None and str(path) != "-":
-                (open_file if name in VECTORS_READ else check_file)(Path(path), name)
+                vectors = name in VECTORS_READ and not is_index(Path(path))
+                (open_source if vectors else check_file)(Path(path), name)
     except DistillError as error:
         return _failed(error, args)
     return 0

@@ -19,8 +19,6 @@ from faiss_distill.building.estimates import duration, training_seconds, tuning_
 from faiss_distill.building.factory import index_factory
 from faiss_distill.checks import integer
 from faiss_distill.config import Encoding
-from faiss_distill.data.formats.files import check_file
-from faiss_distill.data.formats.npy import open_npy
 from faiss_distill.data.samples import load_debian_packages
 from faiss_distill.data.vectors import open_vectors
 from faiss_distill.errors import InputError
@@ -81,8 +79,7 @@ def add(args: argparse.Namespace) -> None:
     index, placed = _opened_to_tune(args, parameters.options(**options, encoding=Encoding.NEAREST), files)
     with new_lists(placed) as lists:
         made = None if lists is None else lists.made
-        ids = _read_ids(args.ids)
-        report = parameters.add(index, args.embeddings, ids=ids, invlists_file=made, **options)
+        report = parameters.add(index, args.embeddings, ids=args.ids, invlists_file=made, **options)
         write_index(index, args.output, lists)
     print(report.to_json() if args.json else f"{in_flags(str(report), args)}\nwrote {args.output}")
     if lists is not None:
@@ -102,11 +99,10 @@ def _tuned(
                 lists = made.enter_context(new_lists(placed))
             else:
                 index, lists = read_index(args.index), None
-            ids = _read_ids(args.ids)
         trainer = DistillTrainer(
             index,
             _embeddings(args.embeddings),
-            ids=ids,
+            ids=args.ids,
             teacher=args.teacher,
             invlists_file=None if lists is None else lists.made,
             group=group,
@@ -167,7 +163,7 @@ def evaluation(args: argparse.Namespace) -> None:
         index,
         _embeddings(args.embeddings),
         args.queries,
-        ids=_read_ids(args.ids),
+        ids=args.ids,
         relevant=args.relevant,
         nprobe=args.nprobe,
         top_k=min(100, index.ntotal),
@@ -205,7 +201,7 @@ def _explored(args: argparse.Namespace, index: Any) -> OperatingPoints:
             index,
             _embeddings(args.embeddings),
             args.queries,
-            ids=_read_ids(args.ids),
+            ids=args.ids,
             relevant=args.relevant,
             parameters=None if args.nprobe is None else ranges(index) | {"nprobe": args.nprobe},
             quality=args.quality,
@@ -285,11 +281,3 @@ def _say(text: str) -> None:
 def _embeddings(path: str) -> str | None:
     """The file, or None for the index's own."""
     return None if path == "-" else path
-
-
-def _read_ids(path: str | None) -> Any:
-    """An integer ``.npy`` file, or None."""
-    if path is None:
-        return None
-    check_file(Path(path), "ids")
-    return open_npy(Path(path), "ids")

@@ -20,7 +20,7 @@ from conftest import core
 import faiss_distill
 from faiss_distill import cli, messages
 from faiss_distill.cli import main
-from faiss_distill.data.formats import FORMATS
+from faiss_distill.data.formats import BY_SUFFIX
 
 N = 2000
 QUICK = ["--epochs", "1", "--nprobe", "4", "--no-progress"]
@@ -228,7 +228,7 @@ class TestErrors:
 
     def test_ids_file(self, files, capsys):
         refused(capsys, tune(files, "--ids", str(files / "nope.npy")), "--ids: expected a file that exists")
-        refused(capsys, tune(files, "--ids", str(files / "in.faiss")), "--ids: ", "expected a complete .npy file")
+        refused(capsys, tune(files, "--ids", str(files / "in.faiss")), "--ids: ", "expected a file ending in")
 
 
 class TestFilesThatWouldBeDestroyed:
@@ -410,7 +410,7 @@ class TestProcess:
         ("changed", "says"),
         [
             ({"index": "no.faiss"}, "error: index: expected a file that exists, got '{files}/no.faiss'"),
-            ({"embeddings": "in.faiss"}, "error: embeddings: expected a file ending in .npy, .fvecs, .fbin, got "),
+            ({"embeddings": "x.csv"}, "error: embeddings: expected a file ending in .npy, .npz, .fvecs, "),
             ({"embeddings": "cut.npy"}, "error: embeddings: expected a complete .npy file, got "),
             ({"--queries": "no.npy"}, "error: --queries: expected a file that exists, got '{files}/no.npy'"),
             ({"--ids": "no.npy"}, "error: --ids: expected a file that exists, got '{files}/no.npy'"),
@@ -529,7 +529,7 @@ def test_examples_in_the_help_are_commands(command, capsys):
 
 
 def test_formats_in_the_help():
-    assert " or ".join(", ".join(FORMATS).rsplit(", ", 1)) == cli.VECTORS
+    assert set(re.findall(r"\.\w+", cli.VECTORS)) < set(BY_SUFFIX)
 
 
 @pytest.mark.parametrize(

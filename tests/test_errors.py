@@ -18,7 +18,7 @@ from faiss_distill import (
     evaluate,
     index_factory,
 )
-from faiss_distill.data.formats import FORMATS
+from faiss_distill.data.formats import BY_SUFFIX
 
 EXACT = "an IndexFlatL2: it is exact already"
 
@@ -73,7 +73,7 @@ def made():
     [
         (lambda i, x: evaluate(i, x, x[:9], nprobe=5), "nprobe", "integers from 1 to nlist=4", "5"),
         (lambda i, x: distill(i, x, ids=np.arange(3)), "ids", "400 integers, one a row", "shape (3,)"),
-        (lambda i, x: distill(i, "x.txt"), "embeddings", f"a file ending in {', '.join(FORMATS)}", "'x.txt'"),
+        (lambda i, x: distill(i, "x.txt"), "embeddings", f"a file ending in {', '.join(BY_SUFFIX)}", "'x.txt'"),
         (lambda i, x: DistillConfig(epochs=-1), "epochs", "an integer of at least 0", "-1"),
         (
             lambda i, x: index_factory(16, "IVF4,PQ4x4,Distill(epochs=-1)"),

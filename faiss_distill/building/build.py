@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import faiss
 import numpy as np
@@ -15,8 +15,9 @@ from faiss_distill.building.factory_hints import reason
 from faiss_distill.checks import integer
 from faiss_distill.config import DistillConfig, as_config
 from faiss_distill.data.ids import NOTHING, as_ids
-from faiss_distill.data.vectors import Vectors, open_vectors
+from faiss_distill.data.vectors import Vectors
 from faiss_distill.errors import InputError
+from faiss_distill.index.sources import open_embeddings
 from faiss_distill.progress import progress_bar, waiting
 from faiss_distill.state import Float32, Int64
 from faiss_distill.tuning.report import DistillReport
@@ -80,7 +81,7 @@ def build(
     settled = as_config(own if config is None else config)
     inspect.signature(DistillTrainer).bind(None, **options)  # an unknown one is a TypeError before all the work
     metric = as_metric(metric)
-    corpus = open_vectors(embeddings, "embeddings")
+    corpus, ids = open_embeddings(embeddings, ids)
     if corpus.n == 0 or corpus.d == 0:
         raise InputError("embeddings", "at least one vector", f"shape {(corpus.n, corpus.d)}")
     stored = None if ids is None else _ids_to_store(ids, corpus.n)
@@ -91,7 +92,7 @@ def build(
     fill(index, corpus, stored, settled)
     if own is None:
         return Built(index, None)
-    trainer = DistillTrainer(index, embeddings, queries, ids=stored, config=settled, **options)
+    trainer = DistillTrainer(index, cast(Any, corpus), queries, ids=stored, config=settled, **options)
     return Built(index, trainer.train())
 
 

@@ -8,10 +8,12 @@ numbers, in which neighbours above 2**53 are equal.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from faiss_distill.data.parts import open_source
 from faiss_distill.errors import InputError
 from faiss_distill.state import Int64
 
@@ -25,7 +27,8 @@ def as_ids(values: Any, name: str) -> Int64:
     """Ids of the shape that ``values`` have, int64.
 
     Args:
-        values: integers of any dtype, as an array, a tensor, or a list of Python's or numpy's.
+        values: integers of any dtype, as an array, a tensor, a list of Python's or numpy's, or the path of a file in
+            one of the :data:`~faiss_distill.data.formats.FORMATS`.
         name: what to call them in errors.
 
     Raises:
@@ -35,6 +38,9 @@ def as_ids(values: Any, name: str) -> Int64:
         >>> as_ids(np.array([7, 2**64 - 7], dtype=np.uint64), "ids").tolist()
         [7, -7]
     """
+    if isinstance(values, str | Path):
+        values = read_integers(values, name)
+        values = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
     array = _of_lists(values, name) if isinstance(values, list | tuple) else as_array(values, name)
     if array.dtype == object and array.size:
         return from_integers(array.ravel().tolist(), name).reshape(array.shape)
@@ -44,6 +50,16 @@ def as_ids(values: Any, name: str) -> Int64:
         raise _meant_nothing(name)
     ids: Int64 = array.astype(np.int64, order="C", copy=False)  # which wraps around
     return ids
+
+
+def read_integers(path: str | Path, name: str) -> Any:
+    """The array in a file of one of the :data:`~faiss_distill.data.formats.FORMATS`, or in several parts of one.
+
+    Raises:
+        InputError: see :func:`~faiss_distill.data.parts.open_source`.
+        MissingDependencyError: the library that reads the format is not installed.
+    """
+    return as_array(open_source(path, name)[:], name)
 
 
 def from_integers(values: Sequence[Any], name: str) -> Int64:

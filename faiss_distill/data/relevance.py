@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
+from faiss_distill.data.formats import is_file
 from faiss_distill.data.formats.files import check_file
-from faiss_distill.data.formats.npy import open_npy
-from faiss_distill.data.ids import as_array, as_ids, examples, from_integers, is_integer
+from faiss_distill.data.ids import as_array, as_ids, examples, from_integers, is_integer, read_integers
 from faiss_distill.data.qrels import read_qrels
 from faiss_distill.errors import InputError
 from faiss_distill.state import Int64
@@ -31,8 +31,9 @@ def open_relevant(relevant: Any, n_queries: int, labels: Int64, name: str) -> In
             - a mapping from query rows to an id, a sequence of ids, or a mapping from ids to grades, of which those
               above 0 are relevant; rows that it lacks have none;
             - a scipy sparse matrix ``(n_queries, ...)`` whose columns are ids; entries above 0 are relevant;
-            - a path to an integer ``.npy``, or to qrels in query rows and ids of the index
-              (see :func:`faiss_distill.data.qrels.read_qrels` for others).
+            - a path to integers in one of the :data:`~faiss_distill.data.formats.FORMATS`, such as the truth of a
+              benchmark, or to qrels in query rows and ids of the index (see
+              :func:`faiss_distill.data.qrels.read_qrels` for others).
         n_queries: rows expected.
         labels: ids that the index holds, int64 ``(n,)``.
         name: what to call it in errors.
@@ -65,9 +66,9 @@ def open_relevant(relevant: Any, n_queries: int, labels: Int64, name: str) -> In
 
 def _read(path: Path, name: str) -> Any:
     """What a file holds: an array, or the mapping of qrels."""
+    if is_file(path):
+        return read_integers(path, name)
     check_file(path, name)
-    if path.suffix == ".npy":
-        return open_npy(path, name)
     try:
         return read_qrels(path)
     except InputError as error:

@@ -11,7 +11,9 @@ import scipy.sparse
 import torch
 
 from faiss_distill.columns import numbers
-from faiss_distill.data.formats import open_file
+from faiss_distill.data.formats.arrow import ArrowColumn
+from faiss_distill.data.parts import open_parts, open_source
+from faiss_distill.data.sliced import sliceable
 from faiss_distill.errors import InputError
 from faiss_distill.progress import progress_bar
 from faiss_distill.state import Float32, Int64
@@ -21,7 +23,8 @@ class Vectors:
     """Rows of a matrix as float32, C-contiguous blocks, which are copies.
 
     Args:
-        array: numpy array, memmap or torch tensor of a floating dtype or of integers of 8 bits, ``(n, d)``.
+        array: numpy array, memmap, torch tensor, or what else can be sliced, of a floating dtype or of integers of 8
+            bits, ``(n, d)``.
         name: what to call it in errors.
         rows: if given, row ``i`` of this object is row ``rows[i]`` of ``array``; int64 ``(n,)``.
 
@@ -41,8 +44,8 @@ class Vectors:
                 str(array.dtype),
                 "if these are embeddings, convert them, e.g. with .astype('float32')",
             )
-        self._array, self._rows, self.name = array, rows, name
-        self.n: int = len(array) if rows is None else len(rows)
+        self._array, self._rows, self.name = sliceable(array), rows, name
+        self.n: int = int(array.shape[0]) if rows is None else len(rows)
         self.d: int = int(array.shape[1])
 
     def select(self, rows: Int64) -> Vectors:
@@ -102,8 +105,8 @@ class Vectors:
 def _holds_embeddings(array: Any) -> bool:
     """Whether a dtype is one of those that embeddings come in: wider integers are far more often ids."""
     dtype = array.dtype
-    if isinstance(array, torch.Tensor):
-        return array.is_floating_point() or dtype in (torch.int8, torch.uint8)
+    if isinstance(dtype, torch.dtype):
+        return dtype.is_floating_point or dtype in (torch.int8, torch.uint8)
     return bool(dtype.kind == "f" or (dtype.kind in "iu" and dtype.itemsize == 1))
 
 
@@ -111,8 +114,9 @@ def open_vectors(source: Any, name: str) -> Vectors:
     """Make ``source`` readable in blocks of float32, without copying it.
 
     Args:
-        source: a matrix ``(n, d)`` as a numpy array or memmap (any strides), a torch tensor, a
-            nested sequence of floats, or a path to a file of one of the :data:`FORMATS`, which is memory-mapped.
+        source: a matrix ``(n, d)`` as a numpy array or memmap (any strides), a torch tensor, a nested sequence of
+            floats, a dataset of h5py's, an array of zarr's or pyarrow's, or the path of a file of one of the
+            :data:`~faiss_distill.data.formats.FORMATS`; or parts of one corpus, see :mod:`faiss_distill.data.parts`.
             Other float dtypes and integers of 8 bits are converted block by block; wider integers are refused, since
             they are far more often ids than embeddings.
         name: what to call it in errors.
@@ -122,16 +126,18 @@ def open_vectors(source: Any, name: str) -> Vectors:
             values.
     """
     if isinstance(source, str | Path):
-        return Vectors(open_file(Path(source), name), name)
-    if isinstance(source, list | tuple) and any(isinstance(item, str | Path) for item in source):
-        raise InputError(name, "a matrix or the path of one file", f"a {type(source).__name__} of paths")
+        return Vectors(open_source(source, name), name)
+    if isinstance(source, list | tuple) and source and all(isinstance(item, str | Path) for item in source):
+        return Vectors(open_parts(source, name), name)
+    if type(source).__module__.partition(".")[0] == "pyarrow":
+        source = ArrowColumn.of(source, name)
     if scipy.sparse.issparse(source):
         raise InputError(name, "a dense matrix of floats", type(source).__name__, "use its .toarray()")
     if isinstance(source, np.ma.MaskedArray):
         raise InputError(name, "a matrix of floats", "a masked one", "drop its masked rows, or fill them")
     if isinstance(source, torch.Tensor):
         _check_tensor(source, name)
-    elif not (isinstance(getattr(source, "dtype", None), np.dtype) and hasattr(source, "shape")):
+    elif not (isinstance(getattr(source, "dtype", None), np.dtype | torch.dtype) and hasattr(source, "shape")):
         source = _as_matrix(source, name)
     return Vectors(source, name)
 

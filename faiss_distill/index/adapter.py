@@ -15,12 +15,12 @@ from faiss_distill.columns import ascending
 from faiss_distill.errors import InputError, UnsupportedIndexError
 from faiss_distill.index.cost import Cost
 from faiss_distill.index.parts.codebooks import Codebooks
-from faiss_distill.index.parts.containers import Chain, Decoded, Wrapped, outer_ids
+from faiss_distill.index.parts.containers import Chain, Wrapped, outer_ids
+from faiss_distill.index.parts.held import Decoded, vectors_held
 from faiss_distill.index.parts.transaction import Transaction
 from faiss_distill.index.traits import Traits
 from faiss_distill.state import Codes, Float32, IndexState, Int64, Metric, Packed, code_dtype
 
-NEARLY_EXACT = {getattr(faiss.ScalarQuantizer, f"QT_{kind}") for kind in ("8bit", "fp16", "bf16")}
 METRICS = {faiss.METRIC_INNER_PRODUCT: Metric.INNER_PRODUCT, faiss.METRIC_L2: Metric.L2}
 
 
@@ -180,16 +180,10 @@ class IndexAdapter(ABC):
     def vectors(self) -> tuple[Float32 | Decoded, Int64] | None:
         """The vectors that the index itself holds to refine by, ``(n, d_in)``, and the id of each; or None.
 
-        A view of those of an ``IndexFlat``; those of a scalar quantizer of 8 bits or more, which are nearly exact,
-        decoded as they are read. What other codes hold is too far from the vectors to teach.
+        See :func:`~faiss_distill.index.parts.held.vectors_held`.
         """
-        stored = self._wrapped.refined_by
-        if isinstance(stored, faiss.IndexScalarQuantizer) and stored.sq.qtype in NEARLY_EXACT:
-            return Decoded(stored), self.outer_ids(np.arange(stored.ntotal))
-        if not isinstance(stored, faiss.IndexFlat):
-            return None
-        view = faiss.rev_swig_ptr(stored.get_xb(), stored.ntotal * stored.d).reshape(stored.ntotal, stored.d)
-        return view, self.outer_ids(np.arange(stored.ntotal))
+        held = vectors_held(self._wrapped.refined_by)
+        return None if held is None else (held, self.outer_ids(np.arange(len(held))))
 
     @property
     def description(self) -> str:

@@ -12,11 +12,12 @@ from faiss_distill.errors import DistillError
 from faiss_distill.index.concerns import concerns
 from faiss_distill.index.factory_strings import factory_string
 from faiss_distill.index.registry import open_index
+from faiss_distill.index.sources import as_index
 from faiss_distill.render.content import FACTS, Section
 from faiss_distill.render.result import Result
 
 if TYPE_CHECKING:
-    from faiss_distill.typing import FaissIndex
+    from faiss_distill.typing import FaissIndex, PathLike
 
 METRIC_NAMES = {faiss.METRIC_INNER_PRODUCT: "inner_product", faiss.METRIC_L2: "l2"}
 ID = 8
@@ -85,11 +86,11 @@ class Description(Result):
         return super().to_dict() | {"total_bytes": self.total_bytes}
 
 
-def describe(index: FaissIndex) -> Description:
+def describe(index: FaissIndex | PathLike) -> Description:
     """What an index is made of, also one that can't be tuned; the index is not touched.
 
     Args:
-        index: any float index of faiss.
+        index: any float index of faiss, or the path of a file of one.
 
     Returns:
         ``print`` it.
@@ -105,12 +106,13 @@ def describe(index: FaissIndex) -> Description:
     details: dict[str, Any] = {}
     changes = why_not = None
     found: tuple[str, ...] = ()
+    opened: Any = as_index(index)
     try:
-        adapter = open_index(index)
+        adapter = open_index(opened)
         state = adapter.extract()
         ids = adapter.outer_ids(state.ids)
     except DistillError as error:
-        if not isinstance(index, faiss.Index):
+        if not isinstance(opened, faiss.Index):
             raise
         why_not = _why_not(error)
     else:
@@ -123,13 +125,13 @@ def describe(index: FaissIndex) -> Description:
                 f"imbalance {adapter.imbalance:.2f}"
             )
         details["ids"] = f"{ids.min()}..{ids.max()}"
-    names, each, shared = parts(faiss.downcast_index(index))
+    names, each, shared = parts(faiss.downcast_index(opened))
     return Description(
         index=" > ".join(names),
-        factory=factory_string(index),
-        metric=METRIC_NAMES.get(index.metric_type, f"metric_type {index.metric_type}"),
-        d=index.d,
-        ntotal=index.ntotal,
+        factory=factory_string(opened),
+        metric=METRIC_NAMES.get(opened.metric_type, f"metric_type {opened.metric_type}"),
+        d=opened.d,
+        ntotal=opened.ntotal,
         details=details,
         bytes_per_vector=each,
         shared_bytes=shared,

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from faiss_distill.data.ids import as_ids
-from faiss_distill.data.vectors import open_vectors
 from faiss_distill.errors import InputError
 from faiss_distill.index.growth import Growth
 from faiss_distill.index.lists_file import new_lists_file
+from faiss_distill.index.sources import open_embeddings
 
 if TYPE_CHECKING:
     from faiss_distill.tuning.parameters import TunedParameters
@@ -32,8 +31,8 @@ def add(
         InputError: it does not hold these parameters, or something else about the arguments is wrong.
     """
     config = parameters.options(**options)
-    corpus = open_vectors(embeddings, "embeddings")
-    growth = Growth(index, corpus.n, None if ids is None else as_ids(ids, "ids"))
+    corpus, ids = open_embeddings(embeddings, ids)
+    growth = Growth(index, corpus.n, ids)
     adapter, state = growth.index, growth.state
     parameters.check_fits(adapter, state)
     parameters.check_held(state)
@@ -47,6 +46,6 @@ def add(
     file = new_lists_file(adapter, invlists_file)
     corpus.check_finite(config.block_rows, config.progress)
     growth.fill(corpus.blocks(config.block_rows))
-    report = parameters.apply(growth.part, embeddings, ids=growth.part_ids, keep=True, **options)
+    report = parameters.apply(growth.part, cast(Any, corpus), ids=growth.part_ids, keep=True, **options)
     growth.merge(file)
     return replace(report, index=index)

@@ -15,6 +15,7 @@ from faiss_distill.data.ids import as_ids
 from faiss_distill.errors import InputError
 from faiss_distill.evaluation.measure import QuerySet, probing, search
 from faiss_distill.index.registry import open_index
+from faiss_distill.index.sources import as_index
 from faiss_distill.learning.teacher import Teacher
 from faiss_distill.render.content import Column, Section
 from faiss_distill.render.result import Result
@@ -118,7 +119,7 @@ def drift(
             "parameters", "those of a tuning with queries", "those of one that used documents as queries",
             "pass the queries that there are now to distill: they are worth another tuning",
         )  # fmt: skip
-    adapter = open_index(index)
+    adapter = open_index(as_index(index))
     task = open_task(adapter, embeddings, ids, partial=False, queries=queries)
     parameters.check_fits(adapter, task.state)
     rows = DistillConfig.block_rows

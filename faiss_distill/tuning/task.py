@@ -14,12 +14,12 @@ from torch import nn
 from faiss_distill.columns import ascending, numbers
 from faiss_distill.data import provenance, query_encoders, shift
 from faiss_distill.data.alignment import positions, rows_of
-from faiss_distill.data.ids import as_ids
 from faiss_distill.data.queries import Queries
 from faiss_distill.data.vectors import Vectors, open_vectors
 from faiss_distill.errors import InputError, UnsupportedIndexError
 from faiss_distill.evaluation.measure import QuerySet
 from faiss_distill.index.registry import IndexAdapter
+from faiss_distill.index.sources import open_embeddings
 from faiss_distill.learning.given_teacher import GivenTeacher
 from faiss_distill.learning.list_teacher import ListTeacher
 from faiss_distill.learning.taught import Taught
@@ -110,7 +110,7 @@ def open_task(adapter: IndexAdapter, embeddings: Any, ids: Any, partial: bool, q
 
     Args:
         adapter: the index.
-        embeddings: see :func:`faiss_distill.data.vectors.open_vectors`; None for those that the index holds itself.
+        embeddings: see :func:`faiss_distill.index.sources.open_embeddings`; None for those that the index holds itself.
         ids: id of each embedding, or None if row ``i`` belongs to id ``i``.
         partial: whether ``ids`` may lack some of the stored vectors.
         queries: those that were passed along, for the error if the two are swapped.
@@ -125,7 +125,7 @@ def open_task(adapter: IndexAdapter, embeddings: Any, ids: Any, partial: bool, q
     except InputError as error:
         if error.argument in ("embeddings", "ids") and queries is not None:
             n = open_vectors(queries, "queries").n
-            if n == len(stored) != open_vectors(embeddings, "embeddings").n:
+            if n == len(stored) != open_embeddings(embeddings, None)[0].n:
                 raise replace(error, hint=f"queries have {n} rows: are embeddings and queries swapped?") from error
         raise
 
@@ -135,7 +135,6 @@ def _open_corpus(
 ) -> tuple[Vectors, Int64]:
     """The embeddings, in the order of their ids in ``stored``, and which of ``stored`` these are, ascending."""
     kept: Int64 | None = None
-    ids = None if ids is None else as_ids(ids, "ids")
     if embeddings is None:
         own = adapter.vectors
         if own is None:
@@ -150,7 +149,7 @@ def _open_corpus(
             raise InputError("ids", "together with embeddings", "them without")
         embeddings, ids = own
         kept = np.flatnonzero(np.isin(ids, stored))  # not those that were removed from the index inside
-    corpus = open_vectors(embeddings, "embeddings")
+    corpus, ids = open_embeddings(embeddings, ids)
     if kept is not None and len(kept) < corpus.n:
         corpus, ids = corpus.select(kept), ids[kept]
     if corpus.d != adapter.index.d:

@@ -25,6 +25,7 @@ from faiss_distill.index.copies import copy_of
 from faiss_distill.index.lists_file import new_lists_file
 from faiss_distill.index.parts.transaction import Transaction
 from faiss_distill.index.registry import IndexAdapter, open_index
+from faiss_distill.index.sources import as_index
 from faiss_distill.learning.documents import Documents
 from faiss_distill.learning.list_teacher import ListTeacher
 from faiss_distill.learning.objective import Objective, Selection
@@ -146,7 +147,7 @@ class DistillTrainer:
 
     def __init__(
         self,
-        index: FaissIndex,
+        index: FaissIndex | PathLike,
         embeddings: VectorsLike | None = None,
         queries: VectorsLike | None = None,
         *,
@@ -178,8 +179,10 @@ class DistillTrainer:
         rng = np.random.default_rng(config.seed)
         with self._stages("check", TENFOLD), world.together():
             self._device = _device(config.device)
+            index = as_index(index)
             adapter = open_index(index)
-            self._index, self._inplace = index, inplace
+            self._index: Any = index
+            self._inplace = inplace
             self.config = config = settle(config, adapter)
             self._invlists_file = invlists_file
             self._lists_file = self._new_lists_file(adapter)

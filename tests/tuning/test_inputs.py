@@ -1,5 +1,6 @@
 """Bad input gets one clear error before anything is touched."""
 
+import gc
 import tracemalloc
 
 import faiss
@@ -7,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import QUICK, serialized, untrained
+from writers import WRITERS
 
-from faiss_distill import DistillTrainer, InputError, distill, evaluate, operating_points
+from faiss_distill import DistillTrainer, InputError, describe, distill, evaluate, operating_points
 from faiss_distill.data.likeness import Likeness
 from faiss_distill.data.queries import Queries
+from faiss_distill.index.sources import open_embeddings
 
 N = 500
 
@@ -129,6 +132,86 @@ class TestIds:
                 call(index, data.queries[:100], data.documents[:N], ids=ids)
         with pytest.raises(InputError, match="probably another file, or a truncated one"):
             evaluate(index, data.queries[:100], data.documents[:100])
+
+
+class TestIndexesAsSources:
+    """Embeddings in an index, and an index in a file."""
+
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda x: faiss.IndexFlatIP(x.shape[1]),
+            lambda x: faiss.IndexFlat(x.shape[1], faiss.METRIC_L1),
+            lambda x: faiss.index_factory(x.shape[1], "SQfp16"),
+            lambda x: faiss.index_factory(x.shape[1], "SQ8"),
+            lambda x: faiss.index_factory(x.shape[1], "IDMap,Flat"),
+            lambda x: faiss.index_factory(x.shape[1], "IDMap2,SQfp16"),
+        ],
+    )
+    @pytest.mark.parametrize("file", [False, True])
+    def test_give_the_same(self, built, data, tmp_path, make, file):
+        x = data.documents[:N]
+        held, order = make(x), np.random.default_rng(0).permutation(N)
+        held.train(x)
+        if type(held).__name__.startswith("IndexIDMap"):
+            held.add_with_ids(x[order], order)
+        else:
+            held.add(x)
+        if file:
+            faiss.write_index(held, str(tmp_path / "held.faiss"))
+            held = str(tmp_path / "held.faiss")
+        index = built(n=N)
+        expected = evaluate(index, x, data.queries[:50], progress=False).own.overlap_at_10
+        gc.collect()
+        assert evaluate(index, held, data.queries[:50], progress=False).own.overlap_at_10 == pytest.approx(
+            expected, abs=0.02
+        )
+
+    def test_live_as_long_as_they_are_used(self, data):
+        x = data.documents[:N]
+        held = faiss.IndexIDMap(faiss.IndexFlatL2(x.shape[1]))
+        held.add_with_ids(x, np.arange(N))
+        vectors, ids = open_embeddings(held, None)
+        del held
+        gc.collect()
+        filled = [np.full_like(x, 7.0) for _ in range(20)]
+        np.testing.assert_array_equal(vectors.take(np.arange(N)), x)
+        assert (len(filled), ids.tolist()) == (20, list(range(N)))
+
+    def test_that_hold_none(self, refused, built, data, tmp_path):
+        match = "embeddings: expected vectors, or an index that holds them: flat, or .*, got an IndexIVFPQ"
+        refused(match, embeddings=built(n=N))
+        refused("got an empty IndexFlat", embeddings=faiss.IndexFlatL2(64))
+        held = faiss.IndexIDMap(faiss.IndexFlatL2(64))
+        held.add_with_ids(data.documents[:N], np.arange(N))
+        refused("ids: expected none, as the index of the embeddings has its own, got some", embeddings=held, ids=[1])
+        (tmp_path / "x.faiss").write_bytes(b"nothing")
+        refused("embeddings: expected a complete faiss index, got ", embeddings=str(tmp_path / "x.faiss"))
+
+    def test_an_index_in_a_file(self, built, data, tmp_path):
+        index, path = built(n=N), tmp_path / "i.faiss"
+        faiss.write_index(index, str(path))
+        before = path.read_bytes()
+        assert describe(path).factory == describe(index).factory
+        found = evaluate(path, data.documents[:N], data.queries[:50], progress=False)
+        assert found.own.overlap_at_10 == evaluate(index, data.documents[:N], data.queries[:50]).own.overlap_at_10
+        report = distill(str(path), data.documents[:N], data.queries, **QUICK)
+        assert report.index.ntotal == N
+        distill(index, data.documents[:N], data.queries, **QUICK)
+        assert serialized(report.index) == serialized(index)
+        assert path.read_bytes() == before
+        with pytest.raises(InputError, match="index: expected a file that exists"):
+            distill(tmp_path / "no.faiss", data.documents[:N])
+
+    @pytest.mark.parametrize("suffix", [".npy", ".ivecs", ".ibin", ".npz"])
+    def test_ids_in_a_file(self, built, data, tmp_path, suffix):
+        order = np.random.default_rng(0).permutation(N).astype(np.int32)
+        path, rows = tmp_path / f"ids{suffix}", order if suffix in (".npy", ".npz") else order[:, None]
+        WRITERS[suffix](path, rows)
+        index, x = built(n=N), data.documents[:N]
+        expected = evaluate(index, x, data.queries[:50], progress=False).own
+        found = evaluate(index, x[order], data.queries[:50], ids=path, progress=False).own
+        assert found.overlap_at_10 == expected.overlap_at_10
 
 
 class TestQueries:

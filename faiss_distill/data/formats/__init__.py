@@ -1,28 +1,124 @@
-"""File formats of vectors, one a file: each maps what is in the file as a matrix."""
+"""File formats of vectors, one a file: each opens what is in the file as a matrix, whose rows can be sliced.
+
+A path may go on in a key, as in ``corpus.hdf5:train``, where a file holds more than one array.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from faiss_distill.data.formats import fbin, fvecs, npy
-from faiss_distill.data.formats.files import check_file
+from faiss_distill.checks import did_you_mean
+from faiss_distill.data.formats import arrow, big_ann, hdf5, npy, npz, parquet, raw, tensors, torch_file, vecs, zarr
+from faiss_distill.data.formats.files import check_file, check_there
 from faiss_distill.errors import InputError
 
-FORMATS = {".npy": npy.open_npy, ".fvecs": fvecs.open_fvecs, ".fbin": fbin.open_fbin}
-"""What opens a file of each suffix: a function of its path and of what to call it in errors."""
+
+@dataclass(frozen=True)
+class Format:
+    """One row of :data:`FORMATS`.
+
+    Attributes:
+        suffixes: of its files, in lower case.
+        open: what is in one: a function of its path, of the key that follows it, or None, and of what to call it in
+            errors.
+        holds: what that is, in words.
+        key: what the key says, in words; empty if there is none.
+        extra: the extra of this package that it needs, or empty.
+        folder: whether it is a folder.
+        read: how much of it is in memory at a time, in words.
+    """
+
+    suffixes: tuple[str, ...]
+    open: Callable[[Path, str | None, str], Any]
+    holds: str
+    key: str = ""
+    extra: str = ""
+    folder: bool = False
+    read: str = "mapped"
 
 
-def open_file(path: Path, name: str) -> Any:
-    """What is in a file of one of the formats, memory-mapped.
+FORMATS = (
+    Format((".npy",), npy.open_npy, "a numpy array"),
+    Format((".npz",), npz.open_npz, "numpy arrays", "the array", read="whole"),
+    Format((".fvecs",), vecs.open_fvecs, "float32, each row with its dimension (TEXMEX)"),
+    Format((".bvecs",), vecs.open_bvecs, "uint8, each row with its dimension (TEXMEX)"),
+    Format((".ivecs",), vecs.open_ivecs, "int32, each row with its length (TEXMEX): ids"),
+    Format((".fbin",), big_ann.open_fbin, "float32 (big-ann-benchmarks)"),
+    Format((".u8bin",), big_ann.open_u8bin, "uint8 (big-ann-benchmarks)"),
+    Format((".i8bin",), big_ann.open_i8bin, "int8 (big-ann-benchmarks)"),
+    Format((".ibin",), big_ann.open_ibin, "int32 (big-ann-benchmarks): ids"),
+    Format((".raw", ".bin", ".dat", ".mmap"), raw.open_raw, "numbers and nothing else", "dtype and dimension"),
+    Format((".hdf5", ".h5"), hdf5.open_hdf5, "datasets (ann-benchmarks)", "the dataset", "hdf5", read="in blocks"),
+    Format((".parquet",), parquet.open_parquet, "a table", "the column", "arrow", read="in blocks"),
+    Format((".arrow", ".feather"), arrow.open_arrow, "a table (Hugging Face datasets)", "the column", "arrow"),
+    Format((".safetensors",), tensors.open_safetensors, "tensors", "the tensor"),
+    Format((".pt", ".pth"), torch_file.open_torch, "a tensor, or a dict of some", "the tensor"),
+    Format((".zarr",), zarr.open_zarr, "an array, or a group of some", "the array", "zarr", True, "in blocks"),
+)
+"""The formats, told apart by the ends of their names."""
+BY_SUFFIX = {suffix: row for row in FORMATS for suffix in row.suffixes}
+CROPPED = re.compile(r"(\.(?:fbin|u8bin|i8bin|ibin))\.crop_nb_\d+$")
+"""Names of the first part of a file of big-ann-benchmarks."""
+INDEXES = (".faiss", ".index", ".faissindex")
+"""Ends of names that faiss's indexes go by, which may hold vectors too."""
+PICKLES = (".pkl", ".pickle", ".joblib")
+
+
+def open_file(source: str | Path, name: str) -> Any:
+    """What is in a file, or a folder, of one of the formats: an array or tensor, or what else can be sliced.
+
+    Args:
+        source: its path, perhaps with a key after a colon; ``~`` is the home folder.
+        name: what to call it in errors.
 
     Raises:
-        InputError: it is of none, not there, truncated, or can't be read.
+        InputError: it is of no format, not there, truncated, or can't be read; or the key is wrong.
+        MissingDependencyError: the library that reads the format is not installed.
     """
-    if path.suffix not in FORMATS:
-        raise InputError(name, f"a file ending in {', '.join(FORMATS)}", repr(str(path)))
-    check_file(path, name)
+    path, key = _parted(Path(source).expanduser())
+    row = BY_SUFFIX.get(suffix_of(path))
+    if row is None:
+        raise _unknown(path, name)
+    (check_there if row.folder else check_file)(path, name)
+    if key is not None and not row.key:
+        raise InputError(name, f"a path without a key, as {path.suffix} holds one array", repr(str(source)))
     try:
-        return FORMATS[path.suffix](path, name)
+        return row.open(path, key, name)
     except OSError as error:
         raise InputError(name, "a file that can be read", f"{str(path)!r}: {error.strerror or error}") from error
+
+
+def suffix_of(path: Path) -> str:
+    """The end of a name that tells its format, in lower case."""
+    cropped = CROPPED.search(path.name.lower())
+    return cropped[1] if cropped else path.suffix.lower()
+
+
+def is_file(path: Path) -> bool:
+    """Whether a name is that of a file, or folder, of one of the formats."""
+    return suffix_of(_parted(path)[0]) in BY_SUFFIX
+
+
+def is_index(path: Path) -> bool:
+    """Whether a name is that of a file of faiss's."""
+    return path.suffix.lower() in INDEXES
+
+
+def _parted(path: Path) -> tuple[Path, str | None]:
+    """A path and the key after it, or None."""
+    before, colon, key = str(path).rpartition(":")
+    if colon and suffix_of(Path(before)) in BY_SUFFIX and not path.exists():
+        return Path(before), key
+    return path, None
+
+
+def _unknown(path: Path, name: str) -> InputError:
+    suffix = suffix_of(path)
+    hint = did_you_mean(suffix, BY_SUFFIX)
+    if suffix in PICKLES:
+        hint = "a pickle can run any code: load it yourself, if you trust it, and np.save it as .npy"
+    return InputError(name, f"a file ending in {', '.join(BY_SUFFIX)}", repr(str(path)), hint)

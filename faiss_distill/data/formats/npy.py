@@ -14,7 +14,7 @@ from faiss_distill.errors import InputError
 HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
-def open_npy(path: Path, name: str) -> Any:
+def open_npy(path: Path, key: str | None, name: str) -> Any:
     """Memory-map ``path``.
 
     Raises:

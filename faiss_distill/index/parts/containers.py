@@ -134,28 +134,6 @@ def unwrap(index: Any) -> Wrapped:
         check_size(f"dimensions inside its {names[-1]}", core.d, last)
 
 
-class Decoded:
-    """The vectors that an index stores, as a matrix float32 ``(n, d)`` that is decoded where it is read."""
-
-    ndim, dtype = 2, np.dtype(np.float32)
-
-    def __init__(self, index: Any) -> None:
-        """Read nothing yet."""
-        self._index = index
-        self.shape: tuple[int, int] = index.ntotal, index.d
-
-    def __len__(self) -> int:
-        """Rows."""
-        return self.shape[0]
-
-    def __getitem__(self, rows: slice | Int64) -> Float32:
-        """Some of the rows."""
-        if isinstance(rows, slice):
-            start, stop, _ = rows.indices(len(self))
-            return np.asarray(self._index.reconstruct_n(start, stop - start))
-        return np.asarray(self._index.reconstruct_batch(rows))
-
-
 def _check_transform(transform: Any) -> None:
     name = type(transform).__name__
     if not isinstance(transform, TRANSFORMS):

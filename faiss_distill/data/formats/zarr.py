@@ -1,0 +1,31 @@
+"""``.zarr``: a folder with an array, or a group of some; read with zarr, a chunk at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from faiss_distill.data.formats.extras import imported
+from faiss_distill.data.formats.keys import chosen
+from faiss_distill.errors import InputError
+
+
+def open_zarr(path: Path, key: str | None, name: str) -> Any:
+    """The array in ``path``, or of a group the one that ``key`` says, or the only one.
+
+    Raises:
+        InputError: there is no such array.
+        MissingDependencyError: zarr is not installed.
+    """
+    zarr = imported("zarr", "zarr", name)
+    try:
+        held = zarr.open(str(path), mode="r")
+    except Exception as error:  # zarr has many
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise InputError(name, "a complete zarr array or group", f"{str(path)!r}: {reason}") from error
+    if isinstance(held, zarr.Group):
+        arrays = dict(held.arrays())
+        return arrays[chosen(key, arrays, path, name, "array")]
+    if key is not None:
+        raise InputError(name, "a path without a key, as the folder holds one array", f"{path}:{key}")
+    return held
