@@ -18,6 +18,7 @@ from sphinxarg.ext import ArgParseDirective
 
 from faiss_distill import DistillConfig
 from faiss_distill.config import field_notes
+from faiss_distill.data.formats import FORMATS
 from faiss_distill.index.registry import FAMILIES, REFUSED
 from faiss_distill.losses import LOSSES
 
@@ -100,6 +101,24 @@ class SupportTable(Directive):
                 lines += [""]
         lines += [".. rubric:: Refused, with a message that says why", ""]
         lines += [f"- ``{kind.__name__}``: {why}" for kind, why in REFUSED.items()]
+        node = nodes.container()
+        self.state.nested_parse(StringList(lines, source="registry"), self.content_offset, node)
+        return node.children
+
+
+class FormatTable(Directive):
+    """The formats of vectors, from the registry."""
+
+    def run(self):
+        lines = [".. list-table::", "   :class: stacked", "   :width: 100%", "   :header-rows: 1", ""]
+        rows = [("files", "what is in one", "after a colon", "in memory", "extra")]
+        for row in FORMATS:
+            names = ", ".join(f"``{suffix}``" for suffix in row.suffixes)
+            extra = f"``{row.extra}``" if row.extra else ""
+            read = "as a whole" if row.read == "whole" else row.read
+            rows.append((names + (" (a folder)" if row.folder else ""), row.holds, row.key, read, extra))
+        for row in rows:
+            lines += [f"   {'*' if i == 0 else ' '} - {cell}" for i, cell in enumerate(row)]
         node = nodes.container()
         self.state.nested_parse(StringList(lines, source="registry"), self.content_offset, node)
         return node.children
@@ -270,6 +289,7 @@ class LossReference(Directive):
 
 def setup(app):
     app.add_directive("support-table", SupportTable)
+    app.add_directive("format-table", FormatTable)
     app.add_directive("config-fields", ConfigFields)
     app.add_directive("loss-reference", LossReference)
     app.add_directive("text-table", TextTable)

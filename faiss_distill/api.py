@@ -78,16 +78,17 @@ def distill(
         self.index = distill(self.index, embeddings, queries, inplace=False).index
 
     Args:
-        index: a trained, filled faiss index, inner product or L2: an IVF or flat index with product or additive
-            quantizers, FastScan or not, or ``IndexIVFFlat``, ``IndexIVFScalarQuantizer`` or ``IndexIVFRaBitQ``; on its
-            own or inside ``IndexPreTransform``, ``IndexIDMap``, ``IndexIDMap2``, ``IndexRefineFlat`` and
-            ``IndexRefine``; or several in an ``IndexShards`` or ``IndexReplicas``. :doc:`/guide` has a table.
-        embeddings: the vectors that were added to it, ``(n, d)``: a numpy array or memmap, a torch tensor, or the path
-            of a ``.npy``, ``.fvecs`` or ``.fbin`` file. Any float dtype, or integers of 8 bits. They are read in
-            blocks and need not fit in memory. Row ``i`` belongs to id ``i`` (rows of removed ids are ignored), or to
-            ``ids[i]``. With ``encoding="frozen"`` a sample and its ``ids`` are enough, if the index has PQ codes in
-            lists. Not needed if the index holds them: in an ``IndexRefineFlat``, or an ``IndexRefine`` by a scalar
-            quantizer of 8 bits or more.
+        index: a trained, filled faiss index, or the path of one, inner product or L2: an IVF or flat index with product
+            or additive quantizers, FastScan or not, or ``IndexIVFFlat``, ``IndexIVFScalarQuantizer`` or
+            ``IndexIVFRaBitQ``; on its own or inside ``IndexPreTransform``, ``IndexIDMap``, ``IndexIDMap2``,
+            ``IndexRefineFlat`` and ``IndexRefine``; or several in an ``IndexShards`` or ``IndexReplicas``.
+            :doc:`/guide` has a table.
+        embeddings: the vectors that were added to it, ``(n, d)``: a numpy array or memmap, a torch tensor, a flat index
+            that holds them, or the path of a file or folder (:doc:`/files`). Any float dtype, or integers of 8 bits.
+            They are read in blocks and need not fit in memory. Row ``i`` belongs to id ``i`` (rows of removed ids are
+            ignored), or to ``ids[i]``. With ``encoding="frozen"`` a sample and its ``ids`` are enough, if the index has
+            PQ codes in lists. Not needed if the index holds them: in an ``IndexRefineFlat``, or an ``IndexRefine`` by a
+            scalar quantizer of 8 bits or more.
         queries: real queries ``(nq, d)``, from a log, in any of these forms, without labels. If None, documents are
             used as queries, which works less well; the report says so.
         ids: id of each embedding, integers ``(n,)``.

@@ -29,26 +29,39 @@ FaissIndex: TypeAlias = faiss.Index
 PathLike: TypeAlias = str | Path
 """The path of a file or folder, as a string or a :class:`pathlib.Path`."""
 
-VectorsLike: TypeAlias = _Floats | NDArray[np.int8] | NDArray[np.uint8] | Tensor | Sequence[Sequence[float]] | PathLike
+VectorsLike: TypeAlias = (
+    _Floats
+    | NDArray[np.int8]
+    | NDArray[np.uint8]
+    | Tensor
+    | Sequence[Sequence[float]]
+    | FaissIndex
+    | PathLike
+    | Sequence[PathLike]
+)
 """A matrix of vectors, one a row, of shape ``(n, d)``. It is one of:
 
 - a numpy array or memory map, with any strides;
 - a torch tensor, dense, on any device;
 - a list of lists of floats;
-- the path of a ``.npy``, ``.fvecs`` or ``.fbin`` file, which is memory-mapped.
+- a dataset of h5py's, or an array of zarr's or pyarrow's;
+- a flat index, or one of a scalar quantizer of 8 bits or more, which holds them;
+- the path of a file or folder of one of the formats in :doc:`/files`, or a list of such paths.
 
 The dtype is any float, or an integer of 8 bits, signed or not. Rows are converted to float32 block by block; they are
 not rescaled. Wider integers are refused, since they are nearly always ids.
 """
 
-IdsLike: TypeAlias = _Integers | Tensor | Sequence[int | np.integer[Any]]
-"""A numpy array, a torch tensor or a list of ids, integers of any dtype, of shape ``(n,)``.
+_Ids: TypeAlias = _Integers | Tensor | Sequence[int | np.integer[Any]]
+
+IdsLike: TypeAlias = _Ids | PathLike
+"""A numpy array, a torch tensor or a list of ids, integers of any dtype, of shape ``(n,)``, or the path of a file.
 
 faiss keeps ids as int64. Unsigned ids of 64 bits are taken bit for bit. No vector can have the id -1, which faiss
 returns where it found nothing.
 """
 
-_OfOneQuery: TypeAlias = int | np.integer[Any] | IdsLike | Mapping[int, float]
+_OfOneQuery: TypeAlias = int | np.integer[Any] | _Ids | Mapping[int, float]
 
 LabelsLike: TypeAlias = (
     _Integers | Tensor | Sequence[_OfOneQuery] | Mapping[int, _OfOneQuery] | sparray | spmatrix | PathLike
@@ -59,7 +72,8 @@ LabelsLike: TypeAlias = (
 - a list with an entry for each query: an id, a list of ids, or a dict from ids to grades;
 - a dict from query rows to such entries; rows that it lacks have no label;
 - a scipy sparse matrix with a row for each query and a column for each id;
-- the path of an integer ``.npy`` file, or of qrels (TREC or BEIR) that have query rows and ids of the index.
+- the path of integers in one of the formats in :doc:`/files`, or of qrels (TREC or BEIR) that have query rows and ids
+  of the index.
   :func:`faiss_distill.read_qrels` reads qrels with other names.
 
 Grades and entries of a sparse matrix that are above 0 are relevant.
