@@ -110,13 +110,14 @@ class FormatTable(Directive):
     """The formats of vectors, from the registry."""
 
     def run(self):
-        lines = [".. list-table::", "   :class: stacked", "   :width: 100%", "   :header-rows: 1", ""]
-        rows = [("files", "what is in one", "after a colon", "in memory", "extra")]
+        lines = [".. list-table::", "   :class: stacked", "   :width: 100%", "   :widths: 38 34 28"]
+        lines += ["   :header-rows: 1", ""]
+        rows = [("path", "what it holds", "how it is read")]
         for row in FORMATS:
-            names = ", ".join(f"``{suffix}``" for suffix in row.suffixes)
-            extra = f"``{row.extra}``" if row.extra else ""
+            names = ", ".join(f"``{suffix}{':' * bool(row.key)}{row.key}``" for suffix in row.suffixes)
+            extra = f" (extra ``{row.extra}``)" if row.extra else ""
             read = "as a whole" if row.read == "whole" else row.read
-            rows.append((names + (" (a folder)" if row.folder else ""), row.holds, row.key, read, extra))
+            rows.append((names, row.holds + (", a folder" if row.folder else ""), read + extra))
         for row in rows:
             lines += [f"   {'*' if i == 0 else ' '} - {cell}" for i, cell in enumerate(row)]
         node = nodes.container()

@@ -41,7 +41,7 @@ READ = ("index", "parameters", *VECTORS_READ, "ids", "relevant", "validation_rel
 NO_PROGRESS = "show no progress: neither bars nor, where standard error is no terminal, a line for each stage"
 COMMON = ("nprobe", "epochs", "seed", "device", "max_memory", "progress")
 """Options of the tuning that come first in the help."""
-LABELS = "integer .npy (nq,) or (nq, r), or qrels of query rows and ids"
+LABELS = "a file of integers (nq,) or (nq, r), or qrels of query rows and ids"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -244,7 +244,7 @@ def _add_add(commands: Any) -> None:
     add.add_argument(
         "--ids",
         metavar="FILE",
-        help="id of each new vector, integer .npy (default: numbered from the size of the index on)",
+        help="id of each new vector, a file of integers (default: numbered from the size of the index on)",
     )
     add.add_argument("-o", "--output", metavar="OUT", required=True, type=Path, help="where to write the larger index")
     _add_lists_file(add)
@@ -397,7 +397,9 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("index", metavar="INDEX", type=Path, help="a file from faiss.write_index")
     note = f"the vectors behind the index, {VECTORS}, or - for those that an IndexRefineFlat holds"
     parser.add_argument("embeddings", metavar="EMBEDDINGS", help=note)
-    parser.add_argument("--ids", metavar="FILE", help="id of each embedding, integer .npy (default: its row number)")
+    parser.add_argument(
+        "--ids", metavar="FILE", help="id of each embedding, a file of integers (default: its row number)"
+    )
 
 
 def _add_force(parser: argparse.ArgumentParser) -> None:

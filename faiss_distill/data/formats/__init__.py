@@ -26,7 +26,7 @@ class Format:
         open: what is in one: a function of its path, of the key that follows it, or None, and of what to call it in
             errors.
         holds: what that is, in words.
-        key: what the key says, in words; empty if there is none.
+        key: what the key is, in a word; empty if there is none.
         extra: the extra of this package that it needs, or empty.
         folder: whether it is a folder.
         read: how much of it is in memory at a time, in words.
@@ -43,7 +43,7 @@ class Format:
 
 FORMATS = (
     Format((".npy",), npy.open_npy, "a numpy array"),
-    Format((".npz",), npz.open_npz, "numpy arrays", "the array", read="whole"),
+    Format((".npz",), npz.open_npz, "numpy arrays", "array", read="whole"),
     Format((".fvecs",), vecs.open_fvecs, "float32, each row with its dimension (TEXMEX)"),
     Format((".bvecs",), vecs.open_bvecs, "uint8, each row with its dimension (TEXMEX)"),
     Format((".ivecs",), vecs.open_ivecs, "int32, each row with its length (TEXMEX): ids"),
@@ -51,13 +51,13 @@ FORMATS = (
     Format((".u8bin",), big_ann.open_u8bin, "uint8 (big-ann-benchmarks)"),
     Format((".i8bin",), big_ann.open_i8bin, "int8 (big-ann-benchmarks)"),
     Format((".ibin",), big_ann.open_ibin, "int32 (big-ann-benchmarks): ids"),
-    Format((".raw", ".bin", ".dat", ".mmap"), raw.open_raw, "numbers and nothing else", "dtype and dimension"),
-    Format((".hdf5", ".h5"), hdf5.open_hdf5, "datasets (ann-benchmarks)", "the dataset", "hdf5", read="in blocks"),
-    Format((".parquet",), parquet.open_parquet, "a table", "the column", "arrow", read="in blocks"),
-    Format((".arrow", ".feather"), arrow.open_arrow, "a table (Hugging Face datasets)", "the column", "arrow"),
-    Format((".safetensors",), tensors.open_safetensors, "tensors", "the tensor"),
-    Format((".pt", ".pth"), torch_file.open_torch, "a tensor, or a dict of some", "the tensor"),
-    Format((".zarr",), zarr.open_zarr, "an array, or a group of some", "the array", "zarr", True, "in blocks"),
+    Format((".raw", ".bin", ".dat", ".mmap"), raw.open_raw, "numbers and nothing else", "dtype,d"),
+    Format((".hdf5", ".h5"), hdf5.open_hdf5, "datasets (ann-benchmarks)", "dataset", "hdf5", read="in blocks"),
+    Format((".parquet",), parquet.open_parquet, "a table", "column", "arrow", read="in blocks"),
+    Format((".arrow", ".feather"), arrow.open_arrow, "a table (Hugging Face datasets)", "column", "arrow"),
+    Format((".safetensors",), tensors.open_safetensors, "tensors", "tensor"),
+    Format((".pt", ".pth"), torch_file.open_torch, "a tensor, or a dict of some", "tensor"),
+    Format((".zarr",), zarr.open_zarr, "an array, or a group of some", "array", "zarr", True, "in blocks"),
 )
 """The formats, told apart by the ends of their names."""
 BY_SUFFIX = {suffix: row for row in FORMATS for suffix in row.suffixes}
