@@ -109,11 +109,11 @@ def distill(
         teacher: the training queries' nearest documents, if you know them: a pair ``(ids, scores)``, integers and
             floats of shape ``(nq, K)``, with a row for each of ``queries``, best first, -1 where there are no more, K
             at least ``config.top_k``, and scores as faiss returns them (inner products, or squared L2 distances); or
-            the path of a ``.npz`` with arrays of these names; or a fuller faiss index with the same ids
-            (``IndexFlat``, ``IndexHNSWFlat``, ``IndexIVFFlat``), or its path, which is searched as it is set and whose
-            results are scored exactly. If None, the search is exhaustive, or limited to the nearest lists if that is
-            cheaper and finds 98 %. The report says what share of the exact neighbours was found. The queries that
-            judge are always searched exactly.
+            the ids alone; or the path of a ``.npz`` with arrays of these names, or of a file of ids; or a fuller faiss
+            index with the same ids (``IndexFlat``, ``IndexHNSWFlat``, ``IndexIVFFlat``), or its path, which is searched
+            as it is set and whose results are scored exactly. If None, the search is exhaustive, or limited to the
+            nearest lists if that is cheaper and finds 98 %. The report says what share of the exact neighbours was
+            found. The queries that judge are always searched exactly.
         invlists_file: a file that does not exist yet for the new inverted lists, which are mapped from there (faiss's
             ``OnDiskInvertedLists``). The index stores its absolute path; after moving both files, read the index with
             ``faiss.IO_FLAG_ONDISK_SAME_DIR``. If None, the lists are in memory, or, if those of the index are in

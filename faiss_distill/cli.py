@@ -32,12 +32,13 @@ HELP_WIDTH = 78
 RUNS = {"eval": "evaluation"}
 """Functions of :mod:`faiss_distill.commands` that are not named as their command."""
 TEACHER = (
-    "what finds the queries' nearest documents: a .npz of ids and scores (nq, K), a row for each query, or a fuller "
-    "index file (default: exact search, or a search of the nearest lists where that is cheaper)"
+    "what finds the queries' nearest documents: a .npz of ids and scores (nq, K), a row for each query, or ids alone, "
+    "such as .ivecs; or a fuller index file (default: exact search, or a search of the nearest lists where that is "
+    "cheaper)"
 )
-VECTORS_READ = ("embeddings", "queries", "validation_queries")
-READ = ("index", "parameters", *VECTORS_READ, "ids", "relevant", "validation_relevant", "teacher")
-"""Arguments that are files to read, and those of them that hold vectors."""
+ARRAYS = ("embeddings", "queries", "validation_queries", "ids")
+READ = ("index", "parameters", *ARRAYS, "relevant", "validation_relevant", "teacher")
+"""Arguments that are files to read, and those of them that are one array."""
 NO_PROGRESS = "show no progress: neither bars nor, where standard error is no terminal, a line for each stage"
 COMMON = ("nprobe", "epochs", "seed", "device", "max_memory", "progress")
 """Options of the tuning that come first in the help."""
@@ -68,16 +69,15 @@ def check(args: argparse.Namespace) -> int:
     """See whether the files to read are there, before the imports that a command needs; returns the exit status."""
     if "RANK" in os.environ:
         return 0  # one of several processes, which find it out together
-    from faiss_distill.data.formats import is_index
-    from faiss_distill.data.formats.files import check_file
+    from faiss_distill.data.formats import check_source, is_index
     from faiss_distill.data.parts import open_source
 
     try:
         for name in READ:
             path = getattr(args, name, None)
             if path is not None and str(path) != "-":
-                vectors = name in VECTORS_READ and not is_index(Path(path))
-                (open_source if vectors else check_file)(Path(path), name)
+                array = name in ARRAYS and not is_index(Path(path))
+                (open_source if array else check_source)(path, name)
     except DistillError as error:
         return _failed(error, args)
     return 0

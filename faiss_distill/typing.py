@@ -87,6 +87,8 @@ Numbers reach the encoder as a tensor with a row for each query, a list as a lis
 
 TeacherLike: TypeAlias = (
     tuple[_Integers | Tensor | Sequence[Sequence[int]], _Floats | Tensor | Sequence[Sequence[float]]]
+    | _Integers
+    | Tensor
     | FaissIndex
     | PathLike
 )
@@ -94,6 +96,8 @@ TeacherLike: TypeAlias = (
 
 - a pair ``(ids, scores)`` of shape ``(nq, K)`` each, best first, ids -1 where there are no more; scores as faiss
   returns them: inner products, or squared L2 distances;
-- the path of a ``.npz`` file with arrays of these names;
+- an array of such ids alone, whose scores are then computed;
+- the path of a ``.npz`` file with arrays of the names ``ids`` and ``scores``, or of ids in one of the formats in
+  :doc:`/files`, such as the ``.ivecs`` or ``.ibin`` ground truth of a benchmark;
 - a faiss index of the same vectors and ids, or the path of one.
 """

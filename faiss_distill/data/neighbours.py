@@ -27,11 +27,21 @@ class Neighbours:
 
     Attributes:
         rows: of the corpus, best first, -1 where no more are known, int64 ``(nq, K)``.
-        scores: theirs, higher being better, float32 ``(nq, K)``.
+        scores: theirs, higher being better, float32 ``(nq, K)``; NaN if they have yet to be computed.
     """
 
     rows: Int64
     scores: Float32
+
+    @property
+    def lack_scores(self) -> bool:
+        """Whether only the documents are known."""
+        return bool(np.isnan(self.scores).any())
+
+    def scored(self, scores: Float32) -> Neighbours:
+        """The same documents with their scores, best first."""
+        best = np.argsort(-scores, axis=1, kind="stable")
+        return Neighbours(np.take_along_axis(self.rows, best, axis=1), np.take_along_axis(scores, best, axis=1))
 
     def take(self, which: slice | Int64) -> Neighbours:
         """Those of some of the queries."""
@@ -70,7 +80,8 @@ def open_neighbours(given: Any, n_queries: int, labels: Int64, metric: Metric, d
 
     Args:
         given: ``(ids, scores)``, integers and floats of shape ``(n_queries, K)``, K at least ``depth``, best first, ids
-            -1 where there are no more. Scores are as faiss returns them: inner products, or squared L2 distances.
+            -1 where there are no more. Scores are as faiss returns them: inner products, or squared L2 distances. An
+            array or tensor of ids alone will do.
         n_queries: rows expected.
         labels: ids of the embeddings, in their order, int64 ``(n,)``.
         metric: the index's.
@@ -80,13 +91,13 @@ def open_neighbours(given: Any, n_queries: int, labels: Int64, metric: Metric, d
     Raises:
         InputError: wrong shape or dtype, ids that no embedding has or that occur twice, not finite, or not best first.
     """
-    if not (isinstance(given, tuple | list) and len(given) == 2):
+    alone = hasattr(given, "shape")
+    if not (alone or (isinstance(given, tuple | list) and len(given) == 2)):
         raise InputError(
-            name,
-            "(ids, scores), the path of a .npz with these, or a faiss index",
-            type(given).__name__,
+            name, "(ids, scores), ids alone, the path of a file with these, or a faiss index", type(given).__name__
         )
-    ids, scores = as_array(given[0], name), as_array(given[1], name)
+    ids = as_array(given if alone else given[0], name)
+    scores = np.full(ids.shape, np.nan, dtype=np.float32) if alone else as_array(given[1], name)
     if ids.dtype.kind == "f" and scores.dtype.kind in "iu":
         hint = "faiss's search returns them the other way around: D, I = index.search(...); teacher=(I, D)"
         raise InputError(name, "(ids, scores)", "(scores, ids)", hint)
@@ -105,13 +116,15 @@ def open_neighbours(given: Any, n_queries: int, labels: Int64, metric: Metric, d
     if len(unknown):
         hint = "leave them out, or put -1"
         raise InputError(name, "ids of the embeddings", f"{len(unknown)} others ({examples(unknown)})", hint)
-    if not np.isfinite(scores[known]).all():
+    if not alone and not np.isfinite(scores[known]).all():
         raise InputError(name, "finite scores", f"NaN or infinite for {(~np.isfinite(scores) & known).sum()} ids")
     ordered = np.sort(rows, axis=1)
     doubled = ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(axis=1)
     if doubled.any():
         raise InputError(name, "each id once in a row", f"some twice, in {doubled.sum()} rows")
     scores = np.where(known, scores if metric is Metric.INNER_PRODUCT else -scores, -np.inf).astype(np.float32)
+    if alone:
+        return Neighbours(rows, scores)
     if (scores[:, 1:] > scores[:, :-1]).any():
         order = "inner products, falling" if metric is Metric.INNER_PRODUCT else "squared L2 distances, rising"
         where = int((scores[:, 1:] > scores[:, :-1]).any(axis=1).sum())

@@ -141,7 +141,6 @@ def found_by(index: Any, exact: Teacher, corpus: Vectors, labels: Int64, queries
     rows = positions(labels, ids)  # once: it sorts the labels
     if queries.rows is not None:
         rows[rows == queries.rows[:, None]] = -1
-    scores = rescored(exact, corpus, queries.vectors, rows)
-    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    found = np.take_along_axis(rows, best, axis=1), np.take_along_axis(scores, best, axis=1)
-    return Neighbours(*exact.world.agreed(found))
+    unscored = Neighbours(rows, np.full(rows.shape, np.nan, dtype=np.float32))
+    found = unscored.scored(rescored(exact, corpus, queries.vectors, rows))
+    return Neighbours(*exact.world.agreed((found.rows[:, :k], found.scores[:, :k])))

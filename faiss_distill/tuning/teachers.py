@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from faiss_distill.data.formats import is_file
+from faiss_distill.data.ids import read_integers
 from faiss_distill.data.neighbours import read_neighbours
 from faiss_distill.data.queries import Queries
 from faiss_distill.errors import InputError
 from faiss_distill.index.files import read_index
 from faiss_distill.index.registry import check_searchable
-from faiss_distill.learning.given_teacher import GivenTeacher, compared, found_by
+from faiss_distill.learning.given_teacher import GivenTeacher, compared, found_by, rescored
 from faiss_distill.learning.list_teacher import ListTeacher, teacher_for
 from faiss_distill.learning.teacher import Teacher
 from faiss_distill.state import Int64
@@ -24,7 +26,8 @@ def open_teacher(teacher: Any, d: int) -> tuple[Any, Any]:
     """What was passed as a teacher: neighbours, yet unchecked, and an index to search; of which at most one.
 
     Args:
-        teacher: ``(ids, scores)``, a ``.npz`` of these, a faiss index, a file of one, or None.
+        teacher: ``(ids, scores)``, a ``.npz`` of these, ids alone, a file of such, a faiss index, a file of one, or
+            None.
         d: dimensions of the queries.
 
     Raises:
@@ -34,13 +37,16 @@ def open_teacher(teacher: Any, d: int) -> tuple[Any, Any]:
         path = Path(teacher)
         if path.suffix == ".npz":
             return read_neighbours(path, "teacher"), None
+        if is_file(path):
+            return read_integers(path, "teacher"), None
         try:
             teacher = read_index(path)
         except InputError as error:
-            raise replace(error, argument="teacher", hint="or pass a .npz of the arrays ids and scores") from error
-    if teacher is None or isinstance(teacher, tuple | list):
+            hint = "or pass a .npz of the arrays ids and scores, or a file of ids, such as .ivecs"
+            raise replace(error, argument="teacher", hint=hint) from error
+    if teacher is None or isinstance(teacher, tuple | list) or hasattr(teacher, "shape"):
         return teacher, None
-    check_searchable(teacher, d, "teacher", "a faiss index, (ids, scores), or the path of an index or a .npz")
+    check_searchable(teacher, d, "teacher", "a faiss index, (ids, scores), ids alone, or the path of one of these")
     return None, teacher
 
 
@@ -72,4 +78,6 @@ def teacher_of(
         known = found_by(index, exact, task.corpus, task.sample_ids, training, depth)
     if known is None:
         return cheapest(np.arange(len(training.vectors)))
+    if known.lack_scores:
+        known = known.scored(rescored(exact, task.corpus, training.vectors, known.rows))
     return GivenTeacher(known, cheapest, compared(exact, task.corpus, training, known, depth, rng))

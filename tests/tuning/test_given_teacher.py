@@ -3,10 +3,12 @@
 import json
 
 import faiss
+import h5py
 import numpy as np
 import pytest
 import torch
 from conftest import METRICS, QUICK, N, serialized
+from writers import WRITERS
 
 from faiss_distill import DistillConfig, DistillTrainer, distill
 from faiss_distill.cli import main
@@ -14,6 +16,7 @@ from faiss_distill.errors import InputError
 from faiss_distill.learning.given_teacher import GivenTeacher
 from faiss_distill.learning.teacher import Teacher
 from faiss_distill.state import Metric
+from faiss_distill.tuning.teachers import teacher_of
 
 K = QUICK["top_k"]
 
@@ -43,6 +46,29 @@ def test_exact_neighbours_teach_as_exact_search_does(built, data, metric):
     assert given.teacher_agreement == 1.0
     assert given.after.own.overlap_at_10 == pytest.approx(alone.after.own.overlap_at_10, abs=0.005)
     assert "taught by what was passed: 100.0% of the exact neighbours" in str(given)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_ids_alone_will_do(built, data, metric, tmp_path):
+    """Their scores are computed, and they may be in any order."""
+    ids, scores = exact(data, metric)
+    shuffled = np.random.default_rng(0).permuted(ids, axis=1)
+    np.save(tmp_path / "ids.npy", shuffled)
+    WRITERS[".ivecs"](tmp_path / "ids.ivecs", ids.astype(np.int32))
+    WRITERS[".ibin"](tmp_path / "ids.ibin", ids.astype(np.int32))
+    with h5py.File(tmp_path / "ids.hdf5", "w") as file:
+        file["neighbors"], file["distances"] = ids, scores
+    sources = [tmp_path / f"ids{suffix}" for suffix in (".npy", ".ivecs", ".ibin", ".hdf5:neighbors")]
+    found = []
+    for source in [(ids, scores), shuffled, torch.from_numpy(ids), *sources]:
+        config = DistillConfig(**QUICK)
+        trainer = DistillTrainer(built(metric=metric), data.documents[:N], data.queries, teacher=source, config=config)
+        rng = np.random.default_rng(0)
+        found.append(teacher_of(trainer.task, trainer.training_queries, None, trainer.exact, K, rng))
+    for teacher in found:
+        assert teacher.agreement == 1.0
+        assert (teacher.known.rows == found[0].known.rows).mean() > 0.99  # equal documents may change places
+        np.testing.assert_allclose(teacher.known.scores, found[0].known.scores, rtol=1e-4, atol=1e-5)
 
 
 def test_they_go_with_their_queries(data, built, taught):
@@ -146,8 +172,10 @@ def swapped(array, i, j):
 
 
 BAD = {
-    "a number": (lambda t: 3, r"a faiss index, \(ids, scores\), or the path .* got int"),
-    "ids alone": (lambda t: t[0], "got ndarray"),
+    "a number": (lambda t: 3, r"a faiss index, \(ids, scores\), ids alone, or the path .* got int"),
+    "scores alone": (lambda t: t[1], "expected integers"),
+    "ids of too few": (lambda t: t[0][:, :10], "at least 40 neighbours a query, got 10"),
+    "others' ids alone": (lambda t: np.roll(t[0], 7, axis=0), "at least 50% of the exact 40 nearest"),
     "three": (lambda t: (*t, 1), r"expected \(ids, scores\), .* got tuple"),
     "as faiss returns them": (lambda t: (t[1], t[0]), r"\(scores, ids\); faiss's search returns them the other way"),
     "integers for scores": (lambda t: (t[0], t[0]), "floats for scores, got int64"),

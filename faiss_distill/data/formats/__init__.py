@@ -83,13 +83,24 @@ def open_file(source: str | Path, name: str) -> Any:
     row = BY_SUFFIX.get(suffix_of(path))
     if row is None:
         raise _unknown(path, name)
-    (check_there if row.folder else check_file)(path, name)
+    check_source(source, name)
     if key is not None and not row.key:
         raise InputError(name, f"a path without a key, as {path.suffix} holds one array", repr(str(source)))
     try:
         return row.open(path, key, name)
     except OSError as error:
         raise InputError(name, "a file that can be read", f"{str(path)!r}: {error.strerror or error}") from error
+
+
+def check_source(source: str | Path, name: str) -> None:
+    """Refuse a path, of whatever format, perhaps with a key after it, at which there is no file or folder.
+
+    Raises:
+        InputError: it is not there, can't be reached, or is something else.
+    """
+    path, _ = _parted(Path(source).expanduser())
+    row = BY_SUFFIX.get(suffix_of(path))
+    (check_there if row is not None and row.folder else check_file)(path, name)
 
 
 def suffix_of(path: Path) -> str:

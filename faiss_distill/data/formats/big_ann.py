@@ -43,11 +43,3 @@ open_fbin = partial(_open, dtype="<f4")
 open_u8bin = partial(_open, dtype="u1")
 open_i8bin = partial(_open, dtype="i1")
 open_ibin = partial(_open, dtype="<i4")
-
-
-def distances_in(path: Path) -> Any:
-    """The distances that follow the ids of ``path``, an ``.ibin`` that :data:`open_ibin` opens, or None."""
-    n, k = np.fromfile(path, dtype="<u4", count=2).tolist()
-    if path.stat().st_size == HEADER + 4 * n * k:
-        return None
-    return np.memmap(path, dtype="<f4", mode="r", offset=HEADER + 4 * n * k, shape=(n, k))
