@@ -252,7 +252,7 @@ def _add_add(commands: Any) -> None:
     add.add_argument("--json", action="store_true", help="print the report as JSON")
     add.add_argument("--device", default="cpu", help="torch device (default: cpu)")
     add.add_argument("--no-progress", dest="progress", action="store_false", help=NO_PROGRESS)
-    add.set_defaults(plot=None)
+    add.set_defaults(plot=None, html=None)
 
 
 def _add_tuned_outputs(parser: argparse.ArgumentParser) -> None:
@@ -271,6 +271,7 @@ def _add_tuned_outputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plot", metavar="FILE", type=Path, help="draw recall against codes scanned, .png, .svg or .pdf"
     )
+    parser.add_argument("--html", metavar="FILE", type=Path, help="write the report as a page for a browser")
     _add_force(parser)
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
@@ -351,6 +352,7 @@ def _add_points(commands: Any) -> None:
     points.add_argument("--at-least", metavar="X", type=Number(float), help="the quality that is enough")
     points.add_argument("-o", "--output", metavar="OUT", type=Path, help="where to write the index with that setting")
     points.add_argument("--plot", metavar="FILE", type=Path, help="draw the points, .png, .svg or .pdf")
+    points.add_argument("--html", metavar="FILE", type=Path, help="write them as a page for a browser")
     _add_force(points)
     points.add_argument("--json", action="store_true", help="print JSON")
 

@@ -124,6 +124,8 @@ def _tuned(
             workdir.clear()
     if args.plot is not None:
         report.plot(args.plot)
+    if args.html is not None:
+        report.to_html(args.html)
     print(report.to_json() if args.json else f"{in_flags(str(report), args)}\n{_wrote(args, report.kept)}")
     if lists is not None and report.kept:
         _say(f"the inverted lists are in {lists.placed}, which {args.output} refers to")
@@ -133,8 +135,9 @@ def _tuned(
 
 
 def _wrote(args: argparse.Namespace, kept: bool) -> str:
-    plot = "" if args.plot is None else f", and the plot to {args.plot}"
-    return f"wrote {args.output}{'' if kept else ', unchanged: the index as it was'}{plot}"
+    more = {"plot": args.plot, "page": args.html}
+    also = "".join(f", and the {what} to {path}" for what, path in more.items() if path is not None)
+    return f"wrote {args.output}{'' if kept else ', unchanged: the index as it was'}{also}"
 
 
 def _opened_to_tune(
@@ -153,7 +156,7 @@ def _opened_to_tune(
 def _outputs(args: argparse.Namespace) -> dict[str, Path | None]:
     if args.plot is not None:
         check_plot(args.plot)
-    return {"output": args.output, "plot": args.plot, "save_parameters": getattr(args, "save_parameters", None)}
+    return {name: getattr(args, name, None) for name in ("output", "plot", "html", "save_parameters")}
 
 
 def evaluation(args: argparse.Namespace) -> None:
@@ -183,6 +186,9 @@ def points(args: argparse.Namespace) -> None:
     if args.plot is not None:
         found.plot(args.plot)
         _say(f"wrote the plot to {args.plot}")
+    if args.html is not None:
+        found.to_html(args.html)
+        _say(f"wrote the page to {args.html}")
     print(found.to_json() if args.json else found)
     if args.at_least is not None:
         point = found.cheapest(args.at_least)

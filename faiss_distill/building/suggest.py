@@ -35,7 +35,7 @@ GRAPH_FROM = 16_384
 """Lists from which their quantizer is a graph."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Suggestion(Result):
     """What :func:`suggest` gives. ``print`` it.
 
@@ -62,6 +62,11 @@ class Suggestion(Result):
     training_bytes: int
     build_seconds: float
     tune_seconds: float
+
+    @property
+    def verdict(self) -> str:
+        """The string."""
+        return self.factory
 
     def sections(self) -> tuple[Section, ...]:
         """The string, what to expect, and why."""

@@ -26,6 +26,7 @@ class Queries:
         relevant: ids of the relevant documents, -1 as padding, int64 ``(nq, r)``, or None.
         inputs: what the query encoder takes, one entry a query ``(nq, ...)``, or None without one.
         neighbours: what somebody else found for each of them, or None.
+        passed: the row of each in the array that was passed, int64 ``(nq,)``; None for documents used as queries.
     """
 
     vectors: Float32
@@ -33,6 +34,7 @@ class Queries:
     relevant: Int64 | None = None
     inputs: NDArray[Any] | None = None
     neighbours: Neighbours | None = None
+    passed: Int64 | None = None
 
     @property
     def asked(self) -> Float32:
@@ -50,9 +52,18 @@ class Queries:
 
     def take(self, which: slice | Int64) -> Queries:
         """Some of them."""
-        rows, relevant, given = (None if a is None else a[which] for a in (self.rows, self.relevant, self.inputs))
+        rows, relevant, given, passed = (
+            None if a is None else a[which] for a in (self.rows, self.relevant, self.inputs, self.passed)
+        )
         neighbours = None if self.neighbours is None else self.neighbours.take(which)
-        return Queries(self.vectors[which], rows, relevant, given, neighbours)
+        return Queries(self.vectors[which], rows, relevant, given, neighbours, passed)
+
+    @property
+    def origin(self) -> Int64:
+        """The row of each in the array that it comes from, int64 ``(nq,)``: queries, or the embeddings."""
+        found = self.rows if self.passed is None else self.passed
+        assert found is not None
+        return found
 
     def distinct(self, likeness: Likeness, but: Queries | None = None) -> Queries:
         """The first of each that occurs more than once, with the labels of all, without those that are in ``but``.

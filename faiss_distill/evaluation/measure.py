@@ -37,7 +37,7 @@ class QuerySet:
     relevant: Int64 | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation(Result):
     """An index at several nprobe.
 
@@ -74,6 +74,12 @@ class Evaluation(Result):
         at = [p.nprobe for p in self.points].index(nprobe)
         return np.asarray(self.overlaps[at], dtype=np.float32)
 
+    @property
+    def intervals(self) -> list[tuple[float, float]]:
+        """Of the overlap@10 at each of ``points``, 95 % by the standard error over queries."""
+        error = 1.96 * self.overlaps.std(axis=1) / np.sqrt(self.overlaps.shape[1])
+        return [(p.overlap_at_10 - e, p.overlap_at_10 + e) for p, e in zip(self.points, error.tolist(), strict=True)]
+
     def at_the_cost_of(self, other: Evaluation) -> Evaluation:
         """What is found here, with the codes scanned, latency and list imbalance of another at the same nprobes."""
         points = tuple(
@@ -81,6 +87,12 @@ class Evaluation(Result):
             for p, o in zip(self.points, other.points, strict=True)
         )
         return replace(self, points=points, imbalance=other.imbalance)
+
+    @property
+    def verdict(self) -> str:
+        """The overlap@10 at ``own_nprobe``."""
+        at = f" at nprobe {self.own_nprobe}" if self.nlist > 1 else ""
+        return f"overlap@10 {self.own.overlap_at_10:.3f}{at} on {len(self.overlap)} queries"
 
     def sections(self) -> tuple[Section, ...]:
         """A table; the index's own nprobe is starred."""

@@ -16,7 +16,7 @@ from faiss_distill.evaluation.point import COSTS, QUALITIES, OperatingPoint
 from faiss_distill.index.registry import IndexAdapter
 from faiss_distill.index.search_parameters import ranges, set_parameters, text_of
 from faiss_distill.progress import counted
-from faiss_distill.render.content import Column, Panel, Picture, Section
+from faiss_distill.render.content import Column, Page, Panel, Picture, Section
 from faiss_distill.render.plot import draw
 from faiss_distill.render.result import Result
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from faiss_distill.typing import FaissIndex, PathLike
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class OperatingPoints(Result):
     """Settings of an index's search. ``print(points)`` shows the Pareto front.
 
@@ -86,15 +86,26 @@ class OperatingPoints(Result):
         set_parameters(index, point.parameters)
         return point
 
-    def sections(self) -> tuple[Section, ...]:
-        """The front as a table."""
-        columns = columns_of(self.points[0], self.k)
-        title = (
+    @property
+    def verdict(self) -> str:
+        """What was found of what."""
+        return (
             f"{self.index}: {self.title} against {self.cost}, the {len(self.front)} of {len(self.points)} operating "
             f"points that no other beats"
         )
+
+    def sections(self) -> tuple[Section, ...]:
+        """The front as a table."""
+        return Section(self.verdict), self._front()
+
+    def page(self) -> Page:
+        """The same with the picture."""
+        return Page("Operating points", self.verdict, [self.picture(), self._front()])
+
+    def _front(self) -> Section:
+        columns = columns_of(self.points[0], self.k)
         rows = [[p.parameters or "none", *(getattr(p, name) for name in columns)] for p in self.front]
-        return Section(title), Section(columns=[Column("parameters", left=True), *columns.values()], rows=rows)
+        return Section(columns=[Column("parameters", left=True), *columns.values()], rows=rows)
 
     def picture(self) -> Picture:
         """``quality`` against each of the costs."""

@@ -24,7 +24,7 @@ ID = 8
 """Bytes of an id."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Description(Result):
     """What :func:`describe` finds.
 
@@ -61,6 +61,12 @@ class Description(Result):
     def total_bytes(self) -> int:
         """All of it."""
         return round(self.ntotal * sum(self.bytes_per_vector.values())) + sum(self.shared_bytes.values())
+
+    @property
+    def verdict(self) -> str:
+        """What it is, and whether it can be tuned."""
+        whether = "it can be tuned" if self.can_be_tuned else f"it can't be tuned: {self.why_not}"
+        return f"{self.index} of {self.ntotal} vectors; {whether}"
 
     def sections(self) -> tuple[Section, ...]:
         """A table."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Cell = str | float | tuple[float, ...]
-Role = Literal["before", "after", "all", "front"]
+Role = Literal["before", "after", "all", "front", "won", "lost"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,8 @@ class Series:
         name: for the legend, if any.
         labels: a text for each point, or none.
         joined: whether a line leads from each to the next.
+        within: an interval around each ``y``, its lower and its upper end, or none.
+        drawn: as points and lines, as lines alone, or as bars from 0.
     """
 
     role: Role
@@ -67,6 +69,8 @@ class Series:
     name: str = ""
     labels: Sequence[str] = ()
     joined: bool = True
+    within: Sequence[tuple[float, float]] = ()
+    drawn: Literal["points", "line", "bars"] = "points"
 
 
 @dataclass(frozen=True)
@@ -74,14 +78,16 @@ class Panel:
     """Two axes, and what is drawn between them.
 
     Attributes:
-        x: what is on the horizontal axis, which is logarithmic.
+        x: what is on the horizontal axis.
         y: what is on the vertical one.
         series: drawn in this order.
+        log: whether the horizontal axis is logarithmic.
     """
 
     x: str
     y: str
     series: Sequence[Series]
+    log: bool = True
 
 
 @dataclass(frozen=True)
@@ -97,3 +103,20 @@ class Picture:
     panels: Sequence[Panel]
     title: str = ""
     caption: str = ""
+
+
+@dataclass(frozen=True)
+class Page:
+    """A result as a page to read.
+
+    Attributes:
+        title: of the document.
+        verdict: its heading, in a sentence.
+        parts: sections and pictures, in order.
+        good: whether the verdict is a good one; None if there is none to be given.
+    """
+
+    title: str
+    verdict: str
+    parts: Sequence[Section | Picture]
+    good: bool | None = None

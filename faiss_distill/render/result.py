@@ -1,4 +1,4 @@
-"""What all results have in common: a text made of their sections, and JSON."""
+"""What all results have in common: a text, JSON and a page, made of their sections and pictures."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from faiss_distill.files import replacing
-from faiss_distill.render.content import Section
+from faiss_distill.render.content import Page, Section
+from faiss_distill.render.html import as_html, as_page
 from faiss_distill.render.table import as_text
 
+if TYPE_CHECKING:
+    from faiss_distill.typing import PathLike
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Result(ABC):
     """A result, which says what it is shown as; one that can be drawn has a ``picture()`` too."""
 
@@ -22,9 +26,35 @@ class Result(ABC):
     def sections(self) -> tuple[Section, ...]:
         """What a reader is shown."""
 
+    @property
+    @abstractmethod
+    def verdict(self) -> str:
+        """The whole in a sentence."""
+
+    def page(self) -> Page:
+        """The same as a page, with pictures if there are any."""
+        return Page(type(self).__name__, self.verdict, self.sections())
+
     def __str__(self) -> str:
         """The sections as text."""
         return as_text(self.sections())
+
+    def __repr__(self) -> str:
+        """The verdict alone, since the whole is long."""
+        return f"<{type(self).__name__}: {self.verdict}>"
+
+    def _repr_html_(self) -> str:
+        """The sections, which a notebook shows."""
+        return "\n".join(map(as_html, self.sections()))
+
+    def to_html(self, path: PathLike | None = None) -> str:
+        """A page in HTML with everything in it, also written to ``path`` if one is given.
+
+        Raises:
+            InputError: there is no such folder.
+            MissingDependencyError: matplotlib is not installed, and there is something to draw.
+        """
+        return as_page(self.page(), path)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain Python numbers, strings, lists and dicts."""

@@ -37,7 +37,9 @@ def _lines(section: Section) -> list[str]:
 def _table(section: Section) -> list[str]:
     """Each column as wide as its widest cell; one to the left at the end as wide as each of its cells."""
     names = [column.name for column in section.columns]
-    rows = [[_cell(cell, column) for cell, column in zip(row, section.columns, strict=True)] for row in section.rows]
+    rows = [
+        [cell_text(cell, column) for cell, column in zip(row, section.columns, strict=True)] for row in section.rows
+    ]
     rows = [names, *rows] if any(names) else rows
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
     if widths and section.columns[-1].left:
@@ -60,7 +62,8 @@ def _parts(widths: Sequence[int]) -> list[list[int]]:
     return parts
 
 
-def _cell(cell: Cell, column: Column) -> str:
+def cell_text(cell: Cell, column: Column) -> str:
+    """A cell as text."""
     if isinstance(cell, bool):
         return "yes" if cell else "no"
     numbers = cell if isinstance(cell, tuple) else (cell,)

@@ -59,7 +59,7 @@ class Loss:
         return self.interval[0] > 0 and self.lost >= WORTH
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Drift(Result):
     """Whether another tuning is worth it. ``print(drift)`` shows it as a table.
 
@@ -79,6 +79,11 @@ class Drift(Result):
     queries: Loss | None
     documents: Loss | None
 
+    @property
+    def verdict(self) -> str:
+        """Whether another tuning is worth it, and why."""
+        return f"{'Retune' if self.retune else 'No need to retune'}: {self.reason}"
+
     def sections(self) -> tuple[Section, ...]:
         """A table and the verdict."""
         rows: list[list[str | float | tuple[float, ...]]] = [
@@ -91,8 +96,7 @@ class Drift(Result):
             Column("lost, of the overlap@10 of all"),
         ]  # fmt: skip
         title = f"{self.n_validation} validation queries, nprobe {self.nprobe}"
-        return (Section(f"{'Retune' if self.retune else 'No need to retune'}: {self.reason}"),
-                Section(title, columns=columns, rows=rows))  # fmt: skip
+        return Section(self.verdict), Section(title, columns=columns, rows=rows)
 
 
 def drift(

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+import platform
+import sys
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from torch import nn
 
 from faiss_distill.config import DistillConfig, Encoding
 from faiss_distill.evaluation.measure import Evaluation, compared, series_of
-from faiss_distill.render.content import Panel, Picture, Role, Section, Series
+from faiss_distill.render.content import FACTS, Column, Page, Panel, Picture, Role, Section, Series
 from faiss_distill.render.plot import draw
 from faiss_distill.render.result import Result, as_json
+from faiss_distill.state import Int64
 from faiss_distill.tuning.parameters import TunedParameters
 
 if TYPE_CHECKING:
     from faiss_distill.typing import FaissIndex, PathLike
 
+SHOWN = 8
+"""Queries that won the most, and as many that lost the most, at most."""
+CERTAIN = (
+    "Bars are intervals of 95 % over the held-out queries; the gain itself is judged query by query, which is finer."
+)
 FOUND = {"overlap_at_10": "overlap@10 with the exact top 10", "nearest_in_10": "exact nearest in the first 10"}
 
 
-def curves(before: Evaluation, after: Evaluation, title: str = "") -> Picture:
-    """What is :data:`FOUND` against codes scanned."""
+def curves(before: Evaluation, after: Evaluation, title: str = "", certain: bool = False) -> Picture:
+    """What is :data:`FOUND` against codes scanned; if ``certain``, with intervals of 95 % where each query is known."""
 
     def curve(role: Role, evaluation: Evaluation, found: str) -> Series:
         labels = [f"{point.nprobe}" for point in evaluation.points]
-        return series_of(role, evaluation.points, "codes_scanned", found, name=role, labels=labels)
+        within = evaluation.intervals if certain and found == "overlap_at_10" else ()
+        return series_of(role, evaluation.points, "codes_scanned", found, name=role, labels=labels, within=within)
 
     at = "codes scanned per query (numbers: nprobe)"
     panels = [
@@ -35,7 +45,13 @@ def curves(before: Evaluation, after: Evaluation, title: str = "") -> Picture:
     return Picture(panels, title or f"Codes of {before.code_size} bytes, before and after")
 
 
-@dataclass(frozen=True)
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that take part in a tuning, which have been imported."""
+    packages = {name: str(sys.modules[name].__version__) for name in ("faiss_distill", "faiss", "torch", "numpy")}
+    return {"Python": platform.python_version()} | packages
+
+
+@dataclass(frozen=True, repr=False)
 class DistillReport(Result):
     """The outcome of a tuning run. ``print(report)`` shows it as a table.
 
@@ -73,6 +89,12 @@ class DistillReport(Result):
             ``commit`` and the ``total``.
         seconds_tenfold: the same, estimated for ten times as many vectors with as many queries and lists.
         config: the options.
+        versions: of Python and of the packages that took part.
+        held_out: the queries that ``n_validation`` counts, as rows of the array that was passed: of
+            ``validation_queries``, of ``queries``, or of the embeddings; int64 ``(n_validation,)``. Not part of
+            :meth:`to_dict`.
+        list_sizes: how many vectors each list holds, before and after, int64 ``(nlist,)`` each. Not part of
+            :meth:`to_dict`.
         applied: whether centroids and codebooks were those of :class:`TunedParameters` to start from.
         parameters: what was learned, to be put into other indexes of the same training, if the result was kept and no
             query encoder learned along. Not part of :meth:`to_dict`.
@@ -106,8 +128,16 @@ class DistillReport(Result):
     seconds: dict[str, float]
     seconds_tenfold: dict[str, float]
     config: DistillConfig
+    versions: dict[str, str]
+    held_out: Int64
+    list_sizes: tuple[Int64, Int64]
     applied: bool = False
     parameters: TunedParameters | None = None
+
+    @property
+    def verdict(self) -> str:
+        """Whether the result was kept, and why."""
+        return f"{'Kept' if self.kept else 'NOT kept, the index is as it was'}: {self.reason}"
 
     def sections(self) -> tuple[Section, ...]:
         """The table, with what a reader needs to judge it."""
@@ -145,13 +175,91 @@ class DistillReport(Result):
         by = "what was passed" if self.teacher == "given" else by
         taught = f"taught by {by}: {self.teacher_agreement:.1%} of the exact neighbours"
         return [
-            f"{'Kept' if self.kept else 'NOT kept, the index is as it was'}: {self.reason}",
+            self.verdict,
             *([] if self.kept else ["(in the table: before → what the tuned index would have found)"]),
             how + f"measured on {self.n_validation} more" + (share if self.query_source == "documents" else ""),
             *([] if self.teacher == "exhaustive" else [taught]),
             *(["search with the embeddings of report.query_encoder"] if self.query_encoder is not None else []),
             *(["centroids and codebooks are those of before: only lists and codes are new"] if only_codes else []),
         ]
+
+    def page(self) -> Page:
+        """What there is to see: recall, gain by query, training, lists and time."""
+        what, table, small = self.sections()
+        changed = {f.name: getattr(self.config, f.name) for f in fields(DistillConfig)}
+        changed = {k: getattr(v, "value", v) for k, v in changed.items() if v != getattr(DistillConfig(), k)}
+        facts = {"options": ", ".join(f"{k}={v!r}" for k, v in changed.items()) or "the defaults"}
+        facts["versions"] = ", ".join(f"{k} {v}" for k, v in self.versions.items())
+        parts = [
+            replace(what, notes=what.notes[1:]),  # without the verdict
+            replace(curves(self.before, self.after, "Recall against cost", certain=True), caption=CERTAIN),
+            table,
+            *self._by_query(),
+            *self._training(),
+            *self._lists(),
+            self._time(),
+            Section("More", columns=FACTS, rows=[*facts.items()], notes=small.notes[:1]),
+        ]
+        return Page("faiss_distill: report", self.verdict, parts, good=self.kept)
+
+    def _by_query(self) -> tuple[Picture | Section, ...]:
+        """Who won and who lost, at the judged nprobe."""
+        gain = self.after.overlap - self.before.overlap
+        order = np.argsort(-gain, kind="stable")
+        won, lost = int((gain > 0).sum()), int((gain < 0).sum())
+        places, sorted_gain, above = [i + 1.0 for i in range(len(gain))], gain[order].tolist(), len(gain) - lost
+        bars = [
+            Series("won", places[:won], sorted_gain[:won], name=f"{won} won", drawn="bars"),
+            Series("lost", places[above:], sorted_gain[above:], name=f"{lost} lost", drawn="bars"),
+        ]
+        caption = f"Each of {len(gain)} held-out queries, sorted; {len(gain) - won - lost} are as before."
+        panel = Panel("queries, from the largest gain to the largest loss", "gain in overlap@10", bars, log=False)
+        columns = [Column("row of the query", "d"), Column("overlap@10", ".1f")]
+        rows = [*order[: min(won, SHOWN)], *order[::-1][: min(lost, SHOWN)][::-1]]
+        cells = [(int(self.held_out[i]), (float(self.before.overlap[i]), float(self.after.overlap[i]))) for i in rows]
+        return (
+            Picture([panel], "Gain by query", caption),
+            Section(
+                columns=columns, rows=cells, notes=[f"Up to {SHOWN} that won the most, and as many that lost the most."]
+            ),
+        )
+
+    def _training(self) -> tuple[Picture, ...]:
+        """Loss and overlap@10 by epoch, if there were any."""
+        if len(self.history) < 2:
+            return ()
+        epochs = [float(h["epoch"] or 0) for h in self.history]
+        found = [float(h["overlap_at_10"] or 0) for h in self.history]
+        losses = [float(h["loss"]) for h in self.history if h["loss"] is not None]
+        panels = [
+            Panel("epoch", "training loss", [Series("all", epochs[-len(losses) :], losses)], log=False),
+            Panel("epoch", "overlap@10 of selection queries", [Series("after", epochs, found)], log=False),
+        ]
+        caption = f"Epoch {self.best_epoch} was taken; 0 is the start, with lists and codes chosen anew."
+        return (Picture(panels, "Training", caption),)
+
+    def _lists(self) -> tuple[Picture, ...]:
+        """How long the lists are, if there are several."""
+        if self.before.nlist < 2:
+            return ()
+        sizes = [np.sort(each)[::-1].astype(float).tolist() for each in self.list_sizes]
+        places = [i + 1.0 for i in range(len(sizes[0]))]
+        roles: tuple[Role, Role] = "before", "after"
+        series = [Series(role, places, size, name=role, drawn="line") for role, size in zip(roles, sizes, strict=True)]
+        caption = f"Imbalance {self.before.imbalance:.2f} before and {self.after.imbalance:.2f} after; 1 is all equal."
+        return (
+            Picture([Panel("lists, from the longest on", "vectors in a list", series, log=False)], "Lists", caption),
+        )
+
+    def _time(self) -> Section:
+        rows = [(stage, self.seconds[stage], self.seconds_tenfold[stage]) for stage in self.seconds]
+        columns = [
+            Column("stage", left=True),
+            Column("seconds", ".1f"),
+            Column("with ten times the vectors, about", ".0f"),
+        ]
+        notes = ["Codes were chosen with numba."] if self.compiled else []
+        return Section("Time", columns=columns, rows=rows, notes=notes)
 
     def picture(self) -> Picture:
         """Recall against codes scanned, before and after."""
@@ -163,7 +271,8 @@ class DistillReport(Result):
         out["index"] = self.description
         out |= {"before": self.before.to_dict(), "after": self.after.to_dict(), "history": list(self.history)}
         out["config"] = {k: getattr(v, "value", v) for k, v in asdict(self.config).items()}
-        del out["parameters"]
+        for name in ("parameters", "held_out", "list_sizes"):
+            del out[name]
         out["query_encoder"] = None if self.query_encoder is None else type(self.query_encoder).__name__
         return out
 

@@ -174,7 +174,7 @@ class Splitter:
             if taken is None:  # what the encoder makes of them before it learns
                 taken = query_encoders.embed(encoder, entries, self.device).cpu().numpy()
         assert taken is not None  # there were queries, or inputs with an encoder
-        return Queries(taken, None, known, entries, None if found is None else found.take(rows))
+        return Queries(taken, None, known, entries, None if found is None else found.take(rows), passed=rows)
 
     def _divide(self, whole: Queries, name: str) -> tuple[Queries, Queries]:
         n = len(whole.vectors)

@@ -33,12 +33,12 @@ from faiss_distill.learning.optimise import optimise
 from faiss_distill.learning.taught import Taught
 from faiss_distill.learning.teacher import Teacher, calibrate_temperature
 from faiss_distill.stages import TENFOLD, Stages
-from faiss_distill.state import IndexState
+from faiss_distill.state import IndexState, Int64
 from faiss_distill.tuning.gate import Gate
 from faiss_distill.tuning.given import digest, digest_of_all, given
 from faiss_distill.tuning.memory import check_memory, columns_folder, enough_memory
 from faiss_distill.tuning.parameters import TunedParameters
-from faiss_distill.tuning.report import DistillReport
+from faiss_distill.tuning.report import DistillReport, versions
 from faiss_distill.tuning.settle import check_depths, settle
 from faiss_distill.tuning.split import Splitter
 from faiss_distill.tuning.task import open_task
@@ -403,7 +403,16 @@ class DistillTrainer:
             seconds=_with_total(self._stages.seconds),
             seconds_tenfold=_with_total(self._stages.tenfold),
             config=self.config,
+            versions=versions(),
+            held_out=self.validation_queries.origin[learned.n_selection :],
+            list_sizes=self._list_sizes(learned.state),
         )
+
+    def _list_sizes(self, new: IndexState) -> tuple[Int64, Int64]:
+        """How many vectors each list holds, before and after."""
+        nlist = self.task.adapter.nlist
+        before, after = (np.bincount(state.assignment, minlength=nlist) for state in (self.task.state, new))
+        return before, after
 
     @property
     def _start(self) -> IndexState:
