@@ -110,6 +110,8 @@ def test_describe_says_why_not():
     assert describe(shards).why_not == "in part 0 of the IndexShards an IndexFlatIP: it is exact already"
     assert "index:" not in str(describe(shards))
     with pytest.raises(InputError, match="expected a faiss"):
+        describe(3)
+    with pytest.raises(InputError, match="index: expected a file that exists"):
         describe("wiki.faiss")
 
 

@@ -16,7 +16,8 @@ from faiss_distill.tuning.drift import Loss
 
 def evaluation(found):
     points = [OperatingPoint(n, found + n / 100, 0.6, 0.7, 100.0 * n, 0.1, distances=110.0 * n) for n in (1, 4)]
-    return Evaluation(100, 4, tuple(points), np.zeros((2, 3), dtype=np.float32), 1.25, 8, 16)
+    each = np.full((2, 3), found, dtype=np.float32) + np.array([-0.1, 0, 0.1], dtype=np.float32) * (found > 0.5)
+    return Evaluation(100, 4, tuple(points), each, 1.25, 8, 16)
 
 
 def report():
@@ -25,10 +26,15 @@ def report():
         query_source="queries", n_train=50, n_stand_ins=20, n_selection=10, n_validation=10, before=evaluation(0.5),
         after=evaluation(0.6), gain=0.1, interval=(0.0, 0.2), temperature=0.1,
         teacher="lists", teacher_lists=37, teacher_cost=0.23, teacher_agreement=0.9812,
-        history=({"loss": None}, {"loss": 1.0}), best_epoch=1,
+        history=(
+            {"epoch": 0, "loss": None, "overlap_at_10": 0.5, "codes_scanned": 10.0},
+            {"epoch": 1, "loss": 1.0, "overlap_at_10": 0.6, "codes_scanned": 9.0},
+        ),
+        best_epoch=1,
         query_encoder=None, compiled=True, seconds={"codes": 1.0, "total": 1.26},
-        seconds_tenfold={"total": 9.7},
-        config=DistillConfig(),
+        seconds_tenfold={"codes": 9.0, "total": 9.7},
+        config=DistillConfig(epochs=1), versions={"Python": "3.11.2", "faiss": "1.15.1"}, held_out=np.array([7, 3, 90]),
+        list_sizes=(np.arange(16), np.arange(16)[::-1]),
     )  # fmt: skip
 
 
@@ -67,7 +73,7 @@ nprobe     overlap@10  nearest in 10     recall@100  codes scanned
 
 list imbalance 1.25 → 1.25, bytes of a code 8 → 8
 seconds: codes 1.0 (with numba), total 1.3
-with ten times the vectors, about: total 10""",
+with ten times the vectors, about: codes 9, total 10""",
     OperatingPoints: """\
 IndexIVFPQ: overlap@10 against distances, the 2 of 3 operating points that no other beats
 
