@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-GAP, SPAN = 32, 4096
+GAP, SPAN = 32, 512
 """Rows between two wanted ones that are read along, and rows that are read at a time."""
 
 

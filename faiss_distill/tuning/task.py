@@ -123,10 +123,12 @@ def open_task(adapter: IndexAdapter, embeddings: Any, ids: Any, partial: bool, q
     try:
         return Task(adapter, state, stored, *_open_corpus(adapter, embeddings, stored, ids, partial))
     except InputError as error:
-        if error.argument in ("embeddings", "ids") and queries is not None:
+        known = embeddings is not None and queries is not None and not partial
+        if known and error.argument in ("embeddings", "ids"):
             n = open_vectors(queries, "queries").n
             if n == len(stored) != open_embeddings(embeddings, None)[0].n:
-                raise replace(error, hint=f"queries have {n} rows: are embeddings and queries swapped?") from error
+                swapped = f"queries have {n} rows: are embeddings and queries swapped?"
+                raise replace(error, hint="; ".join(filter(None, (swapped, error.hint)))) from error
         raise
 
 

@@ -73,7 +73,7 @@ def test_before_and_after_are_of_the_sample(built, data, always_kept):
         searched.nprobe = 4
         found = recall(searched.search(judges, 10)[1], truth)
         assert side.own.overlap_at_10 == pytest.approx(found.mean(), abs=1e-6)
-    assert f"{N} vectors of 8 bytes, measured among the 900 embeddings passed" in str(report)
+    assert f"{N} vectors, codes of 8 bytes, measured among the 900 embeddings passed" in str(report)
 
 
 def test_the_cost_is_that_of_the_whole_index(built, data, always_kept):

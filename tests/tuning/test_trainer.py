@@ -273,7 +273,7 @@ class TestFewQueries:
         report = trainer.train()
         assert report.n_train == len(train.vectors)
         assert report.n_stand_ins == (~real).sum()
-        assert f"trained on 100 queries and {report.n_stand_ins} documents added to them, epoch" in str(report)
+        assert f"trained on 100 queries and {report.n_stand_ins} documents added to them; " in str(report)
 
     def test_mined_candidates_leave_out_the_document_itself(self, built, data):
         options = self.FILLED | {"candidates": "in_batch + hard40:5"}
@@ -365,6 +365,8 @@ class TestRows:
 
 class Recorder:
     """A matrix that remembers the most rows it was ever asked for at once."""
+
+    takes_rows = True
 
     def __init__(self, array):
         self.array, self.most = array, 0
