@@ -1,14 +1,18 @@
 """The README's code, run as it stands on small files of the names it uses."""
 
+import functools
+import pickle
 import re
 import shlex
 import textwrap
 from pathlib import Path
 
 import faiss
+import h5py
 import numpy as np
 import pytest
 import scipy.sparse
+from writers import WRITERS
 
 import faiss_distill
 from faiss_distill import typing
@@ -46,7 +50,53 @@ def test_command_lines(capsys):
     for line in lines:
         assert main(shlex.split(line)) == 0
     assert "can be tuned" in capsys.readouterr().out
-    assert Path("recall.png").exists()
+    assert "Gain by query" in Path("report.html").read_text(encoding="utf-8")
+
+
+class Frame(dict):
+    """What is asked of a pandas one."""
+
+    def to_numpy(self):
+        return self["embedding"]
+
+
+@pytest.mark.usefixtures("_files")
+def test_what_is_said_of_files(data, built, capsys):
+    text, x = (DOCS / "files.rst").read_text(encoding="utf-8"), data.documents[:2000]
+    Path("corpus").mkdir()
+    Path("parts").mkdir()
+    for i, part in enumerate(np.array_split(x, 12)):
+        np.save(f"corpus/part_{i}.npy", part)
+        np.save(f"parts/{i}.npy", part)
+    WRITERS[".fbin"](Path("a.fbin"), x[:700])
+    WRITERS[".fbin"](Path("b.fbin"), x[700:])
+    WRITERS[".fbin"](Path("log.fbin"), data.queries)
+    WRITERS[".parquet"](Path("wiki.parquet"), x)
+    for name in ("sift.hdf5", "log.hdf5"):
+        with h5py.File(name, "w") as file:
+            file.update({"train": x, "test": data.queries})
+    flat = faiss.IndexFlatIP(64)
+    flat.add(x)
+    faiss.write_index(flat, "exact.faiss")
+    np.savetxt("x.csv", x, delimiter=",")
+    Path("x.pkl").write_bytes(pickle.dumps(x))
+    known = {
+        "faiss": faiss, "np": np, "index": built(), "frame": {"embedding": Frame(embedding=list(x))},
+        "distill": functools.partial(faiss_distill.distill, epochs=1, nprobe=4),
+    }  # fmt: skip
+    blocks = re.findall(r"code-block:: python\n\n((?:   .*\n|\n)+)", text)
+    assert len(blocks) == 3
+    for block in blocks:
+        exec(textwrap.dedent(block), known)
+    assert known["report"].kept
+    assert faiss.read_index("tuned.faiss").ntotal == 2000
+    np.testing.assert_allclose(np.load("x.npy"), x, atol=1e-6)
+    lines = re.findall(r"\$ faiss-distill (.*)", text)
+    assert len(lines) == 2
+    for line in lines:
+        line = line.replace("parquet:embedding", "parquet:vector")
+        assert main([*shlex.split(line), "--epochs", "1", "--nprobe", "4"]) == 0
+    assert capsys.readouterr().out.count("wrote tuned.faiss") == 2
 
 
 @pytest.mark.usefixtures("_files")
