@@ -34,8 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = cli.parse(argv)
         status = cli.check(args)
         if status == 0:
-            from faiss_distill import commands  # noqa: F401  torch and faiss: seconds
-
+            cli.loaded(args)
             _on_signals(_interrupt)
             status = cli.run(args)
         sys.stdout.flush()

@@ -91,12 +91,17 @@ def size(name: str, value: Any) -> int:
     return integer(name, found, 1, 2**63 - 1)
 
 
-def did_you_mean(word: Any, known: Iterable[str]) -> str:
+def did_you_mean(word: Any, known: Iterable[str], like: float = 0.6) -> str:
     """A question after the nearest of the words that are known, for the hint of an error; empty if none is near.
+
+    Args:
+        word: what was said.
+        known: what could have been meant.
+        like: how much alike the two must be, from 0 to 1.
 
     Examples:
         >>> did_you_mean("lisnet", ["listnet", "kl"])
         'did you mean listnet?'
     """
-    near = difflib.get_close_matches(word, known, 1) if isinstance(word, str) else []
+    near = difflib.get_close_matches(word, known, 1, like) if isinstance(word, str) else []
     return f"did you mean {near[0]}?" if near else ""

@@ -7,8 +7,9 @@ import logging
 import os
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,16 @@ faiss-distill tune wiki.faiss wiki.npy --queries log.npy --nprobe 16 -o tuned.fa
 faiss-distill COMMAND --help
 """
 HELP_WIDTH = 78
-RUNS = {"eval": "evaluation"}
-"""Functions of :mod:`faiss_distill.commands` that are not named as their command."""
+RUNS = {
+    "tune": "tuning.tune",
+    "apply": "tuning.apply",
+    "add": "tuning.add",
+    "eval": "measuring.evaluation",
+    "points": "measuring.points",
+    "inspect": "inspecting.inspect",
+    "demo": "demo.demo",
+}
+"""The function of :mod:`faiss_distill.commands` that each command is."""
 TEACHER = (
     "what finds the queries' nearest documents: a .npz of ids and scores (nq, K), a row for each query, or ids alone, "
     "such as .ivecs; or a fuller index file (default: exact search, or a search of the nearest lists where that is "
@@ -83,11 +92,16 @@ def check(args: argparse.Namespace) -> int:
     return 0
 
 
+def loaded(args: argparse.Namespace) -> Callable[[argparse.Namespace], None]:
+    """What the command does, and all that it needs: for most of them torch, faiss and scipy, which take seconds."""
+    module, _, name = args.run.partition(".")
+    function: Callable[[argparse.Namespace], None] = getattr(import_module(f"faiss_distill.commands.{module}"), name)
+    return function
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the command that was parsed; returns the exit status."""
-    from faiss_distill import commands  # torch, faiss and scipy: seconds
-    from faiss_distill.world import launched
-
+    command = loaded(args)
     shown = logging.StreamHandler()
     shown.setFormatter(Warned(args))
     logging.basicConfig(level=logging.WARNING, handlers=[shown])
@@ -95,11 +109,11 @@ def run(args: argparse.Namespace) -> int:
     if first and getattr(args, "progress", True) and not sys.stderr.isatty():
         logging.getLogger(faiss_distill.__name__).setLevel(logging.INFO)  # a line for each bar that is not shown
     try:
-        getattr(commands, args.run)(args)
+        command(args)
     except BrokenPipeError:
         raise
     except (DistillError, OSError) as error:
-        if launched() and not first and getattr(error, "known_to_all", False):
+        if not first and getattr(error, "known_to_all", False):
             return 2  # the first process says so
         return _failed(error, args)
     return 0
@@ -152,7 +166,7 @@ def _add_command(commands: Any, name: str, note: str, description: str, examples
         allow_abbrev=False,
         **more,
     )
-    parser.set_defaults(run=RUNS.get(name, name), parser=parser)
+    parser.set_defaults(run=RUNS[name], parser=parser)
     return parser
 
 

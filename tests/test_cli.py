@@ -447,7 +447,9 @@ class TestProcess:
         """An import that takes its time, in place of torch's."""
         (tmp_path / "torch.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
         environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
-        command = [sys.executable, "-m", "faiss_distill", "inspect", str(tmp_path / "torch.py")]
+        np.save(tmp_path / "x.npy", np.ones((3, 4), np.float32))
+        files = [str(tmp_path / name) for name in ("torch.py", "x.npy", "x.npy")]
+        command = [sys.executable, "-m", "faiss_distill", "eval", *files[:2], "--queries", files[2]]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "preexec_fn": heard}
         with subprocess.Popen(command, env=environment, **pipes) as run:
             assert run.stdout.readline() == "importing\n"

@@ -65,19 +65,19 @@ class Sliced:
 
 def sliceable(source: Any) -> Any:
     """``source`` if it can be indexed with rows in any order, else a :class:`Sliced` over it."""
-    if isinstance(source, np.ndarray | Sliced) or _is_tensor(source) or getattr(source, "takes_rows", False):
+    if isinstance(source, np.ndarray | Sliced) or is_tensor(source) or getattr(source, "takes_rows", False):
         return source
     return Sliced.over(source)
 
 
-def _is_tensor(source: Any) -> bool:
+def is_tensor(source: Any) -> bool:
     """Whether it is one of torch's, without importing that."""
     return hasattr(source, "detach")
 
 
 def _as_numpy(part: Any) -> NDArray[Any]:
     """A slice as an array; a tensor of torch's as float32 if numpy has not its dtype."""
-    if _is_tensor(part):
+    if is_tensor(part):
         part = (part.float() if str(part.dtype) == "torch.bfloat16" else part).numpy(force=True)
     found: NDArray[Any] = np.asarray(part)
     return found

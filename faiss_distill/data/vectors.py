@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.sparse
-import torch
 
 from faiss_distill.columns import numbers
 from faiss_distill.data.formats.arrow import ArrowColumn
 from faiss_distill.data.parts import open_parts, open_source
-from faiss_distill.data.sliced import sliceable
+from faiss_distill.data.sliced import is_tensor, sliceable
 from faiss_distill.errors import InputError
 from faiss_distill.progress import progress_bar
 from faiss_distill.state import Float32, Int64
@@ -93,7 +91,9 @@ class Vectors:
             )
 
     def _read(self, rows: slice | Int64) -> Float32:
-        if isinstance(self._array, torch.Tensor):
+        if is_tensor(self._array):
+            import torch
+
             index = rows if isinstance(rows, slice) else torch.from_numpy(rows).to(self._array.device)
             part = self._array.detach()[index].to(torch.float32).numpy(force=True)
         else:
@@ -105,8 +105,8 @@ class Vectors:
 def _holds_embeddings(array: Any) -> bool:
     """Whether a dtype is one of those that embeddings come in: wider integers are far more often ids."""
     dtype = array.dtype
-    if isinstance(dtype, torch.dtype):
-        return dtype.is_floating_point or dtype in (torch.int8, torch.uint8)
+    if not isinstance(dtype, np.dtype):  # one of torch's
+        return dtype.is_floating_point or str(dtype) in ("torch.int8", "torch.uint8")
     return bool(dtype.kind == "f" or (dtype.kind in "iu" and dtype.itemsize == 1))
 
 
@@ -131,18 +131,23 @@ def open_vectors(source: Any, name: str) -> Vectors:
         return Vectors(open_parts(source, name), name)
     if type(source).__module__.partition(".")[0] == "pyarrow":
         source = ArrowColumn.of(source, name)
-    if scipy.sparse.issparse(source):
+    if type(source).__module__.startswith("scipy.sparse"):
         raise InputError(name, "a dense matrix of floats", type(source).__name__, "use its .toarray()")
     if isinstance(source, np.ma.MaskedArray):
         raise InputError(name, "a matrix of floats", "a masked one", "drop its masked rows, or fill them")
-    if isinstance(source, torch.Tensor):
+    if is_tensor(source):
         _check_tensor(source, name)
-    elif not (isinstance(getattr(source, "dtype", None), np.dtype | torch.dtype) and hasattr(source, "shape")):
+    elif not (hasattr(source, "shape") and _is_dtype(getattr(source, "dtype", None))):
         source = _as_matrix(source, name)
     return Vectors(source, name)
 
 
-def _check_tensor(tensor: torch.Tensor, name: str) -> None:
+def _is_dtype(kind: Any) -> bool:
+    """Whether it is a dtype of numpy's, or of torch's, without importing that."""
+    return isinstance(kind, np.dtype) or str(kind).startswith("torch.")
+
+
+def _check_tensor(tensor: Any, name: str) -> None:
     """Refuse a tensor whose values are not all there, in rows."""
     kind = "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
     if kind != "strided":

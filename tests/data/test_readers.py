@@ -154,6 +154,15 @@ def test_the_home_folder(tmp_path, monkeypatch):
     assert open_vectors("~/*.npy", "x").n == len(X)
 
 
+@pytest.mark.parametrize(
+    ("suffix", "hint"),
+    [(".csv", r"convert it first: np\.save"), (".hdf", r"did you mean \.hdf5\?"), (".xyz", r"got '.*x\.xyz'$")],
+)
+def test_what_to_do_with_others(tmp_path, suffix, hint):
+    with pytest.raises(InputError, match=hint):
+        open_vectors(tmp_path / f"x{suffix}", "x")
+
+
 @pytest.mark.parametrize("suffix", [".pkl", ".pickle", ".joblib"])
 def test_pickles_are_refused(tmp_path, suffix):
     (tmp_path / f"x{suffix}").write_bytes(pickle.dumps(X))

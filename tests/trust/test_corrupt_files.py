@@ -21,7 +21,8 @@ SECONDS = 20
 RUNNER = f"""
 import json, os, signal, sys
 import torch._dynamo  # which the first optimizer of a process would import, for seconds
-from faiss_distill import cli, commands
+from faiss_distill import cli
+from faiss_distill.commands import inspecting, measuring, tuning
 print(flush=True)
 for line in sys.stdin:
     commands = json.loads(line)

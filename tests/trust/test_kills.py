@@ -17,7 +17,8 @@ N = 1000
 SERVER = """
 import json, os, sys
 import torch._dynamo  # which the first optimizer of a process would import, for seconds
-from faiss_distill import cli, commands
+from faiss_distill import cli
+from faiss_distill.commands import inspecting, measuring, tuning
 print(flush=True)
 for line in sys.stdin:
     child = os.fork()

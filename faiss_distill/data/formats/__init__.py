@@ -65,7 +65,10 @@ CROPPED = re.compile(r"(\.(?:fbin|u8bin|i8bin|ibin))\.crop_nb_\d+$")
 """Names of the first part of a file of big-ann-benchmarks."""
 INDEXES = (".faiss", ".index", ".faissindex")
 """Ends of names that faiss's indexes go by, which may hold vectors too."""
-PICKLES = (".pkl", ".pickle", ".joblib")
+_PICKLE = "a pickle can run any code: load it yourself, if you trust it, and np.save it as .npy"
+_TEXT = "convert it first: np.save('x.npy', np.loadtxt(...))"
+ADVICE = dict.fromkeys((".pkl", ".pickle", ".joblib"), _PICKLE) | dict.fromkeys((".csv", ".tsv", ".txt"), _TEXT)
+"""What to do with files of other formats, by the ends of their names."""
 
 
 def open_file(source: str | Path, name: str) -> Any:
@@ -129,7 +132,5 @@ def _parted(path: Path) -> tuple[Path, str | None]:
 
 def _unknown(path: Path, name: str) -> InputError:
     suffix = suffix_of(path)
-    hint = did_you_mean(suffix, BY_SUFFIX)
-    if suffix in PICKLES:
-        hint = "a pickle can run any code: load it yourself, if you trust it, and np.save it as .npy"
+    hint = ADVICE.get(suffix, did_you_mean(suffix, BY_SUFFIX, 0.75))
     return InputError(name, f"a file ending in {', '.join(BY_SUFFIX)}", repr(str(path)), hint)
