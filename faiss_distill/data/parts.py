@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from faiss_distill.data.formats import BY_SUFFIX, is_file, open_file
+from faiss_distill.data.formats import BY_SUFFIX, is_file, open_file, parted, suffix_of
 from faiss_distill.data.sliced import Sliced
 from faiss_distill.errors import InputError
 
@@ -23,7 +23,7 @@ def open_source(source: str | Path, name: str) -> Any:
         InputError: see :func:`~faiss_distill.data.formats.open_file` and :func:`open_parts`.
         MissingDependencyError: the library that reads the format is not installed.
     """
-    files = files_of(Path(source), name)
+    files = files_of(source, name)
     return open_file(source, name) if files is None else open_parts(files, name)
 
 
@@ -77,25 +77,26 @@ def open_parts(sources: Sequence[str | Path], name: str) -> Any:
     return parts[0] if len(parts) == 1 else Parts(parts)
 
 
-def files_of(path: Path, name: str) -> list[Path] | None:
-    """The files that a folder or a pattern stands for, in natural order; None for the path of one file.
+def files_of(source: str | Path, name: str) -> list[str] | None:
+    """The files that a folder or a pattern stands for, in natural order, each with the key that follows; None for one.
 
     Raises:
         InputError: there are none, or files of several formats.
     """
+    path, key = parted(Path(source).expanduser())
     if is_file(path):
         if not glob.has_magic(str(path)) or path.exists():
             return None
-        found = [Path(each) for each in glob.glob(str(path.expanduser()), recursive=True)]  # noqa: PTH207  absolute ones
-    elif path.expanduser().is_dir():
-        found = [each for each in path.expanduser().iterdir() if is_file(each) and not each.name.startswith(".")]
+        found = [Path(each) for each in glob.glob(str(path), recursive=True)]  # noqa: PTH207  absolute ones
+    elif path.is_dir():
+        found = [each for each in path.iterdir() if is_file(each) and not each.name.startswith(".")]
     else:
         return None
-    kinds = {each.suffix.lower() for each in found}
+    kinds = {suffix_of(each) for each in found}
     if len(kinds) != 1:
         got = f"{', '.join(sorted(kinds))}" if kinds else "none"
         raise InputError(name, f"files of one format in {str(path)!r} ({', '.join(BY_SUFFIX)})", got)
-    return sorted(found, key=natural)
+    return [str(each) + (f":{key}" if key else "") for each in sorted(found, key=natural)]
 
 
 def natural(path: Path) -> list[Any]:

@@ -1,4 +1,5 @@
 import pickle
+import shutil
 import sys
 from pathlib import Path
 
@@ -84,7 +85,8 @@ class TestFiles:
         (tmp_path / "parts").mkdir()
         names = [written(tmp_path / "parts", suffix, f"part{i}") for i in (2, 10, 9)]
         x = of_dtype(suffix).astype(np.float32)
-        for source in (names, *([] if suffix in KEYED else [tmp_path / "parts", f"{tmp_path}/parts/part*{suffix}"])):
+        key = KEYED.get(suffix, "")
+        for source in (names, f"{tmp_path}/parts{key}", f"{tmp_path}/parts/part*{suffix}{key}"):
             vectors = open_vectors(source, "x")
             assert vectors.n == 60
             np.testing.assert_array_equal(vectors.block(15, 45), np.concatenate([x, x, x])[15:45])
@@ -129,6 +131,15 @@ class TestKeys:
     def test_one_is_taken(self, several):
         np.testing.assert_array_equal(open_vectors(f"{several}:test", "x").block(0, 5), X[:5] + 1)
         np.testing.assert_array_equal(open_vectors(f"{several}:train", "x").take(np.array([7, 2])), X[[7, 2]])
+
+    def test_parts_of_several(self, several, tmp_path):
+        """The key stands after the folder or the pattern."""
+        (tmp_path / "parts").mkdir()
+        for i in (1, 2):
+            copy = shutil.copytree if several.is_dir() else shutil.copy
+            copy(several, tmp_path / "parts" / f"{i}{several.suffix}")
+        for source in (f"{tmp_path}/parts:train", f"{tmp_path}/parts/*{several.suffix}:train"):
+            np.testing.assert_array_equal(open_vectors(source, "x").block(18, 23), np.concatenate([X, X])[18:23])
 
     def test_none_is_refused(self, several):
         with pytest.raises(InputError, match=r"expected a file with one .*(train, test|test, train); put the one that"):

@@ -82,7 +82,7 @@ def open_file(source: str | Path, name: str) -> Any:
         InputError: it is of no format, not there, truncated, or can't be read; or the key is wrong.
         MissingDependencyError: the library that reads the format is not installed.
     """
-    path, key = _parted(Path(source).expanduser())
+    path, key = parted(Path(source).expanduser())
     row = BY_SUFFIX.get(suffix_of(path))
     if row is None:
         raise _unknown(path, name)
@@ -101,7 +101,7 @@ def check_source(source: str | Path, name: str) -> None:
     Raises:
         InputError: it is not there, can't be reached, or is something else.
     """
-    path, _ = _parted(Path(source).expanduser())
+    path, _ = parted(Path(source).expanduser())
     row = BY_SUFFIX.get(suffix_of(path))
     (check_there if row is not None and row.folder else check_file)(path, name)
 
@@ -114,7 +114,7 @@ def suffix_of(path: Path) -> str:
 
 def is_file(path: Path) -> bool:
     """Whether a name is that of a file, or folder, of one of the formats."""
-    return suffix_of(_parted(path)[0]) in BY_SUFFIX
+    return suffix_of(parted(path)[0]) in BY_SUFFIX
 
 
 def is_index(path: Path) -> bool:
@@ -122,10 +122,10 @@ def is_index(path: Path) -> bool:
     return path.suffix.lower() in INDEXES
 
 
-def _parted(path: Path) -> tuple[Path, str | None]:
-    """A path and the key after it, or None."""
+def parted(path: Path) -> tuple[Path, str | None]:
+    """A path, of a file or a folder of files, and the key after it, or None."""
     before, colon, key = str(path).rpartition(":")
-    if colon and suffix_of(Path(before)) in BY_SUFFIX and not path.exists():
+    if colon and not path.exists() and (suffix_of(Path(before)) in BY_SUFFIX or Path(before).is_dir()):
         return Path(before), key
     return path, None
 
