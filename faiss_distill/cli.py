@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from typing import Any
 
 import faiss_distill
 from faiss_distill.config import DistillConfig, field_notes
-from faiss_distill.errors import DistillError
+from faiss_distill.errors import DistillError, InputError
 from faiss_distill.evaluation.point import COSTS, QUALITIES
 from faiss_distill.messages import Number, OneOf, Warned, check_places, check_words, print_completion, told
 
@@ -49,6 +50,8 @@ ARRAYS = ("embeddings", "queries", "validation_queries", "ids")
 READ = ("index", "parameters", *ARRAYS, "relevant", "validation_relevant", "teacher")
 """Arguments that are files to read, and those of them that are one array."""
 NO_PROGRESS = "show no progress: neither bars nor, where standard error is no terminal, a line for each stage"
+NAMED = ("queries", "validation_queries", "ids", "relevant")
+"""Arguments that the docstrings of options name, and that are options on the command line."""
 COMMON = ("nprobe", "epochs", "seed", "device", "max_memory", "progress")
 """Options of the tuning that come first in the help."""
 LABELS = "a file of integers (nq,) or (nq, r), or qrels of query rows and ids"
@@ -67,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """What the arguments say, without the imports that a command needs."""
     argv = sys.argv[1:] if argv is None else argv
-    parser = build_parser()
+    parser = build_parser(brief="--help-all" not in argv)
     check_words(parser, argv)
     args, rest = parser.parse_known_args(argv)
     check_places(getattr(args, "parser", parser), rest)
@@ -82,11 +85,19 @@ def check(args: argparse.Namespace) -> int:
     from faiss_distill.data.parts import open_source
 
     try:
+        d = None
         for name in READ:
             path = getattr(args, name, None)
-            if path is not None and str(path) != "-":
-                array = name in ARRAYS and not is_index(Path(path))
-                (open_source if array else check_source)(path, name)
+            if path is None or str(path) == "-":
+                continue
+            if name not in ARRAYS or is_index(Path(path)):
+                check_source(path, name)
+                continue
+            shape = open_source(path, name).shape
+            if name != "ids" and len(shape) == 2:
+                d = d or shape[1]
+                if shape[1] != d:
+                    raise InputError(name, f"dimension {d}, as the embeddings have", str(shape[1]))
     except DistillError as error:
         return _failed(error, args)
     return 0
@@ -131,8 +142,8 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         return super().format_help().replace("examples::", "examples:")
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser, from which the reference is made too."""
+def build_parser(brief: bool = False) -> argparse.ArgumentParser:
+    """The parser, from which the reference is made too; if ``brief``, the help of ``tune`` leaves out what few need."""
     parser = argparse.ArgumentParser(
         prog="faiss-distill",
         description=_filled(faiss_distill.__doc__ or ""),
@@ -150,7 +161,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    for add in (_add_tune, _add_apply, _add_add, _add_eval, _add_points, _add_inspect, _add_demo):
+    _add_tune(commands, brief)
+    for add in (_add_apply, _add_add, _add_eval, _add_points, _add_inspect, _add_demo):
         add(commands)
     return parser
 
@@ -178,7 +190,7 @@ def _examples(lines: str) -> str:
     return f"examples::\n\n{textwrap.indent(textwrap.dedent(lines).strip(), '  ')}"
 
 
-def _add_tune(commands: Any) -> None:
+def _add_tune(commands: Any, brief: bool) -> None:
     tune = _add_command(
         commands,
         "tune",
@@ -207,8 +219,9 @@ def _add_tune(commands: Any) -> None:
         type=Path,
         help="where to write what was learned, for faiss-distill apply, if the result is kept",
     )
+    tune.add_argument("--help-all", action="help", help="show this help with all options of the tuning, and exit")
     _add_tuned_outputs(tune)
-    _add_config(tune)
+    _add_config(tune, brief)
 
 
 def _add_apply(commands: Any) -> None:
@@ -409,6 +422,12 @@ def _add_demo(commands: Any) -> None:
     demo.add_argument("--json", action="store_true", help="print the test queries' before and after as JSON")
 
 
+def _option_or_word(match: re.Match[str]) -> str:
+    """A name in a docstring, as the option that it is on the command line, if it is one."""
+    known = {*NAMED, *(field.name for field in fields(DistillConfig))} - {"query_encoder_rate"}
+    return f"--{match[1].replace('_', '-')}" if match[1] in known else match[1]
+
+
 def _add_inputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("index", metavar="INDEX", type=Path, help="a file from faiss.write_index")
     note = f"the vectors behind the index, {VECTORS}, or - for those that an IndexRefineFlat holds"
@@ -427,19 +446,20 @@ def _add_force(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_config(parser: argparse.ArgumentParser) -> None:
-    """One option for each field of DistillConfig, with the help from its docstring."""
+def _add_config(parser: argparse.ArgumentParser, brief: bool) -> None:
+    """One option for each field of DistillConfig, with the help from its docstring; none for most of them if brief."""
     common = parser.add_argument_group("common options of the tuning")
     rest = parser.add_argument_group("further options of the tuning")
     notes = field_notes()
     types = {"int": int, "int | None": int, "float": float, "float | None": float}
     for field in sorted(fields(DistillConfig), key=lambda field: (*COMMON, field.name).index(field.name)):
         group = common if field.name in COMMON else rest
-        note = notes[field.name].replace("`", "").replace("%", "%%")
+        note = re.sub(r"`+(\w+)`+", _option_or_word, notes[field.name]).replace("`", "").replace("%", "%%")
         default = getattr(field.default, "value", field.default)
         option = f"--{field.name.replace('_', '-')}"
         if field.name == "query_encoder_rate":
             continue  # no module comes over a command line
+        note = argparse.SUPPRESS if brief and group is rest else note
         if field.name == "progress":
             group.add_argument("--no-progress", dest="progress", action="store_false", help=NO_PROGRESS)
             continue
@@ -447,7 +467,8 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
             action = argparse.BooleanOptionalAction if default else "store_true"
             group.add_argument(option, action=action, default=default, help=note)
             continue
-        text = note if default is None else f"{note.rstrip('.')} (default: {default})"
+        shown = default is not None and note != argparse.SUPPRESS
+        text = f"{note.rstrip('.')} (default: {default})" if shown else note
         kind = types.get(str(field.type))  # enums and notations are checked by DistillConfig
         metavar = field.name.split("_")[-1].upper() if kind is None else "N" if kind is int else "X"
         group.add_argument(

@@ -109,7 +109,7 @@ class Number:
         try:
             return self._kind(text)
         except ValueError:
-            hint = "; put spaces between several" if self._several and "," in text else ""
+            hint = ("; put spaces between several" if self._several else "; it takes one") if "," in text else ""
             expected = "an integer" if self._kind is int else "a number"
             raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}{hint}") from None
 

@@ -413,12 +413,14 @@ class TestProcess:
             ({"embeddings": "x.csv"}, "error: embeddings: expected a file ending in .npy, .npz, .fvecs, "),
             ({"embeddings": "cut.npy"}, "error: embeddings: expected a complete .npy file, got "),
             ({"--queries": "no.npy"}, "error: --queries: expected a file that exists, got '{files}/no.npy'"),
+            ({"--queries": "x3.npy"}, "error: --queries: expected dimension 64, as the embeddings have, got 3"),
             ({"--ids": "no.npy"}, "error: --ids: expected a file that exists, got '{files}/no.npy'"),
             ({"--teacher": "no.npz"}, "error: --teacher: expected a file that exists, got '{files}/no.npz'"),
         ],
     )
     def test_a_file_that_is_not_there_is_told_at_once(self, files, changed, says):
         """Before torch and faiss are imported, which takes seconds."""
+        np.save(files / "x3.npy", np.ones((99, 3), np.float32))
         (files / "cut.npy").write_bytes((files / "x.npy").read_bytes()[:-1])
         given = {"index": "in.faiss", "embeddings": "x.npy", "--queries": "q.npy", "-o": "o.faiss"} | changed
         words = ["tune", str(files / given.pop("index")), str(files / given.pop("embeddings"))]
@@ -437,7 +439,7 @@ class TestProcess:
         lines = run.stderr.splitlines()
         said = [re.sub(r"\d[\d.,]*", "N", line.removeprefix("faiss-distill: ")) for line in lines]
         assert said[0] == "check embeddings: N rows"
-        assert {"teacher: N docs", "distil: N steps", "encode: N docs"} <= set(said)
+        assert {"teacher: N docs", "train: N steps", "encode: N docs"} <= set(said)
         assert sum(line.startswith("epoch N of N: overlap@N of the selection queries N") for line in said) == 2
         assert all(line.startswith("faiss-distill: ") for line in lines[:-1])  # and then what to search with
         quiet = process("tune", *inputs, *quick, "--no-progress", **pipes).stderr
@@ -512,8 +514,13 @@ def test_help_is_complete(command, capsys):
     out = capsys.readouterr().out
     assert "None" not in out
     if command == ["tune"]:
-        assert "--local-queries" in out
-        assert "one of" not in out
+        assert "--local-queries" not in out
+        with pytest.raises(SystemExit):
+            main(["tune", "--help-all"])
+        whole = capsys.readouterr().out
+        assert "--local-queries" in whole
+        assert "one of" not in whole
+        assert not re.findall(r"\b(?:validation_queries|top_k|learning_rate|max_queries)\b(?<!recall@top_k)", whole)
 
 
 COMMANDS = ["tune", "apply", "eval", "points", "inspect", "demo"]
@@ -552,7 +559,10 @@ def test_formats_in_the_help():
             ["eval", "i", "x", "--queries", "q", "--nprobe", "8,16"],
             "argument --nprobe: expected an integer, got '8,16'; put spaces between several",
         ),
-        (["tune", "i", "x", "-o", "o", "--nprobe", "8,16"], "argument --nprobe: expected an integer, got '8,16'"),
+        (
+            ["tune", "i", "x", "-o", "o", "--nprobe", "8,16"],
+            "argument --nprobe: expected an integer, got '8,16'; it takes one",
+        ),
         (
             ["tune", "i", "x", "-o", "o", "--learning-rate", "fast"],
             "argument --learning-rate: expected a number, got 'fast'",

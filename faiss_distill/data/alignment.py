@@ -47,7 +47,7 @@ def rows_of(labels: Int64, n_embeddings: int, ids: Int64 | None) -> Int64:
                 "embeddings",
                 f"row i to belong to id i for ids {labels.min()}..{labels.max()}",
                 f"{n_embeddings} rows",
-                "pass ids= with the id of each row",
+                "pass ids= with the id of each row, or all vectors that were ever added, in their order",
             )
         if n_embeddings > n and labels.max() == n - 1:  # distinct, so exactly 0..n-1: nothing was ever removed
             raise InputError(
@@ -78,7 +78,7 @@ def rows_of(labels: Int64, n_embeddings: int, ids: Int64 | None) -> Int64:
         raise InputError(
             "ids",
             f"the ids of all {n} stored vectors",
-            f"some, but not these {len(missing)}: {examples(missing)}",
+            f"all but {len(missing)} of them ({examples(missing)})",
             "a sample will do with encoding='frozen'",
         )
     if n_embeddings > n:

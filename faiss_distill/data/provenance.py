@@ -51,7 +51,7 @@ AGAIN = 0.1
 """How near a reading comes, as a share of how near the vectors come as passed, if it gets the stored codes again."""
 OFFSETS = (-1, 1, -2, 2)
 """Neighbouring rows whose codes are tried."""
-WRONG, CHECK = "fit other codes better than their own", "check the file, its order and the ids"
+WRONG, CHECK = "match the codes of other rows better than their own", "check the file, its order and the ids"
 
 
 @dataclass(frozen=True)

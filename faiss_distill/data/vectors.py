@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from faiss_distill.columns import numbers
+from faiss_distill.data.formats import is_file
 from faiss_distill.data.formats.arrow import ArrowColumn
 from faiss_distill.data.parts import open_parts, open_source
 from faiss_distill.data.sliced import is_tensor, sliceable
@@ -128,6 +129,9 @@ def open_vectors(source: Any, name: str) -> Vectors:
     if isinstance(source, str | Path):
         return Vectors(open_source(source, name), name)
     if isinstance(source, list | tuple) and source and all(isinstance(item, str | Path) for item in source):
+        if not any(is_file(Path(item)) for item in source):
+            hint = "embed them first, as the documents were" if isinstance(source[0], str) else ""
+            raise InputError(name, "vectors, or paths of files that hold some", f"texts, {source[0]!r} first", hint)
         return Vectors(open_parts(source, name), name)
     if type(source).__module__.partition(".")[0] == "pyarrow":
         source = ArrowColumn.of(source, name)

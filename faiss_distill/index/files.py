@@ -34,8 +34,12 @@ def read_index(path: Path) -> Any:
         with path.open("rb") as file, _lengths_up_to(path.stat().st_size):
             index = faiss.read_index(faiss.PyCallbackIOReader(file.read))  # type: ignore[attr-defined]
     except (RuntimeError, MemoryError) as error:
-        hint = "that is an array: pass the file that faiss.write_index has written" if path.suffix == ".npy" else ""
-        raise InputError("index", "a complete faiss index", f"{str(path)!r}: {_without_cpp(error)}", hint) from error
+        got, hint = f"{str(path)!r}: {_without_cpp(error)}", ""
+        if "not recognized" in got:
+            got = f"{str(path)!r}, which is of another kind"
+        if path.suffix == ".npy":
+            got, hint = f"an array, {str(path)!r}", "pass the file that faiss.write_index has written"
+        raise InputError("index", "a complete faiss index", got, hint) from error
     lists = _lists_on_disk(index)
     if lists is not None and not Path(lists.filename).is_absolute():
         lists.filename = stored_name("index", Path(lists.filename))

@@ -181,7 +181,7 @@ class _Run:
         """Train until it doesn't help any more, or to the last epoch."""
         found = self.workdir.found("training")
         lesson = None if found is None else self._restore(found)
-        with progress_bar(self.steps, "distil", "steps", self.config.progress) as bar:
+        with progress_bar(self.steps, "train", "steps", self.config.progress) as bar:
             bar.update(self.epoch * (self.n_queries // self.batch) + self.done)
             while True:
                 if lesson is None:

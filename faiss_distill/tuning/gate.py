@@ -103,6 +103,5 @@ def _advice(config: DistillConfig, learns_queries: bool) -> str:
     if learns_queries:
         return "; a query encoder should start from embeddings near those of queries"
     if config.encoding is Encoding.QUERY_AWARE:
-        few = "with few of them assignment='fixed' or encoding='nearest' may do better"
-        return f"; unless it was tuned before, more queries help, and {few}"
+        return "; more queries may help, unless the index was tuned before"
     return ""

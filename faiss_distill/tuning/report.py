@@ -95,6 +95,7 @@ class DistillReport(Result):
             :meth:`to_dict`.
         list_sizes: how many vectors each list holds, before and after, int64 ``(nlist,)`` each. Not part of
             :meth:`to_dict`.
+        read_from: the file that the index was read from, if its path was passed; it is as it was.
         applied: whether centroids and codebooks were those of :class:`TunedParameters` to start from.
         parameters: what was learned, to be put into other indexes of the same training, if the result was kept and no
             query encoder learned along. Not part of :meth:`to_dict`.
@@ -131,6 +132,7 @@ class DistillReport(Result):
     versions: dict[str, str]
     held_out: Int64
     list_sizes: tuple[Int64, Int64]
+    read_from: str | None = None
     applied: bool = False
     parameters: TunedParameters | None = None
 
@@ -142,11 +144,11 @@ class DistillReport(Result):
     def sections(self) -> tuple[Section, ...]:
         """The table, with what a reader needs to judge it."""
         before, after, listed = self.before, self.after, self.before.nlist > 1
-        imbalance = f"list imbalance {before.imbalance:.2f} → {after.imbalance:.2f}, " if listed else ""
+        imbalance = f"list imbalance {before.imbalance:.2f} → {after.imbalance:.2f} (1 is even), " if listed else ""
         size = f"bytes of a code {before.code_size} → {after.code_size}"
         how = {"codes": " (with numba)" if self.compiled else ""}
         seconds = "seconds: " + ", ".join(f"{k} {v:.1f}{how.get(k, '')}" for k, v in self.seconds.items())
-        tenfold = "with ten times the vectors, about: "
+        tenfold = "seconds with ten times the vectors, about: "
         tenfold += ", ".join(f"{k} {v:.0f}" for k, v in self.seconds_tenfold.items())
         part = "" if self.n_embeddings == self.n else f", measured among the {self.n_embeddings} embeddings passed"
         return (
@@ -154,7 +156,9 @@ class DistillReport(Result):
                 f"{self.description}, {self.metric}, {self.n} vectors, codes of {before.code_size} bytes{part}",
                 notes=self._made(),
             ),
-            compared(before, after, own=f"judged here, nprobe {before.own_nprobe}"),
+            compared(
+                before, after, own=f"judged here, nprobe {before.own_nprobe}; small changes elsewhere may be chance"
+            ),
             Section(notes=[imbalance + size, seconds, tenfold]),
         )
 
@@ -163,12 +167,13 @@ class DistillReport(Result):
         share = " (documents were used as queries: the gain on real queries may differ)"
         changed = self.kept and self.config.encoding is not Encoding.FROZEN
         only_codes = changed and not self.best_epoch and not self.applied
+        unwritten = self.kept and self.read_from is not None
         trained = f"{self.n_train} {self.query_source}"
         if self.query_source == "queries" and self.n_stand_ins:
-            trained = f"{self.n_train - self.n_stand_ins} queries and {self.n_stand_ins} documents added to them"
+            trained = f"{self.n_train - self.n_stand_ins} queries and {self.n_stand_ins} documents used as queries"
         how = f"trained on {trained}; "
         if len(self.history) > 1:
-            how += f"{self.n_selection} others chose epoch {self.best_epoch} of {len(self.history) - 1}; "
+            how += f"epoch {self.best_epoch} of {len(self.history) - 1}, chosen by {self.n_selection} others; "
         elif self.applied:
             how = f"centroids and codebooks as they were passed; lists and codes chosen for {trained}; "
         by = f"what {self.teacher_lists} lists hold (about {self.teacher_cost:.0%} of the cost of exact search)"
@@ -176,9 +181,11 @@ class DistillReport(Result):
         taught = f"taught by {by}: {self.teacher_agreement:.1%} of the exact neighbours"
         return [
             self.verdict,
+            f"(in brackets: the {self.config.confidence:.0%} interval of the gain)",
             *([] if self.kept else ["(in the table: before → what the tuned index would have found)"]),
             how + f"measured on {self.n_validation} more" + (share if self.query_source == "documents" else ""),
             *([] if self.teacher == "exhaustive" else [taught]),
+            *([f"{self.read_from} is as it was: write report.index, which holds the result"] if unwritten else []),
             *(["search with the embeddings of report.query_encoder"] if self.query_encoder is not None else []),
             *(["centroids and codebooks are those of before: only lists and codes are new"] if only_codes else []),
         ]
@@ -191,7 +198,7 @@ class DistillReport(Result):
         facts = {"options": ", ".join(f"{k}={v!r}" for k, v in changed.items()) or "the defaults"}
         facts["versions"] = ", ".join(f"{k} {v}" for k, v in self.versions.items())
         parts = [
-            replace(what, notes=what.notes[1:]),  # without the verdict
+            replace(what, notes=what.notes[2:]),  # without the verdict
             replace(curves(self.before, self.after, "Recall against cost", certain=True), caption=CERTAIN),
             table,
             *self._by_query(),
@@ -200,7 +207,7 @@ class DistillReport(Result):
             self._time(),
             Section("More", columns=FACTS, rows=[*facts.items()], notes=small.notes[:1]),
         ]
-        return Page("faiss_distill: report", self.verdict, parts, good=self.kept)
+        return Page(f"{self.description}: report of faiss_distill", self.verdict, parts, good=self.kept)
 
     def _by_query(self) -> tuple[Picture | Section, ...]:
         """Who won and who lost, at the judged nprobe."""
@@ -214,9 +221,16 @@ class DistillReport(Result):
         ]
         caption = f"Each of {len(gain)} held-out queries, sorted; {len(gain) - won - lost} are as before."
         panel = Panel("queries, from the largest gain to the largest loss", "gain in overlap@10", bars, log=False)
-        columns = [Column("row of the query", "d"), Column("overlap@10", ".1f")]
+        columns = [Column("", left=True), Column("row of the query", "d"), Column("overlap@10", ".1f")]
         rows = [*order[: min(won, SHOWN)], *order[::-1][: min(lost, SHOWN)][::-1]]
-        cells = [(int(self.held_out[i]), (float(self.before.overlap[i]), float(self.after.overlap[i]))) for i in rows]
+        cells = [
+            (
+                "won" if gain[i] > 0 else "lost",
+                int(self.held_out[i]),
+                (float(self.before.overlap[i]), float(self.after.overlap[i])),
+            )
+            for i in rows
+        ]
         return (
             Picture([panel], "Gain by query", caption),
             Section(
@@ -235,7 +249,7 @@ class DistillReport(Result):
             Panel("epoch", "training loss", [Series("all", epochs[-len(losses) :], losses)], log=False),
             Panel("epoch", "overlap@10 of selection queries", [Series("after", epochs, found)], log=False),
         ]
-        caption = f"Epoch {self.best_epoch} was taken; 0 is the start, with lists and codes chosen anew."
+        caption = f"Epoch {self.best_epoch} was taken; 0 is before training, but with lists and codes chosen anew."
         return (Picture(panels, "Training", caption),)
 
     def _lists(self) -> tuple[Picture, ...]:

@@ -125,10 +125,9 @@ def open_task(adapter: IndexAdapter, embeddings: Any, ids: Any, partial: bool, q
     except InputError as error:
         known = embeddings is not None and queries is not None and not partial
         if known and error.argument in ("embeddings", "ids"):
-            n = open_vectors(queries, "queries").n
-            if n == len(stored) != open_embeddings(embeddings, None)[0].n:
-                swapped = f"queries have {n} rows: are embeddings and queries swapped?"
-                raise replace(error, hint="; ".join(filter(None, (swapped, error.hint)))) from error
+            n, (corpus, own) = open_vectors(queries, "queries").n, open_embeddings(embeddings, ids)
+            if n == len(stored) != corpus.n and (own is None or len(own) != corpus.n):
+                raise replace(error, hint=f"queries have {n} rows: are embeddings and queries swapped?") from error
         raise
 
 

@@ -179,6 +179,7 @@ class DistillTrainer:
         rng = np.random.default_rng(config.seed)
         with self._stages("check", TENFOLD), world.together():
             self._device = _device(config.device)
+            self._file = str(index) if isinstance(index, str | Path) else None
             index = as_index(index)
             adapter = open_index(index)
             self._index: Any = index
@@ -404,6 +405,7 @@ class DistillTrainer:
             seconds_tenfold=_with_total(self._stages.tenfold),
             config=self.config,
             versions=versions(),
+            read_from=self._file,
             held_out=self.validation_queries.origin[learned.n_selection :],
             list_sizes=self._list_sizes(learned.state),
         )
@@ -463,7 +465,10 @@ def _device(name: str) -> torch.device:
         (torch.ones(1, device=name) + 1).item()
     except Exception as error:  # each backend has its own way to be missing
         reason = str(error).partition("\n")[0]
+        hint = ""
         if reason.startswith("Expected one of "):  # all of torch's
             reason = "no device of torch; 'cpu' and 'cuda' are the usual ones"
-        raise InputError("device", "one that torch can use", f"{name!r}: {reason}") from error
+        elif name.startswith("cuda") and not torch.cuda.is_available():
+            hint = "leave it out to use the CPU, or install a torch with CUDA on a machine with a GPU"
+        raise InputError("device", "one that torch can use", f"{name!r}: {reason}", hint) from error
     return torch.device(name)

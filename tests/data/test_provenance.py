@@ -105,7 +105,7 @@ class TestWhatIsWrong:
     def test_off_by_one_from_a_row_on(self, packages, filled, metric, start):
         unit, _, queries = packages
         where = rf"from row {start} on" if start else r"in (9\d|100)% of 1000 rows looked at"
-        match = f"fit other codes better than their own {where}: row i fits the code of row i - 1"
+        match = f"match the codes of other rows better than their own {where}: row i fits the code of row i - 1"
         assert_refused(filled(unit, metric=metric), shifted(unit, start), queries, match)
 
     def test_a_row_is_that_of_what_was_passed(self, packages, metric):
@@ -114,16 +114,16 @@ class TestWhatIsWrong:
         index.train(unit)
         ids = 10 * np.random.default_rng(1).permutation(N)
         index.add_with_ids(unit, ids)
-        assert_refused(index, shifted(unit, 1500), queries, "fit .* from row 1500 on: row i fits", ids=ids)
+        assert_refused(index, shifted(unit, 1500), queries, "match .* from row 1500 on: row i fits", ids=ids)
 
     def test_half_of_the_rows_by_another_model(self, packages, filled, metric):
         unit, _, queries = packages
         rng = np.random.default_rng(2)
         other = unit @ np.linalg.qr(rng.standard_normal((64, 64)))[0].astype(np.float32)
-        match = r"fit other codes better than their own in 4\d% of 1000 rows looked at; check the file"
+        match = r"match the codes of other rows better than their own in 4\d% of 1000 rows looked at; check the file"
         assert_refused(filled(unit, metric=metric), np.where(rng.random((N, 1)) < 0.5, unit, other), queries, match)
         other[1234:] = unit[1234:]
-        assert_refused(filled(unit, metric=metric), other, queries, "fit .* before row 12")
+        assert_refused(filled(unit, metric=metric), other, queries, "match .* before row 12")
 
     @pytest.mark.parametrize(
         ("factor", "match"),
@@ -151,15 +151,15 @@ class TestWhatIsWrong:
     def test_another_order(self, packages, filled, metric):
         unit, _, queries = packages
         rng = np.random.default_rng(3)
-        match = r"fit other codes better than their own in \d\d% of 1000 rows looked at; check the file, its order and"
+        match = r"match the codes of other rows better than their own in \d\d% of 1000 rows looked at; check the"
         assert_refused(filled(unit, metric=metric), unit[rng.permutation(N)], queries, match)
-        assert_refused(filled(unit, metric=metric), unit[::-1], queries, "fit .*: rows are in reverse order")
+        assert_refused(filled(unit, metric=metric), unit[::-1], queries, "match .*: rows are in reverse order")
 
     def test_all_of_it_after_tuning(self, packages, tuned, metric):
         unit, raw, queries = packages
         index = tuned(unit, queries, "IVF16,PQ16x4", metric)
         assert_refused(index, raw, queries, NORMALISED)
-        assert_refused(index, shifted(unit, 2850), queries, r"fit .* from row 28\d\d on: row i fits the code")
+        assert_refused(index, shifted(unit, 2850), queries, r"match .* from row 28\d\d on: row i fits the code")
         assert_refused(index, 2 * unit, queries, "are about [12].. times too long")
         assert_refused(index, unit + np.float32(0.1), queries, CONSTANT)
 

@@ -187,7 +187,7 @@ def test_what_torch_would_have_to_run_is_refused(tmp_path):
             return (Path.touch, (tmp_path / "ran",))
 
     torch.save(Evil(), tmp_path / "x.pt")
-    with pytest.raises(InputError, match=r"expected a complete \.pt file of tensors"):
+    with pytest.raises(InputError, match=r"expected a complete \.pt file"):
         open_vectors(tmp_path / "x.pt", "x")
     assert not (tmp_path / "ran").exists()
 
@@ -285,6 +285,11 @@ def test_a_folder_of_something_else(tmp_path, files, got):
         (tmp_path / name).touch()
     with pytest.raises(InputError, match=rf"x: expected files of one format in .*, got {got}$"):
         open_vectors(tmp_path, "x")
+
+
+def test_texts_are_no_vectors():
+    with pytest.raises(InputError, match=r"queries: expected vectors, or paths .*, got texts, 'how .* first; embed"):
+        open_vectors(["how to install", "how to remove"], "queries")
 
 
 def test_parts_of_unequal_dimensions(tmp_path):

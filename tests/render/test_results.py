@@ -62,18 +62,19 @@ nprobe  overlap@10  nearest in 10  recall@100  codes scanned  ms/query
     DistillReport: """\
 IndexIVFPQ, l2, 2000 vectors, codes of 8 bytes
 NOT kept, the index is as it was: too little
+(in brackets: the 95% interval of the gain)
 (in the table: before → what the tuned index would have found)
-trained on 30 queries and 20 documents added to them; 10 others chose epoch 1 of 1; measured on 10 more
+trained on 30 queries and 20 documents used as queries; epoch 1 of 1, chosen by 10 others; measured on 10 more
 taught by what 37 lists hold (about 23% of the cost of exact search): 98.1% of the exact neighbours
 
 nprobe     overlap@10  nearest in 10     recall@100  codes scanned
     1   0.510 → 0.610  0.600 → 0.600  0.700 → 0.700      100 → 100
     4*  0.540 → 0.640  0.600 → 0.600  0.700 → 0.700      400 → 400
-* judged here, nprobe 4
+* judged here, nprobe 4; small changes elsewhere may be chance
 
-list imbalance 1.25 → 1.25, bytes of a code 8 → 8
+list imbalance 1.25 → 1.25 (1 is even), bytes of a code 8 → 8
 seconds: codes 1.0 (with numba), total 1.3
-with ten times the vectors, about: codes 9, total 10""",
+seconds with ten times the vectors, about: codes 9, total 10""",
     OperatingPoints: """\
 IndexIVFPQ: overlap@10 against distances, the 2 of 3 operating points that no other beats
 

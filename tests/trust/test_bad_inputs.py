@@ -208,7 +208,7 @@ IDS = {
     "twice the same bits": (lambda w: [2**64 - 5, -5, *range(318)], r"expected distinct ids, got 1 repeated \(-5\)"),
     "others": (
         lambda w: np.arange(1, 321),
-        "ids of all 320 stored vectors, got some, but not these 1: 0",
+        "ids of all 320 stored vectors, got all but 1 of them (0)",
     ),
     "masked": (lambda w: np.ma.masked_array(np.arange(320), mask=[True] + [False] * 319), "got a masked one"),
     "sparse tensor": (lambda w: torch.arange(320).to_sparse(), "expected an array of integers, got Tensor"),

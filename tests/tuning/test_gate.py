@@ -70,7 +70,7 @@ def test_at_nprobe_1_there_is_no_half():
 
 def test_advice_is_for_what_was_done(change):
     unchanged = change(0, 0)
-    assert "unless it was tuned before, more queries help" in Gate().judge(*unchanged, DistillConfig()).reason
+    assert "more queries may help, unless the index was tuned" in Gate().judge(*unchanged, DistillConfig()).reason
     assert Gate().judge(*unchanged, DistillConfig(encoding="nearest")).reason.endswith("held-out queries")
     assert "near those of queries" in Gate().judge(*unchanged, DistillConfig(), learns_queries=True).reason
 

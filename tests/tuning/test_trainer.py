@@ -273,7 +273,7 @@ class TestFewQueries:
         report = trainer.train()
         assert report.n_train == len(train.vectors)
         assert report.n_stand_ins == (~real).sum()
-        assert f"trained on 100 queries and {report.n_stand_ins} documents added to them; " in str(report)
+        assert f"trained on 100 queries and {report.n_stand_ins} documents used as queries; " in str(report)
 
     def test_mined_candidates_leave_out_the_document_itself(self, built, data):
         options = self.FILLED | {"candidates": "in_batch + hard40:5"}
@@ -536,7 +536,7 @@ def test_the_best_epoch_is_kept(built, data, monkeypatch):
     report = distill(index, data.documents[:N], data.queries, **QUICK | {"epochs": 8, "patience": 2})
     assert [h["epoch"] for h in report.history] == [0, 1, 2, 3]  # stopped two epochs after the best
     assert report.best_epoch == 1
-    assert "; 50 others chose epoch 1 of 3; measured on 150 more" in str(report)
+    assert "; epoch 1 of 3, chosen by 50 others; measured on 150 more" in str(report)
     np.testing.assert_array_equal(open_index(index).extract().codebooks, states[2])
 
 

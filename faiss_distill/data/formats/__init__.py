@@ -14,7 +14,7 @@ from typing import Any
 from faiss_distill.checks import did_you_mean
 from faiss_distill.data.formats import arrow, big_ann, hdf5, npy, npz, parquet, raw, tensors, torch_file, vecs, zarr
 from faiss_distill.data.formats.files import check_file, check_there
-from faiss_distill.errors import InputError
+from faiss_distill.errors import DistillError, InputError
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Format:
     Attributes:
         suffixes: of its files, in lower case.
         open: what is in one: a function of its path, of the key that follows it, or None, and of what to call it in
-            errors.
+            errors. What else it raises than these counts as a damaged file.
         holds: what that is, in words.
         key: what the key is, in a word; empty if there is none.
         extra: the extra of this package that it needs, or empty.
@@ -91,8 +91,16 @@ def open_file(source: str | Path, name: str) -> Any:
         raise InputError(name, f"a path without a key, as {path.suffix} holds one array", repr(str(source)))
     try:
         return row.open(path, key, name)
-    except OSError as error:
-        raise InputError(name, "a file that can be read", f"{str(path)!r}: {error.strerror or error}") from error
+    except DistillError:
+        raise
+    except Exception as error:  # whatever a library makes of a file that is damaged
+        expected = f"a complete {suffix_of(path)} file"
+        if isinstance(error, MemoryError):
+            expected = "a file that fits in memory"
+        elif isinstance(error, OSError) and error.errno is not None:
+            expected = "a file that can be read"
+        reason = getattr(error, "strerror", None) or str(error).strip().partition("\n")[0] or type(error).__name__
+        raise InputError(name, expected, f"{str(path)!r}: {reason}") from error
 
 
 def check_source(source: str | Path, name: str) -> None:

@@ -60,19 +60,16 @@ def open_arrow(path: Path, key: str | None, name: str) -> ArrowColumn:
     """The column ``key``, or the only one of vectors, of ``path``; compressed ones are decompressed in memory.
 
     Raises:
-        InputError: there is no such column, or the file is not complete.
+        InputError: there is no such column.
         MissingDependencyError: pyarrow is not installed.
     """
     pa = imported("pyarrow", "arrow", name)
     ipc = imported("pyarrow.ipc", "arrow", name)
+    mapped = pa.memory_map(str(path))
     try:
-        mapped = pa.memory_map(str(path))
-        try:
-            file = ipc.open_file(mapped)
-        except pa.ArrowInvalid:
-            mapped.seek(0)
-            file = ipc.open_stream(mapped)
-        column = vector_column(file.schema, key, path, name)
-        return ArrowColumn(file.read_all().column(column), name)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(name, "a complete Arrow file", f"{str(path)!r}: {error}") from error
+        file = ipc.open_file(mapped)
+    except pa.ArrowInvalid:
+        mapped.seek(0)
+        file = ipc.open_stream(mapped)
+    column = vector_column(file.schema, key, path, name)
+    return ArrowColumn(file.read_all().column(column), name)

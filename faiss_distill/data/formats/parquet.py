@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from faiss_distill.data.formats.extras import imported
 from faiss_distill.data.formats.table import dimension, dtype_of, matrix, vector_column
-from faiss_distill.errors import InputError
 
 BATCH = 4096
 """Rows that are decoded at a time."""
@@ -78,12 +77,8 @@ def open_parquet(path: Path, key: str | None, name: str) -> ParquetColumn:
     """The column ``key``, or the only one of vectors, of ``path``.
 
     Raises:
-        InputError: there is no such column, or the file is not complete.
+        InputError: there is no such column.
         MissingDependencyError: pyarrow is not installed.
     """
-    parquet, pa = imported("pyarrow.parquet", "arrow", name), imported("pyarrow", "arrow", name)
-    try:
-        file = parquet.ParquetFile(path, memory_map=True)
-    except pa.ArrowInvalid as error:
-        raise InputError(name, "a complete .parquet file", f"{str(path)!r}: {error}") from error
+    file = imported("pyarrow.parquet", "arrow", name).ParquetFile(path, memory_map=True)
     return ParquetColumn(file, vector_column(file.schema_arrow, key, path, name), name)

@@ -18,11 +18,7 @@ def open_zarr(path: Path, key: str | None, name: str) -> Any:
         MissingDependencyError: zarr is not installed.
     """
     zarr = imported("zarr", "zarr", name)
-    try:
-        held = zarr.open(str(path), mode="r")
-    except Exception as error:  # zarr has many
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise InputError(name, "a complete zarr array or group", f"{str(path)!r}: {reason}") from error
+    held = zarr.open(str(path), mode="r")
     if isinstance(held, zarr.Group):
         arrays = dict(held.arrays())
         return arrays[chosen(key, arrays, path, name, "array")]
