@@ -70,7 +70,8 @@ print(report)
 # - *The table*: before → after, on these last queries. Read the starred row first: it is the ``nprobe`` that
 #   you search with. The other rows show what you would find with fewer or more lists. "Codes scanned" is the
 #   work of a search, and it must not grow: more recall for more work could be had without tuning.
-# - *List imbalance*: 1 if all lists are of one length. *Bytes per vector*: the same on both sides of the arrow.
+# - *List imbalance*: 1 if all lists are of one length. *Bytes of a code*: the same on both sides of the
+#   arrow.
 #
 # The picture has the same numbers. What counts is the height of the curves at the same place on the
 # horizontal axis, which is the same work.

@@ -24,8 +24,8 @@ index.nprobe = 8
 # Without queries
 # ---------------
 #
-# Documents are used as queries. Read the third line: the gain is measured on documents too, each of which looks for
-# the others. The gain on real queries may be another.
+# Documents are used as queries. Read the line that begins with "trained on": the gain is measured on documents too,
+# each of which looks for the others. The gain on real queries may be another.
 
 without = faiss.clone_index(index)
 report = distill(without, data.documents, seed=0)
