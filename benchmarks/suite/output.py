@@ -32,7 +32,6 @@ COLUMNS = {
     "label_recall_at_100": ("labels", "recall@100", ".3f"),
     "codes_scanned": ("cost", "codes", ".0f"),
     "latency_ms": ("cost", "ms/query", ".3f"),
-    "train_seconds": ("cost", "train s", ".1f"),
     "best_epoch": ("cost", "epoch", ".1f"),
 }
 """Of each figure: the axis that it is on, its title, its format."""
@@ -113,8 +112,7 @@ def notes(rows: Sequence[Row], compared: Sequence[dict[str, Comparison]], e: Exp
         f"Data: {e.name}, {len(data.documents)} documents, {data.train.stop - data.train.start} training and "
         f"{len(e.queries.vectors)} test queries; inner product unless said otherwise.",
         "recall@100 against the exact Top-10: their share among the first 100 found. codes: scanned a query.",
-        f"ms/query: one batch, best of 3, {threads} thread{'s' if threads > 1 else ''}. train s: all but the teacher. "
-        f"epoch: the one that did best",
+        f"ms/query: one batch, best of 3, {threads} thread{'s' if threads > 1 else ''}. epoch: the one that did best",
         "on held-out queries. The never-worse gate is off: losses show.",
     ]
     if any(len(row.runs) > 1 for row in rows):
