@@ -78,7 +78,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def check(args: argparse.Namespace) -> int:
-    """See whether the files to read are there, before the imports that a command needs; returns the exit status."""
+    """See whether files can be read and written, before the imports that a command needs; returns the exit status."""
     if "RANK" in os.environ:
         return 0  # one of several processes, which find it out together
     from faiss_distill.data.formats import check_source, is_index
@@ -98,7 +98,14 @@ def check(args: argparse.Namespace) -> int:
                 d = d or shape[1]
                 if shape[1] != d:
                     raise InputError(name, f"dimension {d}, as the embeddings have", str(shape[1]))
-    except DistillError as error:
+        if hasattr(args, "index") and hasattr(args, "output"):
+            from faiss_distill.commands.outputs import WRITTEN
+            from faiss_distill.index.files import check_outputs
+
+            inputs = [getattr(args, name, None) for name in READ if name != "index"]
+            outputs = {name: getattr(args, name, None) for name in WRITTEN}
+            check_outputs(args.index, inputs, outputs, getattr(args, "invlists_file", None), args.force)
+    except (DistillError, OSError) as error:
         return _failed(error, args)
     return 0
 

@@ -13,6 +13,7 @@ from collections import namedtuple
 from pathlib import Path
 
 import faiss
+import h5py
 import numpy as np
 import pytest
 from conftest import core
@@ -247,6 +248,21 @@ class TestFilesThatWouldBeDestroyed:
     def test_an_input(self, files, capsys, name):
         refused(capsys, tune(files, "--force", output=name), "--output: expected another file than the inputs")
 
+    def test_a_part_of_an_input(self, files, capsys):
+        """A dataset in a file, a file in a folder, a file of a pattern."""
+        with h5py.File(files / "x.hdf5", "w") as file:
+            file["train"] = np.load(files / "x.npy")
+        (files / "parts").mkdir()
+        np.save(files / "parts" / "1.npy", np.load(files / "x.npy"))
+        page = str(files / "parts" / "1.npy")
+        for source, written in (("x.hdf5:train", str(files / "x.hdf5")), ("parts", page), ("parts/*.npy", page)):
+            refused(
+                capsys, tune(files, "--force", "--html", written, embeddings=source),
+                "error: --html: expected another file than the inputs and other outputs",
+            )  # fmt: skip
+        (files / "x.hdf5").unlink()
+        shutil.rmtree(files / "parts")
+
     def test_one_file_for_two_outputs(self, files, capsys):
         for name in ("new", "./new"):
             refused(capsys, tune(files, "--invlists-file", str(files / "new"), output=name), "expected another file")
@@ -414,19 +430,23 @@ class TestProcess:
             ({"embeddings": "cut.npy"}, "error: embeddings: expected a complete .npy file, got "),
             ({"--queries": "no.npy"}, "error: --queries: expected a file that exists, got '{files}/no.npy'"),
             ({"--queries": "x3.npy"}, "error: --queries: expected dimension 64, as the embeddings have, got 3"),
+            ({"-o": "notes.txt"}, "error: --output: expected a new file or a faiss index, got '{files}/notes.txt'"),
+            ({"-o": "no/o.faiss"}, "error: --output: expected a folder that exists, got '{files}/no'"),
+            ({"-o": "q.npy"}, "error: --output: expected another file than the inputs and other outputs, got "),
             ({"--ids": "no.npy"}, "error: --ids: expected a file that exists, got '{files}/no.npy'"),
             ({"--teacher": "no.npz"}, "error: --teacher: expected a file that exists, got '{files}/no.npz'"),
         ],
     )
     def test_a_file_that_is_not_there_is_told_at_once(self, files, changed, says):
-        """Before torch and faiss are imported, which takes seconds."""
+        """Before torch is imported, which takes seconds."""
+        (files / "notes.txt").write_text("mine")
         np.save(files / "x3.npy", np.ones((99, 3), np.float32))
         (files / "cut.npy").write_bytes((files / "x.npy").read_bytes()[:-1])
         given = {"index": "in.faiss", "embeddings": "x.npy", "--queries": "q.npy", "-o": "o.faiss"} | changed
         words = ["tune", str(files / given.pop("index")), str(files / given.pop("embeddings"))]
         words += [word for name, value in given.items() for word in (name, str(files / value))]
         code = "import sys; from faiss_distill import __main__ as m; status = m.main(sys.argv[1:]); "
-        code += "assert not {'torch', 'faiss', 'scipy'} & sys.modules.keys(); sys.exit(status)"
+        code += "assert not {'torch', 'scipy'} & sys.modules.keys(); sys.exit(status)"
         run = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
         assert (run.returncode, run.stdout, run.stderr.count("\n")) == (2, "", 1)
         assert says.format(files=files) in run.stderr

@@ -8,12 +8,15 @@ from pathlib import Path
 
 from faiss_distill.render.plot import check_plot
 
+WRITTEN = ("output", "plot", "html", "save_parameters")
+"""Options that are files to write."""
+
 
 def outputs(args: argparse.Namespace) -> dict[str, Path | None]:
     """The files that a command is to write, by option, once it is known that a plot can be drawn."""
     if args.plot is not None:
         check_plot(args.plot)
-    return {name: getattr(args, name, None) for name in ("output", "plot", "html", "save_parameters")}
+    return {name: getattr(args, name, None) for name in WRITTEN}
 
 
 def say(text: str) -> None:

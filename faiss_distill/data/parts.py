@@ -27,6 +27,15 @@ def open_source(source: str | Path, name: str) -> Any:
     return open_file(source, name) if files is None else open_parts(files, name)
 
 
+def leads_to(source: str | Path) -> list[Path]:
+    """The files that are read from a path: those of its parts if it has some, without a key, or the path itself."""
+    try:
+        files = files_of(source, "")
+    except InputError:  # there are none
+        files = None
+    return [parted(Path(file).expanduser())[0] for file in files or [str(source)]]
+
+
 class Parts:
     """Matrices of one dimension, one below the other.
 

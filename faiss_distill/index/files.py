@@ -14,6 +14,7 @@ from typing import Any
 import faiss
 
 from faiss_distill.data.formats.files import check_file
+from faiss_distill.data.parts import leads_to
 from faiss_distill.errors import InputError
 from faiss_distill.files import replacing, scratch, sweep, sync, withdraw
 
@@ -80,11 +81,8 @@ def open_with_outputs(
         InputError: they can't, or ``source`` is not a complete index.
         OSError: a file can't be read.
     """
+    check_outputs(source, inputs, outputs, lists, force)
     given = {name: path for name, path in outputs.items() if path is not None}
-    for name, path in given.items():
-        index = name == "output"
-        others = [other for other in given.values() if other is not path]
-        check_output(name, path, [*inputs, *others, lists, None if index else source], index=index, force=force)
     opened = read_index(source)
     own = lists_file_of(opened)
     check_apart(outputs, own)
@@ -92,6 +90,27 @@ def open_with_outputs(
     if "output" in given:
         check_room("output", given["output"], source.stat().st_size)
     return opened
+
+
+def check_outputs(
+    source: Path,
+    inputs: Sequence[str | Path | None],
+    outputs: Mapping[str, Path | None],
+    lists: Path | None = None,
+    force: bool = False,
+) -> None:
+    """The part of :func:`open_with_outputs` that reads nothing.
+
+    Raises:
+        InputError: an output can't be written, or would destroy something.
+        OSError: there can be no such file.
+    """
+    given = {name: path for name, path in outputs.items() if path is not None}
+    read = [file for path in inputs if path is not None for file in leads_to(path)]
+    for name, path in given.items():
+        index = name == "output"
+        others = [other for other in given.values() if other is not path]
+        check_output(name, path, [*read, *others, lists, None if index else source], index=index, force=force)
 
 
 def check_apart(outputs: Mapping[str, Path | None], lists: Path | None) -> None:
