@@ -455,7 +455,8 @@ def _add_force(parser: argparse.ArgumentParser) -> None:
 
 def _add_config(parser: argparse.ArgumentParser, brief: bool) -> None:
     """One option for each field of DistillConfig, with the help from its docstring; none for most of them if brief."""
-    common = parser.add_argument_group("common options of the tuning")
+    more = "--help-all shows the others, which few need" if brief else None
+    common = parser.add_argument_group("common options of the tuning", more)
     rest = parser.add_argument_group("further options of the tuning")
     notes = field_notes()
     types = {"int": int, "int | None": int, "float": float, "float | None": float}

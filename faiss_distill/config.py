@@ -134,7 +134,7 @@ class DistillConfig:
         block_rows: corpus rows held in memory at a time.
         max_memory: bytes, or a text such as ``"4GB"``, that a run may take, not counting the index and what the process
             already holds. Codes and lists that don't fit are mapped from files in the work folder, which must be given.
-        nprobe: judge the result at this many lists probed, instead of the index's own ``nprobe``, which stays.
+        nprobe: judge the result at this many lists probed, instead of the index's own, which stays.
         seed: seeds the split, the sampling and the bootstrap; below 2**64.
         device: torch device of the training and the encoding, such as ``"cpu"`` or ``"cuda"``.
         progress: show progress bars if standard error is a terminal; if not, log a line for each at level INFO.
