@@ -153,11 +153,19 @@ VECTORS = {
     "no dimension": (lambda w: w.x[:, :0], "expected dimension 64 as the index has, got 0"),
     "NaN": (lambda w: np.where(w.x == w.x[7, 3], np.nan, w.x), "expected finite float32 values, got NaN"),
     "too large for float32": (lambda w: w.x.astype(float) * 1e300, "expected finite float32 values, got NaN or inf"),
-    "list of paths": (lambda w: ["a.npy", Path("b.npy")], "or the path of one file, got a list of paths"),
+    "list of paths": (lambda w: ["a.npy", Path("b.npy")], "expected a file that exists, got 'a.npy'"),
+    "list of texts": (
+        lambda w: ["how to", "why"],
+        "expected vectors, or paths of files that hold some, got texts, 'how to'",
+    ),
+    "two kinds of parts": (
+        lambda w: [w.file("a.npy", b""), w.file("b.fbin", b"")],
+        r"expected a complete \.npy file",
+    ),
     "no such file": (lambda w: w.folder / "none.npy", "expected a file that exists"),
     "no such folder": (lambda w: w.folder / "none" / "x.npy", "expected a file that exists"),
     "file as folder": (lambda w: w.file("f", b"") / "x.npy", "expected a file that can be read, got"),
-    "unknown suffix": (lambda w: w.folder / "x.csv", r"expected a file ending in \.npy, \.fvecs, "),
+    "unknown suffix": (lambda w: w.folder / "x.csv", r"expected a file ending in \.npy, \.npz, \.fvecs, "),
     "named pipe": (pipe, "expected a file, got the named pipe"),
     "socket": (listening, "expected a file, got the socket"),
     "device": (lambda w: Path(w.folder / "null.npy"), "expected a file that exists"),
@@ -194,7 +202,7 @@ IDS = {
     "bools": (lambda w: np.ones(320, bool), "expected integers, got bool"),
     "bools of Python": (lambda w: [True] * 320, "expected integers, got some of type bool"),
     "text": (lambda w: [str(i) for i in range(320)], "expected integers, got some of type str"),
-    "a path": (lambda w: "ids.npy", "expected integers, got <U7"),
+    "no such file": (lambda w: "ids.npy", "expected a file that exists, got 'ids.npy'"),
     "None among them": (lambda w: [None, *range(319)], "expected integers, got some of type NoneType"),
     "ragged": (lambda w: [[1], [2, 3]], "got rows of unequal length"),
     "65 bits": (lambda w: [2**64, *range(319)], "expected integers of 64 bits, got 18446744073709551616"),
@@ -208,7 +216,7 @@ IDS = {
     "twice the same bits": (lambda w: [2**64 - 5, -5, *range(318)], r"expected distinct ids, got 1 repeated \(-5\)"),
     "others": (
         lambda w: np.arange(1, 321),
-        "ids of all 320 stored vectors, got all but 1 of them (0)",
+        "ids of all 320 stored vectors, got all but 1 of them \\(0\\)",
     ),
     "masked": (lambda w: np.ma.masked_array(np.arange(320), mask=[True] + [False] * 319), "got a masked one"),
     "sparse tensor": (lambda w: torch.arange(320).to_sparse(), "expected an array of integers, got Tensor"),
@@ -296,7 +304,7 @@ def halved(vector):
 
 INDEXES = {
     "none": (lambda w: None, "expected a faiss.Index, got NoneType"),
-    "a path": (lambda w: "x.faiss", "expected a faiss.Index, got str"),
+    "no such file": (lambda w: "x.faiss", "expected a file that exists, got 'x.faiss'"),
     "an array": (lambda w: w.x, "expected a faiss.Index, got ndarray"),
     "of bits": (lambda w: faiss.IndexBinaryFlat(64), "one that can be tuned, got an IndexBinaryFlat: it compares"),
     "untrained": (lambda w: faiss.index_factory(64, "IVF4,PQ4x4"), "expected a trained index"),
