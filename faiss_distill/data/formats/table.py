@@ -72,7 +72,9 @@ def dimension(first: Any, name: str) -> tuple[int, ...]:
 
 def dtype_of(kind: Any) -> np.dtype[Any]:
     """numpy's name for the numbers in the lists of a column."""
-    found: np.dtype[Any] = np.dtype((kind if are_numbers(kind) else kind.value_type).to_pandas_dtype())
+    import pyarrow as pa
+
+    found: np.dtype[Any] = pa.array([], kind if are_numbers(kind) else kind.value_type).to_numpy().dtype
     return found
 
 
