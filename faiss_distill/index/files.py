@@ -37,7 +37,7 @@ def read_index(path: Path) -> Any:
     except (RuntimeError, MemoryError) as error:
         got, hint = f"{str(path)!r}: {_without_cpp(error)}", ""
         if "not recognized" in got:
-            got = f"{str(path)!r}, which is of another kind"
+            got = f"{str(path)!r}, which this faiss does not recognize"
         if path.suffix == ".npy":
             got, hint = f"an array, {str(path)!r}", "pass the file that faiss.write_index has written"
         raise InputError("index", "a complete faiss index", got, hint) from error

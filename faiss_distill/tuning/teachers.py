@@ -10,7 +10,7 @@ import numpy as np
 
 from faiss_distill.data.formats import is_file
 from faiss_distill.data.ids import read_integers
-from faiss_distill.data.neighbours import read_neighbours
+from faiss_distill.data.neighbours import Neighbours, read_neighbours
 from faiss_distill.data.queries import Queries
 from faiss_distill.errors import InputError
 from faiss_distill.index.files import read_index
@@ -80,4 +80,5 @@ def teacher_of(
         return cheapest(np.arange(len(training.vectors)))
     if known.lack_scores:
         known = known.scored(rescored(exact, task.corpus, training.vectors, known.rows))
+        known = Neighbours(*exact.world.agreed((known.rows, known.scores)))
     return GivenTeacher(known, cheapest, compared(exact, task.corpus, training, known, depth, rng))
