@@ -22,6 +22,7 @@ from faiss_distill.index.copies import copy_of
 from faiss_distill.index.registry import IndexAdapter, open_to_measure
 from faiss_distill.index.search_parameters import takes_parameters
 from faiss_distill.index.sources import as_index
+from faiss_distill.integrations import stores
 from faiss_distill.learning.teacher import Teacher
 from faiss_distill.tuning.report import DistillReport
 from faiss_distill.tuning.task import Task, open_queries, open_task
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
     from faiss_distill.typing import (
-        FaissIndex,
         IdsLike,
+        IndexLike,
         LabelsLike,
         PathLike,
         QueryInputsLike,
@@ -44,7 +45,7 @@ BLOCK_ROWS = DistillConfig.block_rows
 
 
 def distill(
-    index: FaissIndex | PathLike,
+    index: IndexLike,
     embeddings: VectorsLike | None = None,
     queries: VectorsLike | None = None,
     *,
@@ -61,6 +62,7 @@ def distill(
     group: ProcessGroup | None = None,
     workdir: PathLike | None = None,
     resume: bool = False,
+    column: str | None = None,
     config: DistillConfig | None = None,
     **options: Any,
 ) -> DistillReport:
@@ -82,15 +84,17 @@ def distill(
             or additive quantizers, FastScan or not, or ``IndexIVFFlat``, ``IndexIVFScalarQuantizer`` or
             ``IndexIVFRaBitQ``; on its own or inside ``IndexPreTransform``, ``IndexIDMap``, ``IndexIDMap2``,
             ``IndexRefineFlat`` and ``IndexRefine``; or several in an ``IndexShards`` or ``IndexReplicas``.
-            :doc:`/guide` has a table.
+            :doc:`/guide` has a table. Or a vector store that searches one (:doc:`/stores`): of LangChain, LlamaIndex,
+            Haystack, txtai, vicinity or Hugging Face datasets.
         embeddings: the vectors that were added to it, ``(n, d)``: a numpy array or memmap, a torch tensor, a flat index
             that holds them, or the path of a file or folder (:doc:`/files`). Any float dtype, or integers of 8 bits.
             They are read in blocks and need not fit in memory. Row ``i`` belongs to id ``i`` (rows of removed ids are
             ignored), or to ``ids[i]``. With ``encoding="frozen"`` a sample and its ``ids`` are enough, if the index has
             PQ codes in lists. Not needed if the index holds them: in an ``IndexRefineFlat``, or an ``IndexRefine`` by a
-            scalar quantizer of 8 bits or more.
-        queries: real queries ``(nq, d)``, from a log, in any of these forms, without labels. If None, documents are
-            used as queries, which works less well; the report says so.
+            scalar quantizer of 8 bits or more. Nor with a vector store that keeps them, or the texts that they are of,
+            which it then embeds again; those that you pass are taken in place of these.
+        queries: real queries ``(nq, d)``, from a log, in any of these forms, without labels; texts for a vector store
+            that embeds them. If None, documents are used as queries, which works less well; the report says so.
         ids: id of each embedding, integers ``(n,)``.
         relevant: ids of the documents relevant to each query: integers ``(nq,)`` or ``(nq, r)``, -1 as padding; a list
             of lists; a dict from query row to ids, or to ids with grades; a scipy sparse matrix, queries by ids; the
@@ -133,6 +137,7 @@ def distill(
             it when the index is written. It takes ``12 * top_k`` bytes of disk for each query and up to three copies of
             codes and lists.
         resume: continue with what ``workdir`` has; without it, a folder with stages of a run is refused.
+        column: of a dataset of Hugging Face: the column whose index is meant, if it has several.
         config: options; None for those that :func:`faiss_distill.index_factory` left with the index, or the defaults.
         **options: single options of :class:`DistillConfig`, over ``config``.
 
@@ -182,13 +187,14 @@ def distill(
         group=group,
         workdir=workdir,
         resume=resume,
+        column=column,
         config=config,
     )
     return trainer.train()
 
 
 def evaluate(
-    index: FaissIndex | PathLike,
+    index: IndexLike,
     embeddings: VectorsLike | None = None,
     queries: VectorsLike | None = None,
     *,
@@ -199,6 +205,7 @@ def evaluate(
     nprobe: int | Sequence[int] | None = None,
     top_k: int = 100,
     sample: bool = False,
+    column: str | None = None,
     progress: bool = True,
 ) -> Evaluation:
     """Measure an index against exact search, for instance on test queries that no tuning has seen.
@@ -215,6 +222,7 @@ def evaluate(
         nprobe: lists to probe; by default 1, 4, 16 and 64. The index's own is always measured too.
         top_k: depth of the searches, at least 10.
         sample: whether ``embeddings`` are only a sample, with its ``ids``: what is found is then measured among these.
+        column: as for :func:`distill`.
         progress: show progress bars, when the standard error is a terminal.
 
     Returns:
@@ -224,21 +232,21 @@ def evaluate(
         UnsupportedIndexError: the index is not one that this package can measure.
         InputError: something else about the arguments is wrong.
     """
-    adapter = _open_apart(index, sample)
+    passed = stores.opened(index, column, embeddings, queries, ids, progress=progress)
+    adapter = _open_apart(passed.index, sample)
     wanted = [p for p in NPROBES if p <= adapter.nlist] if nprobe is None else _nprobes(nprobe, adapter.nlist)
-    task, searched = _open(
-        adapter, embeddings, queries, ids, relevant, query_encoder, query_inputs, top_k, sample, progress
-    )
-    whole = measure(adapter, searched, adapter.nprobe, wanted)
+    task, searched = _open(adapter, passed, relevant, query_encoder, query_inputs, top_k, sample, progress)
+    own = passed.nprobe or adapter.nprobe
+    whole = measure(adapter, searched, own, wanted)
     if not task.partial:
         return whole
     with adapter.restrict(task.sample) as part:
-        found = part.interruptibly(lambda: measure(adapter, searched, adapter.nprobe, wanted))
+        found = part.interruptibly(lambda: measure(adapter, searched, own, wanted))
     return found.at_the_cost_of(whole)
 
 
 def operating_points(
-    index: FaissIndex | PathLike,
+    index: IndexLike,
     embeddings: VectorsLike | None = None,
     queries: VectorsLike | None = None,
     *,
@@ -250,6 +258,7 @@ def operating_points(
     quality: str = "overlap_at_10",
     cost: str = "distances",
     top_k: int = 100,
+    column: str | None = None,
     progress: bool = True,
 ) -> OperatingPoints:
     """What an index finds over the parameters of its search, and what that costs; for instance once it is tuned.
@@ -269,6 +278,7 @@ def operating_points(
             ``"mrr_at_10"``, ``"label_recall_at_10"`` or ``"label_recall_at_k"``.
         cost: ``"distances"``, which are counted, or ``"latency_ms"``, which is measured, and noisy.
         top_k: depth of the searches, at least 10.
+        column: as for :func:`distill`.
         progress: show progress bars, when the standard error is a terminal.
 
     Returns:
@@ -290,11 +300,10 @@ def operating_points(
         >>> points.set_on(index, at_least=0.3).nprobe == index.nprobe
         True
     """
-    adapter = _open_apart(index)
+    passed = stores.opened(index, column, embeddings, queries, ids, progress=progress)
+    adapter = _open_apart(passed.index)
     tried = settings(adapter, parameters, quality, cost, relevant is not None)
-    _, searched = _open(
-        adapter, embeddings, queries, ids, relevant, query_encoder, query_inputs, top_k, False, progress
-    )
+    _, searched = _open(adapter, passed, relevant, query_encoder, query_inputs, top_k, False, progress)
     return explore(adapter, searched, tried, quality, cost, progress)
 
 
@@ -318,9 +327,7 @@ def _nprobes(given: Any, nlist: int) -> list[int]:
 
 def _open(
     adapter: IndexAdapter,
-    embeddings: Any,
-    queries: Any,
-    ids: Any,
+    passed: stores.Passed,
     relevant: Any,
     query_encoder: Any,
     query_inputs: Any,
@@ -329,10 +336,12 @@ def _open(
     progress: bool,
 ) -> tuple[Task, QuerySet]:
     """What was passed, lined up with the index, and the queries with exact results."""
+    queries = passed.queries
     if queries is None:
         raise InputError("queries", "those to search with", "None")
     top_k = integer("top_k", top_k, 10)
-    task = open_task(adapter, embeddings, ids, partial=sample, queries=queries)
+    with passed.explained():
+        task = open_task(adapter, passed.embeddings, passed.ids, partial=sample, queries=queries)
     corpus = task.corpus
     if top_k > corpus.n:
         raise InputError("top_k", f"at most the {corpus.n} vectors {'passed' if sample else 'stored'}", str(top_k))
@@ -342,7 +351,8 @@ def _open(
         known = np.where(np.isin(known, task.sample_ids), known, -1)
     corpus.check_finite(BLOCK_ROWS, progress)
     vectors = opened.block(0, opened.n)
-    task.check(vectors, np.random.default_rng(0), tunes=False)
+    with passed.explained():
+        task.check(vectors, np.random.default_rng(0), tunes=False)
     asked = vectors
     if query_encoder is None and query_inputs is not None:
         raise InputError("query_inputs", "together with query_encoder=", "it without one")

@@ -36,6 +36,10 @@ class InputError(DistillError, ValueError):
     """An argument has the wrong value, shape or dtype."""
 
 
+class MismatchError(InputError):
+    """Embeddings, or their ids, are not those behind the index."""
+
+
 class UnsupportedIndexError(DistillError, TypeError):
     """The index, or a part of it, is of a kind that can't be tuned."""
 

@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 from scipy.sparse import sparray, spmatrix
 from torch import Tensor
 
-__all__ = ["FaissIndex", "IdsLike", "LabelsLike", "PathLike", "QueryInputsLike", "TeacherLike", "VectorsLike"]
+__all__ = [
+    "FaissIndex",
+    "IdsLike",
+    "IndexLike",
+    "LabelsLike",
+    "PathLike",
+    "QueryInputsLike",
+    "TeacherLike",
+    "VectorsLike",
+]
 
 _Floats: TypeAlias = NDArray[np.floating[Any]]
 _Integers: TypeAlias = NDArray[np.integer[Any]]
@@ -28,6 +37,9 @@ FaissIndex: TypeAlias = faiss.Index
 
 PathLike: TypeAlias = str | Path
 """The path of a file or folder, as a string or a :class:`pathlib.Path`."""
+
+IndexLike: TypeAlias = FaissIndex | PathLike | Any
+"""A faiss index, the path of a file of one, or a vector store that searches one: see :doc:`/stores`."""
 
 VectorsLike: TypeAlias = (
     _Floats

@@ -6,7 +6,7 @@ import numpy as np
 
 from faiss_distill.columns import ascending, taken
 from faiss_distill.data.ids import NOTHING, examples
-from faiss_distill.errors import InputError
+from faiss_distill.errors import InputError, MismatchError
 from faiss_distill.state import Int64
 
 
@@ -33,24 +33,24 @@ def rows_of(labels: Int64, n_embeddings: int, ids: Int64 | None) -> Int64:
     """
     n = len(labels)
     if n_embeddings == 0:
-        raise InputError("embeddings", f"{n} rows, one for each stored vector", "none")
+        raise MismatchError("embeddings", f"{n} rows, one for each stored vector", "none")
     if ids is None:
         if n_embeddings < n and labels.min() >= 0:
-            raise InputError(
+            raise MismatchError(
                 "embeddings",
                 f"{n} rows, one for each stored vector",
                 str(n_embeddings),
                 "probably another file, or a truncated one",
             )
         if labels.min() < 0 or labels.max() >= n_embeddings:
-            raise InputError(
+            raise MismatchError(
                 "embeddings",
                 f"row i to belong to id i for ids {labels.min()}..{labels.max()}",
                 f"{n_embeddings} rows",
                 "pass ids= with the id of each row, or all vectors that were ever added, in their order",
             )
         if n_embeddings > n and labels.max() == n - 1:  # distinct, so exactly 0..n-1: nothing was ever removed
-            raise InputError(
+            raise MismatchError(
                 "embeddings",
                 f"{n} rows, one for each of the ids 0..{n - 1}",
                 str(n_embeddings),
@@ -75,7 +75,7 @@ def rows_of(labels: Int64, n_embeddings: int, ids: Int64 | None) -> Int64:
     np.minimum(at, len(ordered) - 1, out=at)
     missing = labels[ordered[at] != labels]
     if len(missing):
-        raise InputError(
+        raise MismatchError(
             "ids",
             f"the ids of all {n} stored vectors",
             f"all but {len(missing)} of them ({examples(missing)})",
@@ -83,5 +83,5 @@ def rows_of(labels: Int64, n_embeddings: int, ids: Int64 | None) -> Int64:
         )
     if n_embeddings > n:
         extra = np.setdiff1d(ordered, labels)
-        raise InputError("ids", "only ids that the index holds", f"{len(extra)} others ({examples(extra)})")
+        raise MismatchError("ids", "only ids that the index holds", f"{len(extra)} others ({examples(extra)})")
     return taken(order, at)

@@ -108,6 +108,14 @@ def files_of(source: str | Path, name: str) -> list[str] | None:
     return [str(each) + (f":{key}" if key else "") for each in sorted(found, key=natural)]
 
 
+def by_their_names(source: Any) -> bool:
+    """Whether a path stands for parts that are in another order where names are sorted as texts: 10 before 9."""
+    if not isinstance(source, str | Path):
+        return False
+    files = files_of(source, "")
+    return files is not None and files != sorted(files)
+
+
 def natural(path: Path) -> list[Any]:
     """What to sort paths by, so that part 10 comes after part 9.
 

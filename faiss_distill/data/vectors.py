@@ -26,13 +26,14 @@ class Vectors:
             bits, ``(n, d)``.
         name: what to call it in errors.
         rows: if given, row ``i`` of this object is row ``rows[i]`` of ``array``; int64 ``(n,)``.
+        unit: whether each row is divided by its length when it is read.
 
     Attributes:
         n: number of rows.
         d: number of columns.
     """
 
-    def __init__(self, array: Any, name: str, rows: Int64 | None = None) -> None:
+    def __init__(self, array: Any, name: str, rows: Int64 | None = None, unit: bool = False) -> None:
         """Check shape and dtype, touching no data."""
         if len(array.shape) != 2:
             raise InputError(name, "a matrix (n, d)", f"shape {tuple(array.shape)}")
@@ -43,13 +44,17 @@ class Vectors:
                 str(array.dtype),
                 "if these are embeddings, convert them, e.g. with .astype('float32')",
             )
-        self._array, self._rows, self.name = sliceable(array), rows, name
+        self._array, self._rows, self.name, self._unit = sliceable(array), rows, name, unit
         self.n: int = int(array.shape[0]) if rows is None else len(rows)
         self.d: int = int(array.shape[1])
 
     def select(self, rows: Int64) -> Vectors:
         """The same matrix seen through ``rows``."""
-        return Vectors(self._array, self.name, rows if self._rows is None else self._rows[rows])
+        return Vectors(self._array, self.name, rows if self._rows is None else self._rows[rows], self._unit)
+
+    def normalized(self) -> Vectors:
+        """The same rows, each divided by its length; one of zeros stays as it is."""
+        return Vectors(self._array, self.name, self._rows, unit=True)
 
     @property
     def rows(self) -> Int64:
@@ -100,7 +105,11 @@ class Vectors:
         else:
             part = self._array[rows]
         with np.errstate(over="ignore"):  # infinities are for check_finite to report
-            return np.array(part, dtype=np.float32, order="C")
+            out = np.array(part, dtype=np.float32, order="C")
+            if self._unit:
+                length = np.linalg.norm(out, axis=1, keepdims=True)
+                np.divide(out, length, out=out, where=length > 0)
+        return out
 
 
 def _holds_embeddings(array: Any) -> bool:
@@ -115,9 +124,10 @@ def open_vectors(source: Any, name: str) -> Vectors:
     """Make ``source`` readable in blocks of float32, without copying it.
 
     Args:
-        source: a matrix ``(n, d)`` as a numpy array or memmap (any strides), a torch tensor, a nested sequence of
-            floats, a dataset of h5py's, an array of zarr's or pyarrow's, or the path of a file of one of the
-            :data:`~faiss_distill.data.formats.FORMATS`; or parts of one corpus, see :mod:`faiss_distill.data.parts`.
+        source: :class:`Vectors` already, or a matrix ``(n, d)`` as a numpy array or memmap (any strides), a torch
+            tensor, a nested sequence of floats, a dataset of h5py's, an array of zarr's or pyarrow's, or the path of a
+            file of one of the :data:`~faiss_distill.data.formats.FORMATS`; or parts of one corpus, see
+            :mod:`faiss_distill.data.parts`.
             Other float dtypes and integers of 8 bits are converted block by block; wider integers are refused, since
             they are far more often ids than embeddings.
         name: what to call it in errors.
@@ -126,6 +136,8 @@ def open_vectors(source: Any, name: str) -> Vectors:
         InputError: wrong dtype, dimensions or format; a file that does not exist or is truncated; a tensor without
             values.
     """
+    if isinstance(source, Vectors):
+        return source
     if isinstance(source, str | Path):
         return Vectors(open_source(source, name), name)
     if isinstance(source, list | tuple) and source and all(isinstance(item, str | Path) for item in source):

@@ -1,4 +1,4 @@
-"""Indexes that are passed as files, and indexes that are passed for the vectors in them."""
+"""Indexes that are passed as files or in vector stores, and indexes that are passed for the vectors in them."""
 
 from __future__ import annotations
 
@@ -15,34 +15,40 @@ from faiss_distill.data.vectors import Vectors, open_vectors
 from faiss_distill.errors import InputError
 from faiss_distill.index.files import read_index
 from faiss_distill.index.parts.held import vectors_held
+from faiss_distill.integrations.source import Source
+from faiss_distill.integrations.stores import source_of
 from faiss_distill.state import Int64
 
 
 def as_index(index: Any) -> Any:
-    """An index, or the one in a file whose path is passed.
+    """An index, or the one in a file whose path is passed, or in a vector store.
 
     Raises:
-        InputError: there is no such file, or it is not a complete index.
+        InputError: there is no such file, it is not a complete index, or the store has none.
     """
-    return read_index(Path(index).expanduser()) if isinstance(index, str | Path) else index
+    if isinstance(index, str | Path):
+        return read_index(Path(index).expanduser())
+    store = None if isinstance(index, faiss.Index) else source_of(index)
+    return index if store is None else store.index
 
 
 def open_embeddings(embeddings: Any, ids: Any) -> tuple[Vectors, Int64 | None]:
     """What was passed as embeddings, and their ids, int64 ``(n,)``, or None if they are the rows' numbers.
 
     Args:
-        embeddings: opened already, or see :func:`faiss_distill.data.vectors.open_vectors`; or a flat index, or one of a
-            scalar quantizer of 8 bits or more, perhaps in an ``IndexIDMap``, whose ids are then taken; or the path of a
-            file of one.
+        embeddings: see :func:`faiss_distill.data.vectors.open_vectors`; or a flat index, or one of a scalar quantizer
+            of 8 bits or more, perhaps in an ``IndexIDMap``, whose ids are then taken; or the path of a file of one; or
+            what a vector store holds.
         ids: the id of each, or None.
 
     Raises:
         InputError: they are no vectors, or an index that does not hold them; or ids are passed along with one that has
             its own.
     """
+    if isinstance(embeddings, Source):
+        vectors, ids = open_embeddings(embeddings.vectors, embeddings.ids if ids is None else ids)
+        return (vectors.normalized() if embeddings.normalizes else vectors), ids
     ids = None if ids is None else as_ids(ids, "ids")
-    if isinstance(embeddings, Vectors):
-        return embeddings, ids
     if isinstance(embeddings, str | Path) and is_index(Path(embeddings)):
         try:
             embeddings = as_index(embeddings)

@@ -16,6 +16,7 @@ from faiss_distill.errors import InputError
 from faiss_distill.evaluation.measure import QuerySet, probing, search
 from faiss_distill.index.registry import open_index
 from faiss_distill.index.sources import as_index
+from faiss_distill.integrations import stores
 from faiss_distill.learning.teacher import Teacher
 from faiss_distill.render.content import Column, Section
 from faiss_distill.render.result import Result
@@ -123,8 +124,11 @@ def drift(
             "parameters", "those of a tuning with queries", "those of one that used documents as queries",
             "pass the queries that there are now to distill: they are worth another tuning",
         )  # fmt: skip
-    adapter = open_index(as_index(index))
-    task = open_task(adapter, embeddings, ids, partial=False, queries=queries)
+    passed = stores.opened(index, None, embeddings, queries, ids, progress=progress)
+    queries = passed.queries
+    adapter = open_index(as_index(passed.index))
+    with passed.explained():
+        task = open_task(adapter, passed.embeddings, passed.ids, partial=False, queries=queries)
     parameters.check_fits(adapter, task.state)
     rows = DistillConfig.block_rows
     own = parameters.config.nprobe or adapter.nprobe

@@ -96,6 +96,7 @@ class DistillReport(Result):
         list_sizes: how many vectors each list holds, before and after, int64 ``(nlist,)`` each. Not part of
             :meth:`to_dict`.
         read_from: the file that the index was read from, if its path was passed; it is as it was.
+        store: of a vector store, where in it the index is and where embeddings came from.
         applied: whether centroids and codebooks were those of :class:`TunedParameters` to start from.
         parameters: what was learned, to be put into other indexes of the same training, if the result was kept and no
             query encoder learned along. Not part of :meth:`to_dict`.
@@ -133,6 +134,7 @@ class DistillReport(Result):
     held_out: Int64
     list_sizes: tuple[Int64, Int64]
     read_from: str | None = None
+    store: str | None = None
     applied: bool = False
     parameters: TunedParameters | None = None
 
@@ -185,6 +187,7 @@ class DistillReport(Result):
             *([] if self.kept else ["(in the table: before → what the tuned index would have found)"]),
             how + f"measured on {self.n_validation} more" + (share if self.query_source == "documents" else ""),
             *([] if self.teacher == "exhaustive" else [taught]),
+            *([] if self.store is None else [self.store]),
             *([f"{self.read_from} is as it was: write report.index, which holds the result"] if unwritten else []),
             *(["search with the embeddings of report.query_encoder"] if self.query_encoder is not None else []),
             *(["centroids and codebooks are those of before: only lists and codes are new"] if only_codes else []),

@@ -26,6 +26,7 @@ from faiss_distill.index.lists_file import new_lists_file
 from faiss_distill.index.parts.transaction import Transaction
 from faiss_distill.index.registry import IndexAdapter, open_index
 from faiss_distill.index.sources import as_index
+from faiss_distill.integrations import stores
 from faiss_distill.learning.documents import Documents
 from faiss_distill.learning.list_teacher import ListTeacher
 from faiss_distill.learning.objective import Objective, Selection
@@ -130,6 +131,7 @@ class DistillTrainer:
         resume: whether to go on with what a killed run has left there.
         parameters: centroids and codebooks to start from, in place of the index's own.
         exact: the class of the exact teacher, or what makes one of the same arguments.
+        column: of a dataset, the one whose index is meant.
 
     Attributes:
         config: the options, with those settled that the index leaves no choice in.
@@ -168,6 +170,7 @@ class DistillTrainer:
         resume: bool = False,
         parameters: TunedParameters | None = None,
         exact: Callable[..., Teacher] = Teacher,
+        column: str | None = None,
     ) -> None:
         """Check everything, load the queries and split them."""
         self.config = config = as_config(config)
@@ -180,7 +183,13 @@ class DistillTrainer:
         with self._stages("check", TENFOLD), world.together():
             self._device = _device(config.device)
             self._file = str(index) if isinstance(index, str | Path) else None
-            index = as_index(index)
+            given_as = stores.opened(
+                index, column, embeddings, queries, ids, validation_queries, progress=config.progress
+            )
+            index, queries, validation_queries = as_index(given_as.index), given_as.queries, given_as.validation_queries
+            self._store = given_as.store
+            if config.nprobe is None and given_as.nprobe is not None:
+                config = replace(config, nprobe=given_as.nprobe)
             adapter = open_index(index)
             self._index: Any = index
             self._inplace = inplace
@@ -189,8 +198,10 @@ class DistillTrainer:
             self._lists_file = self._new_lists_file(adapter)
             sets = 1 + (validation_queries is not None or validation_query_inputs is not None)
             self._columns = columns_folder(adapter, sets * max(config.max_queries, config.fill_to), config, workdir)
-        with self._stages("check", TENFOLD), world.together(), mapped_in(self._columns):
-            self.task = task = open_task(adapter, embeddings, ids, partial=self._frozen, queries=queries)
+        with self._stages("check", TENFOLD), world.together(), mapped_in(self._columns), given_as.explained():
+            self.task = task = open_task(
+                adapter, given_as.embeddings, given_as.ids, partial=self._frozen, queries=queries
+            )
             check_depths(config, task)
             self._passed = parameters
             start = self._start
@@ -376,6 +387,7 @@ class DistillTrainer:
             why = "training did not help" if self.config.epochs else "nothing was trained, as epochs=0 asks"
             reason += f"; {why}: only the {new} new"
         train = learned.train
+        until = "; it searches the index as it was until you put report.index there"
         return DistillReport(
             kept=kept,
             reason=reason,
@@ -406,6 +418,7 @@ class DistillTrainer:
             config=self.config,
             versions=versions(),
             read_from=self._file,
+            store=None if self._store is None else self._store.found + (until if kept and not self._inplace else ""),
             held_out=self.validation_queries.origin[learned.n_selection :],
             list_sizes=self._list_sizes(learned.state),
         )

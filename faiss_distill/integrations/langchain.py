@@ -1,0 +1,37 @@
+"""LangChain: the ``FAISS`` vector store of ``langchain-community``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from faiss_distill.errors import InputError
+from faiss_distill.integrations.source import Source
+
+
+def source(store: Any) -> Source:
+    """The index, and the documents' texts, which its embedding function embeds again.
+
+    Raises:
+        InputError: documents were deleted from an index that does not move the others up.
+    """
+    place = store.index_to_docstore_id
+    documents = [store.docstore.search(place[row]) for row in sorted(place)]
+    return Source(
+        "LangChain",
+        "store.index",
+        store.index,
+        texts=[text_of(document) for document in documents],
+        normalizes=bool(store._normalize_L2),
+        embed_queries=lambda texts: [store._embed_query(text) for text in texts],
+        embed_documents=store._embed_documents,
+        trap="LangChain's delete() moves documents up, and an IVF index keeps its ids, so that searches return wrong "
+        "documents; if that is how it came about, build the store anew",
+    )
+
+
+def text_of(document: Any) -> str:
+    """What was embedded of a document, where the store has it; else its docstore has said so in a text."""
+    if not hasattr(document, "page_content"):
+        raise InputError("index", "a store with all its documents", str(document))
+    text: str = document.page_content
+    return text

@@ -1,0 +1,230 @@
+"""Stores of other libraries, tuned and measured as they are; each is skipped where its library is not installed."""
+
+from importlib.util import find_spec
+
+import faiss
+import numpy as np
+import pytest
+from conftest import QUICK, serialized
+
+from benchmarks.suite.stores import NPROBE, STORES, TOP, Autofaiss, Corpus, SentenceTransformers
+from faiss_distill import InputError, describe, distill, evaluate, operating_points
+from faiss_distill.errors import MismatchError
+from faiss_distill.integrations.source import Source
+from faiss_distill.integrations.stores import source_of
+from faiss_distill.metrics import recall
+
+MODULES = {
+    "Hugging Face datasets": "datasets",
+    "Haystack": "haystack_integrations.document_stores.faiss",
+    "LangChain": "langchain_community",
+    "LlamaIndex": "llama_index.vector_stores.faiss",
+    "txtai": "txtai",
+    "vicinity": "vicinity",
+    "sentence-transformers": "sentence_transformers",
+    "autofaiss": "autofaiss",
+}
+OPTIONS = QUICK | {"nprobe": None}
+HELD = [kind for kind in STORES if kind not in (SentenceTransformers, Autofaiss)]
+"""The libraries that have a store, which is passed; the others have an index or a file."""
+pytestmark = pytest.mark.filterwarnings("default")  # these libraries have warnings of their own
+
+
+def installed(module):
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def corpus(data):
+    return Corpus(data.documents[:2500], data.queries)
+
+
+def made(kind, corpus, folder):
+    if not installed(MODULES[kind.name]):
+        pytest.skip(f"{kind.package} is not installed")
+    return kind(corpus, folder)
+
+
+def by_name(kinds):
+    return pytest.mark.parametrize("kind", kinds, ids=[kind.name for kind in kinds])
+
+
+@pytest.fixture
+def log(corpus):
+    rows = np.arange(1500)
+    return {"queries": corpus.queries[rows], "texts": [f"query {i}" for i in rows]}
+
+
+def found(store, corpus, rows):
+    truth = faiss.knn(corpus.queries[rows], corpus.documents, TOP, faiss.METRIC_INNER_PRODUCT)[1]
+    return recall(store.search(rows)[:, :TOP], truth).mean()
+
+
+def with_options(line):
+    return line.removesuffix(")") + ", **options)"
+
+
+@by_name(STORES)
+def test_a_line_tunes_it_and_its_own_search_finds_more(kind, corpus, log, tmp_path):
+    store, test = made(kind, corpus, tmp_path), np.arange(1500, 2000)
+    before = found(store, corpus, test)
+    report = store.run(with_options(kind.line), **log, options=OPTIONS)
+    assert report.kept
+    assert report.before.own_nprobe == NPROBE if kind.name != "txtai" else 4
+    after = found(store, corpus, test)
+    assert after - before > 0.02
+    # What the library's own search gained is what the report says, within what 500 queries tell.
+    assert after - before == pytest.approx(report.gain, abs=0.04)
+    # And it survives files.
+    results = store.search(test[:20])
+    store.reloaded()
+    np.testing.assert_array_equal(store.search(test[:20]), results)
+
+
+@by_name(HELD)
+def test_what_the_report_says_of_it(kind, corpus, log, tmp_path):
+    store = made(kind, corpus, tmp_path)
+    report = store.run(with_options(kind.line), **log, options=OPTIONS | {"epochs": 0})
+    assert kind.name in report.store
+    assert report.store in str(report)
+    own = kind.name in ("Hugging Face datasets", "Haystack", "vicinity")
+    assert ("its own embeddings" if own else f"its {len(corpus.documents)} texts, embedded again") in report.store
+    assert ("length" in report.store) == (kind.name in ("LangChain", "vicinity", "txtai"))
+    (store_,) = store.names.values()
+    assert report.index is source_of(store_).index
+
+
+@by_name(HELD)
+def test_measured_and_described_as_its_index_is(kind, corpus, tmp_path):
+    store = made(kind, corpus, tmp_path)
+    (held,) = store.names.values()
+    index, asked = source_of(held).index, corpus.queries[1500:1700]
+    state = serialized(index)
+    known = source_of(held)
+    ids = np.arange(len(corpus.documents))
+    plain = evaluate(index, corpus.documents, asked, ids=ids, progress=False, nprobe=NPROBE)
+    assert str(describe(held)) == str(describe(index))
+    measured = evaluate(held, queries=asked, progress=False, nprobe=NPROBE)
+    at = measured.own if known.nprobe is None else measured.points[-1]
+    assert at.overlap_at_10 == pytest.approx(plain.points[-1].overlap_at_10, abs=1e-3)
+    points = operating_points(held, queries=asked, parameters={"nprobe": [NPROBE]}, progress=False)
+    assert points.points[-1].overlap_at_10 == pytest.approx(at.overlap_at_10, abs=1e-3)
+    if known.embed_queries is not None:
+        texts = [f"query {i}" for i in range(1500, 1700)]
+        again = evaluate(held, queries=texts, progress=False, nprobe=NPROBE)
+        assert again.own.overlap_at_10 == pytest.approx(measured.own.overlap_at_10, abs=1e-3)
+    else:
+        with pytest.raises(InputError, match="queries: expected vectors, as this store embeds no texts, got texts"):
+            evaluate(held, queries=["a text", "another"], progress=False)
+    assert serialized(index) == state
+
+
+@by_name([kind for kind in STORES if kind.add is not STORES[0].add])
+def test_documents_are_added_after_it(kind, corpus, log, tmp_path):
+    store = made(kind, corpus, tmp_path)
+    store.run(with_options(kind.line), **log, options=OPTIONS)
+    near = int(store.search(np.array([1600]), 1)[0, 0])
+    n = len(corpus.documents)
+    store.add(near)
+    assert {near, n} <= set(store.search(np.array([1600]), 10)[0].tolist())
+
+
+@by_name([kind for kind in STORES if kind.deletes])
+def test_documents_are_deleted_before_and_after_it(kind, corpus, log, tmp_path):
+    """Where a library deletes right: txtai's ids are the index's own. The others say what went wrong."""
+    store = made(kind, corpus, tmp_path)
+    row = int(store.search(np.array([1600]), 1)[0, 0])
+    store.delete(row)
+    if kind.name != "txtai":
+        state = serialized(source_of(*store.names.values()).index)
+        with pytest.raises(InputError, match=r"wrong (documents|nodes|ids)"):
+            store.run(with_options(kind.line), **log, options=OPTIONS)
+        assert serialized(source_of(*store.names.values()).index) == state
+        return
+    assert store.run(with_options(kind.line), **log, options=OPTIONS).kept
+    first = store.search(np.array([1600]), 10)[0]
+    assert row not in first
+    store.delete(int(first[0]))
+    assert store.search(np.array([1600]), 9)[0].tolist() == first[1:].tolist()
+
+
+@by_name(HELD)
+def test_embeddings_that_are_passed_take_the_place_of_its_own(kind, corpus, log, tmp_path):
+    store = made(kind, corpus, tmp_path)
+    (held,) = store.names.values()
+    state = serialized(source_of(held).index)
+    own = distill(held, queries=log["queries"], inplace=False, column=None, **OPTIONS)
+    given = distill(held, corpus.documents, log["queries"], inplace=False, **OPTIONS)
+    assert "embeddings as passed" in given.store
+    assert "put report.index there" in given.store
+    assert own.gain == pytest.approx(given.gain, abs=5e-3)
+    assert serialized(source_of(held).index) == state
+    with pytest.raises(InputError, match="ids: expected none, as the store knows them"):
+        distill(held, queries=log["queries"], ids=np.arange(len(corpus.documents)), **OPTIONS)
+
+
+def test_parts_in_the_order_of_their_names(corpus, log, tmp_path):
+    """autofaiss reads part 10 after part 1; a folder is read in the order of the numbers, and the error says so."""
+    store = made(Autofaiss, corpus, tmp_path)
+    with pytest.raises(MismatchError, match=r"in the order of their numbers; .* pass sorted\(glob\('FOLDER/\*'\)\)"):
+        store.run('distill("knn.index", "embeddings", queries, **options)', **log, options=OPTIONS)
+
+
+def test_a_dataset_with_several_indexes_or_none(corpus, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    made = datasets.Dataset.from_dict(
+        {"a": list(corpus.documents[:500]), "b": list(corpus.documents[500:1000]), "c": list(range(500))}
+    )
+    with pytest.raises(InputError, match="index: expected a dataset with one faiss index, got none; add one"):
+        describe(made)
+    for name in "ab":
+        made.add_faiss_index(name, string_factory="IVF4,PQ8x4np", train_size=500)
+    with pytest.raises(InputError, match="got several, 'a', 'b'; name its column with column="):
+        evaluate(made, queries=corpus.queries[:100], progress=False)
+    with pytest.raises(InputError, match="column: expected one of"):
+        evaluate(made, queries=corpus.queries[:100], column="d", progress=False)
+    evaluate(made, queries=corpus.queries[:100], column="b", progress=False)
+    # An index under a name of its own: the column that it is of has to be named, and is checked.
+    made.drop_index("a")
+    made.drop_index("b")
+    made.add_faiss_index("b", index_name="mine", string_factory="IVF4,PQ8x4np", train_size=500)
+    with pytest.raises(InputError, match="name the column that has the vectors of the index 'mine' with column="):
+        evaluate(made, queries=corpus.queries[:100], progress=False)
+    evaluate(made, queries=corpus.queries[:100], column="b", progress=False)
+    with pytest.raises(InputError, match="embeddings: expected the vectors behind the index"):
+        evaluate(made, queries=corpus.queries[:100], column="a", progress=False)
+
+
+def test_a_dataset_in_another_order_or_on_disk_is_read_as_it_is(corpus, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    column = pytest.importorskip("faiss_distill.integrations.huggingface_datasets").EmbeddingColumn
+    made = datasets.Dataset.from_dict({"x": list(corpus.documents[:1000])}).shuffle(seed=0)
+    made.save_to_disk(tmp_path / "saved")
+    for dataset in (made, datasets.load_from_disk(tmp_path / "saved"), made.select(range(1000))):
+        read = column(dataset, "x")
+        assert read.shape == (1000, 64)
+        all_of_it = read[:]
+        np.testing.assert_array_equal(np.sort(all_of_it, axis=0), np.sort(corpus.documents[:1000], axis=0))
+        rows = np.array([5, 999, 0, 5])
+        np.testing.assert_array_equal(read[rows], all_of_it[rows])
+
+
+def test_a_column_is_a_dataset_s_alone(built, data):
+    with pytest.raises(InputError, match="column: expected a dataset, whose column it is, as index, got an IndexIVFPQ"):
+        distill(built(), data.documents[:2000], data.queries, column="x", **QUICK)
+
+
+def test_embeddings_of_another_shape_are_told(data, built):
+    def source(embed, **more):
+        return Source("Mine", "mine.index", built(), texts=["a"] * 300, embed_documents=embed, progress=False, **more)
+
+    for embed, got in ((lambda texts: [[1.0]] * 3, r"\(3, 1\)"), (lambda texts: [1.0] * len(texts), r"\(256,\)")):
+        with pytest.raises(InputError, match=f"embeddings: expected an embedding of each text, .*, got shape {got}"):
+            source(embed).vectors  # noqa: B018
+    with pytest.raises(InputError, match="queries: expected dimension 64 as the index has, got 3"):
+        source(None).queries(np.ones((5, 3), np.float32), "queries")
+    with pytest.raises(InputError, match="embeddings: expected a store that keeps vectors, or texts"):
+        Source("Mine", "mine.index", built()).vectors  # noqa: B018
