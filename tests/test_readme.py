@@ -1,17 +1,21 @@
 """The README's code, run as it stands on small files of the names it uses."""
 
+import contextlib
 import functools
 import pickle
 import re
 import shlex
+import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 
 import faiss
 import h5py
 import numpy as np
 import pytest
 import scipy.sparse
+from conftest import QUICK
 from writers import WRITERS
 
 import faiss_distill
@@ -97,6 +101,42 @@ def test_what_is_said_of_files(data, built, capsys):
         line = line.replace("parquet:embedding", "parquet:vector")
         assert main([*shlex.split(line), "--epochs", "1", "--nprobe", "4"]) == 0
     assert capsys.readouterr().out.count("wrote tuned.faiss") == 2
+
+
+def test_code_of_the_trackers(data, built, monkeypatch):
+    """With stand-ins of the same signatures, as the trackers are too large to install."""
+    text, logged = (DOCS / "guide.rst").read_text(encoding="utf-8"), []
+
+    @contextlib.contextmanager
+    def opened(**_):
+        def log(data, step=None):
+            logged.append(("wandb", data["epoch"], data["overlap_at_10"]))
+
+        def add_scalar(tag, scalar_value, global_step=None, walltime=None):
+            logged.append(("tensorboard", global_step, scalar_value))
+
+        yield SimpleNamespace(log=log, add_scalar=add_scalar)
+
+    def log_metrics(metrics, step=None):
+        assert all(isinstance(value, float | int) for value in metrics.values())
+        logged.append(("mlflow", step, metrics["overlap_at_10"]))
+
+    stand_ins = {
+        "wandb": SimpleNamespace(init=opened), "mlflow": SimpleNamespace(log_metrics=log_metrics),
+        "torch.utils.tensorboard": SimpleNamespace(SummaryWriter=opened),
+    }  # fmt: skip
+    for name, module in stand_ins.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    section = text.partition("Watching a run")[2].partition("Several processes")[0]
+    blocks = re.findall(r"code-block:: python\n\n((?:   .*\n|\n)+)", section)
+    assert len(blocks) == len(stand_ins)
+    for block in blocks:
+        known = {"index": built(), "embeddings": data.documents[:2000], "queries": data.queries[:600]}
+        exec(textwrap.dedent(block), known | {"distill": functools.partial(faiss_distill.distill, **QUICK)})
+    assert [(name, epoch) for name, epoch, _ in logged] == [
+        (n, e) for n in ("wandb", "tensorboard", "mlflow") for e in (0, 1)
+    ]
+    assert len({value for *_, value in logged}) == 2
 
 
 @pytest.mark.usefixtures("_files")

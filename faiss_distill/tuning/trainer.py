@@ -128,6 +128,7 @@ class DistillTrainer:
         group: the processes that share the work.
         workdir: a folder for what each stage has found.
         resume: whether to go on with what a killed run has left there.
+        on_epoch: called after each epoch.
         parameters: centroids and codebooks to start from, in place of the index's own.
         exact: the class of the exact teacher, or what makes one of the same arguments.
 
@@ -166,6 +167,7 @@ class DistillTrainer:
         group: ProcessGroup | None = None,
         workdir: PathLike | None = None,
         resume: bool = False,
+        on_epoch: Callable[[dict[str, float | None]], object] | None = None,
         parameters: TunedParameters | None = None,
         exact: Callable[..., Teacher] = Teacher,
     ) -> None:
@@ -178,6 +180,9 @@ class DistillTrainer:
         self._stages = Stages()
         rng = np.random.default_rng(config.seed)
         with self._stages("check", TENFOLD), world.together():
+            if on_epoch is not None and not callable(on_epoch):
+                raise InputError("on_epoch", "something to call with a dict after each epoch", repr(on_epoch))
+            self._on_epoch = on_epoch
             self._device = _device(config.device)
             self._file = str(index) if isinstance(index, str | Path) else None
             index = as_index(index)
@@ -306,7 +311,7 @@ class DistillTrainer:
                 torch.manual_seed((config.seed + world.rank) % (MAX_SEED + 1))
                 learned = optimise(
                     self._start, self.query_encoder, documents, objective, selection, len(train.top), config,
-                    self._gate.start_counts, workdir, task.sample,
+                    self._gate.start_counts, workdir, task.sample, self._on_epoch,
                 )  # fmt: skip
         with self._stages("codes", TENFOLD):
             quantizer, sample = written(task, documents, learned.student, learned.placement)
