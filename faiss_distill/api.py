@@ -62,7 +62,7 @@ def distill(
     workdir: PathLike | None = None,
     resume: bool = False,
     on_epoch: Callable[[dict[str, float | None]], object] | None = None,
-    config: DistillConfig | None = None,
+    config: DistillConfig | PathLike | None = None,
     **options: Any,
 ) -> DistillReport:
     """Fine-tune an existing faiss index by ranking distillation, in place or in a copy.
@@ -139,7 +139,8 @@ def distill(
             ``codes_scanned`` of the queries that choose the epoch. With a ``group`` it is called in the first process
             alone; with ``resume``, not for epochs that the work folder has. An exception from it ends the run, and the
             index is as it was.
-        config: options; None for those that :func:`faiss_distill.index_factory` left with the index, or the defaults.
+        config: options, or the path of a TOML file of them, see :meth:`DistillConfig.from_toml`; None for those that
+            :func:`faiss_distill.index_factory` left with the index, or the defaults.
         **options: single options of :class:`DistillConfig`, over ``config``.
 
     Returns:

@@ -151,11 +151,12 @@ def test_code_of_the_options(data):
         "judgements": np.eye(1500, 2000, dtype=int), "names": [f"q{i}" for i in range(1500)],
         "titles": {f"d{i}": i for i in range(2000)}, "sample": data.documents[sample], "ids_of_sample": sample,
     }  # fmt: skip
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     for block in blocks:
         exec(textwrap.dedent(block), known)
     assert known["relevant"] == {1: {3: 1}}
     assert known["published"].depth == 200
+    assert known["mine"] == faiss_distill.DistillConfig(loss="kl", learning_rate=0.01)
 
 
 def test_every_public_name_is_in_the_reference():

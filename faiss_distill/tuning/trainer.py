@@ -122,7 +122,7 @@ class DistillTrainer:
         validation_query_inputs: one for each of ``validation_queries``.
         invlists_file: where new inverted lists go.
         inplace: whether :meth:`train` changes the index and the encoder themselves, or copies that it makes.
-        config: the options.
+        config: the options, or the path of a TOML file of them.
         teacher: what finds the training queries' neighbours.
         gate: what decides whether the result is kept.
         group: the processes that share the work.
@@ -161,7 +161,7 @@ class DistillTrainer:
         validation_query_inputs: QueryInputsLike | None = None,
         invlists_file: PathLike | None = None,
         inplace: bool = True,
-        config: DistillConfig | None = None,
+        config: DistillConfig | PathLike | None = None,
         teacher: TeacherLike | None = None,
         gate: Gate | None = None,
         group: ProcessGroup | None = None,
