@@ -139,6 +139,33 @@ def test_code_of_the_trackers(data, built, monkeypatch):
     assert len({value for *_, value in logged}) == 2
 
 
+def test_code_of_the_exports(data, built, monkeypatch):
+    """With stand-ins of the same signatures for what needs a GPU."""
+    text, seen = (DOCS / "guide.rst").read_text(encoding="utf-8"), []
+
+    def build_precomputed(index_params, dim, pq_centers, centers, centers_rot, rotation_matrix, resources=None):
+        shapes = [array.shape for array in (pq_centers, centers, centers_rot, rotation_matrix)]
+        assert shapes == [(16, 4, 2**index_params.pq_bits), (index_params.n_lists, 72), (16, 64), (64, dim)]
+        return "built"
+
+    def extend(index, new_vectors, new_indices, resources=None):
+        seen.append((index, new_vectors.shape, new_indices.shape))
+
+    ivf_pq = SimpleNamespace(IndexParams=SimpleNamespace, build_precomputed=build_precomputed, extend=extend)
+    monkeypatch.setitem(sys.modules, "cupy", np)
+    monkeypatch.setitem(sys.modules, "cuvs", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "cuvs.neighbors", SimpleNamespace(ivf_pq=ivf_pq))
+    section = text.partition("Other libraries\n----")[2].partition("FastScan\n----")[0]
+    blocks = re.findall(r"code-block:: python\n\n((?:   .*\n|\n)+)", section)
+    assert len(blocks) == 2
+    index, query = built("OPQ16,PQ16x4np"), data.queries[0]
+    known = {"index": index, "ivf_index": built(), "query": query, "embeddings": data.documents[:2000]}
+    for block in blocks:
+        exec(textwrap.dedent(block), known)
+    assert known["nearest"].tolist() == index.search(query[None], 10)[1][0].tolist()
+    assert seen == [("built", (2000, 64), (2000,))]
+
+
 @pytest.mark.usefixtures("_files")
 def test_code_of_the_options(data):
     blocks = re.findall(r"code-block:: python\n\n((?:   .*\n|\n)+)", OPTIONS)
