@@ -113,6 +113,11 @@ class TestFiles:
         assert DistillConfig.from_toml(str(path)) == config
         assert text.count("\n") == sum(value is not None for value in vars(config).values())
 
+    def test_characters_that_toml_wants_escaped(self, tmp_path):
+        config = DistillConfig(device="".join(map(chr, [*range(160), 0x2028, 0xFFFF, 0x1F600])))
+        config.to_toml(tmp_path / "o.toml")
+        assert DistillConfig.from_toml(tmp_path / "o.toml") == config
+
     def test_what_the_text_looks_like(self):
         lines = DistillConfig(loss="kl", balance=True, learning_rate=1e-7, max_memory="4GB").to_toml().splitlines()
         assert lines[0] == "epochs = 3"
