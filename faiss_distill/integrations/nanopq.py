@@ -40,7 +40,7 @@ def to_nanopq(index: FaissIndex | PathLike) -> tuple[Any, Codes, Int64]:
 
         quantizer, codes, ids = to_nanopq(report.index)
         distances = quantizer.dtable(query).adist(codes)
-        ids[distances.argsort()[:10]]  # of inner products, [::-1] before [:10]
+        ids[distances.argsort()[:10]]  # inner products are better the larger they are: argsort()[::-1][:10]
     """
     adapter, state, codebooks, rotation = open_product(index)
     if state.by_residual:
