@@ -25,9 +25,9 @@ ROWS = {
 }
 """Python and constraints of each session."""
 TESTS = [str(file) for name in (
-    "adding", "additive", "encoded", "frozen", "losses", "metrics", "quantizers", "query_encoders", "readers",
-    "relevance", "report", "shards", "storage", "students", "teacher", "given_teacher", "trainer", "several_processes",
-    "workdir",
+    "adding", "additive", "encoded", "exports", "frozen", "losses", "metrics", "quantizers", "query_encoders",
+    "readers", "relevance", "report", "shards", "storage", "students", "teacher", "given_teacher", "trainer",
+    "several_processes", "workdir",
 ) for file in Path("tests").rglob(f"test_{name}.py")]  # fmt: skip
 """Where the package meets faiss, numpy, scipy and torch."""
 VERSIONS = f"""

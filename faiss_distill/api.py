@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from inspect import signature
 from typing import TYPE_CHECKING, Any
@@ -62,8 +62,9 @@ def distill(
     group: ProcessGroup | None = None,
     workdir: PathLike | None = None,
     resume: bool = False,
+    on_epoch: Callable[[dict[str, float | None]], object] | None = None,
     column: str | None = None,
-    config: DistillConfig | None = None,
+    config: DistillConfig | PathLike | None = None,
     **options: Any,
 ) -> DistillReport:
     """Fine-tune an existing faiss index by ranking distillation, in place or in a copy.
@@ -137,8 +138,14 @@ def distill(
             it when the index is written. It takes ``12 * top_k`` bytes of disk for each query and up to three copies of
             codes and lists.
         resume: continue with what ``workdir`` has; without it, a folder with stages of a run is refused.
+        on_epoch: called after each epoch, and before the first, with what ``report.history`` has of it: a dict of
+            ``epoch``, the mean ``loss`` of its steps (None before the first), and ``overlap_at_10`` and
+            ``codes_scanned`` of the queries that choose the epoch. With a ``group`` it is called in the first process
+            alone; with ``resume``, not for epochs that the work folder has. An exception from it ends the run, and the
+            index is as it was.
         column: of a dataset of Hugging Face: the column whose index is meant, if it has several.
-        config: options; None for those that :func:`faiss_distill.index_factory` left with the index, or the defaults.
+        config: options, or the path of a TOML file of them, see :meth:`DistillConfig.from_toml`; None for those that
+            :func:`faiss_distill.index_factory` left with the index, or the defaults.
         **options: single options of :class:`DistillConfig`, over ``config``.
 
     Returns:
@@ -187,6 +194,7 @@ def distill(
         group=group,
         workdir=workdir,
         resume=resume,
+        on_epoch=on_epoch,
         column=column,
         config=config,
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import faiss_distill
-from faiss_distill.config import DistillConfig, field_notes
+from faiss_distill.config import DistillConfig, field_notes, read_options
 from faiss_distill.errors import DistillError, InputError
 from faiss_distill.evaluation.point import COSTS, QUALITIES
 from faiss_distill.messages import Number, OneOf, Warned, check_places, check_words, print_completion, told
@@ -47,7 +47,7 @@ TEACHER = (
     "cheaper)"
 )
 ARRAYS = ("embeddings", "queries", "validation_queries", "ids")
-READ = ("index", "parameters", *ARRAYS, "relevant", "validation_relevant", "teacher")
+READ = ("index", "parameters", *ARRAYS, "relevant", "validation_relevant", "teacher", "config")
 """Arguments that are files to read, and those of them that are one array."""
 NO_PROGRESS = "show no progress: neither bars nor, where standard error is no terminal, a line for each stage"
 NAMED = ("queries", "validation_queries", "ids", "relevant")
@@ -92,6 +92,8 @@ def check(args: argparse.Namespace) -> int:
                 continue
             if name not in ARRAYS or is_index(Path(path)):
                 check_source(path, name)
+                if name == "config":
+                    read_options(path)
                 continue
             shape = open_source(path, name).shape
             if name != "ids" and len(shape) == 2:
@@ -225,6 +227,9 @@ def _add_tune(commands: Any, brief: bool) -> None:
         metavar="FILE",
         type=Path,
         help="where to write what was learned, for faiss-distill apply, if the result is kept",
+    )
+    tune.add_argument(
+        "--save-config", metavar="FILE", type=Path, help="where to write all options of the tuning, for --config"
     )
     tune.add_argument("--help-all", action="help", help="show this help with all options of the tuning, and exit")
     _add_tuned_outputs(tune)
@@ -454,10 +459,20 @@ def _add_force(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_config(parser: argparse.ArgumentParser, brief: bool) -> None:
-    """One option for each field of DistillConfig, with the help from its docstring; none for most of them if brief."""
+    """One option for each field of DistillConfig, with the help from its docstring; none for most of them if brief.
+
+    What is not given is not there, so that a file of options can have it.
+    """
     more = "--help-all shows the others, which few need" if brief else None
     common = parser.add_argument_group("common options of the tuning", more)
     rest = parser.add_argument_group("further options of the tuning")
+    common.add_argument(
+        "--config",
+        metavar="FILE",
+        type=Path,
+        help="a TOML file with options of the tuning, such as --save-config writes (local_weight = 2.0); those given "
+        "on the command line win over it",
+    )
     notes = field_notes()
     types = {"int": int, "int | None": int, "float": float, "float | None": float}
     for field in sorted(fields(DistillConfig), key=lambda field: (*COMMON, field.name).index(field.name)):
@@ -469,16 +484,21 @@ def _add_config(parser: argparse.ArgumentParser, brief: bool) -> None:
             continue  # no module comes over a command line
         note = argparse.SUPPRESS if brief and group is rest else note
         if field.name == "progress":
-            group.add_argument("--no-progress", dest="progress", action="store_false", help=NO_PROGRESS)
+            group.add_argument(
+                "--no-progress", dest="progress", action="store_false", default=argparse.SUPPRESS, help=NO_PROGRESS
+            )
             continue
         if isinstance(default, bool):
-            action = argparse.BooleanOptionalAction if default else "store_true"
-            group.add_argument(option, action=action, default=default, help=note)
+            group.add_argument(option, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=note)
             continue
         shown = default is not None and note != argparse.SUPPRESS
         text = f"{note.rstrip('.')} (default: {default})" if shown else note
         kind = types.get(str(field.type))  # enums and notations are checked by DistillConfig
         metavar = field.name.split("_")[-1].upper() if kind is None else "N" if kind is int else "X"
         group.add_argument(
-            option, metavar=metavar, type=str if kind is None else Number(kind), default=default, help=text
+            option,
+            metavar=metavar,
+            type=str if kind is None else Number(kind),
+            default=argparse.SUPPRESS,
+            help=text,
         )

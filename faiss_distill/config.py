@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import enum
+import json
 import math
 import re
+import sys
 import warnings
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from inspect import getdoc
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from faiss_distill.checks import LARGEST, did_you_mean, flag, integer, number, size
 from faiss_distill.errors import InputError
+from faiss_distill.files import replacing
 from faiss_distill.mixture import Mixture
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+if TYPE_CHECKING:
+    from faiss_distill.typing import PathLike
 
 
 class Learn(str, enum.Enum):
@@ -221,6 +233,46 @@ class DistillConfig:
         """Make a field what it was checked to be."""
         object.__setattr__(self, name, value)
 
+    @classmethod
+    def from_toml(cls, path: PathLike, **options: Any) -> DistillConfig:
+        """Read options from a TOML file with a key for each: ``epochs = 5``, ``loss = "kl"``, ``balance = true``.
+
+        Fields that the file leaves out have their defaults.
+
+        Args:
+            path: the file.
+            **options: single options over those of the file.
+
+        Raises:
+            InputError: it is no TOML file, has a key that is no field, or a field is out of its range.
+        """
+        found = read_options(path)
+        try:
+            return cls(**found | options)
+        except InputError as error:
+            if error.argument in options:
+                raise
+            place = "in" if error.argument in found else "with"
+            raise replace(error, got=f"{error.got} {place} {str(path)!r}") from error
+
+    def to_toml(self, path: PathLike | None = None) -> str:
+        """All options as TOML text, of which :meth:`from_toml` makes the same; those that are None are left out.
+
+        Args:
+            path: also write it to this file.
+
+        Raises:
+            OSError: it can't be written; what was at ``path`` is still there.
+        """
+        known = {name: getattr(value, "value", value) for name, value in asdict(self).items()}
+        # JSON writes all of them as TOML does, but for a character that TOML wants escaped.
+        shown = {name: json.dumps(value, ensure_ascii=False) for name, value in known.items() if value is not None}
+        text = "".join(f"{name} = {value}\n" for name, value in shown.items()).replace("\x7f", r"\u007f")
+        if path is not None:
+            with replacing(path) as new:
+                new.write_bytes(text.encode())
+        return text
+
     @property
     def lists(self) -> Assignment:
         """:attr:`assignment`, or what it is if not given."""
@@ -243,16 +295,39 @@ class DistillConfig:
         return max(self.top_k, self.mixture.depth("top"))
 
 
-def as_config(config: Any) -> DistillConfig:
-    """``config``, or the defaults for None.
+def read_options(path: PathLike) -> dict[str, Any]:
+    """What a TOML file has of the fields of :class:`DistillConfig`, whatever their values: that takes no torch.
 
     Raises:
-        InputError: it is neither.
+        InputError: it is no TOML file that can be read, or has a key that is no field.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            found = tomllib.load(file)
+    except (OSError, ValueError, RecursionError) as error:  # not UTF-8, not TOML, or brackets within brackets
+        reason = getattr(error, "strerror", None) or error
+        raise InputError("config", "a TOML file of options", f"{str(path)!r}: {reason}") from error
+    known = [field.name for field in fields(DistillConfig)]
+    for name in found:
+        if name not in known:
+            near = did_you_mean(name, known) or "see DistillConfig for the options"
+            raise InputError("config", "options of DistillConfig", f"{name!r} in {str(path)!r}", near)
+    return found
+
+
+def as_config(config: Any) -> DistillConfig:
+    """``config``, read from a file if it is the path of one, or the defaults for None.
+
+    Raises:
+        InputError: it is none of these, or something about the file is wrong.
     """
     if config is None:
         return DistillConfig()
+    if isinstance(config, str | Path):
+        return DistillConfig.from_toml(config)
     if not isinstance(config, DistillConfig):
-        raise InputError("config", "a DistillConfig", type(config).__name__, "or pass **options")
+        expected = "a DistillConfig, or the path of a TOML file"
+        raise InputError("config", expected, type(config).__name__, "or pass **options")
     return config
 
 

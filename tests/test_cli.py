@@ -109,6 +109,44 @@ def test_options_and_labels_reach_the_trainer(files, capsys):
     assert printed["before"]["points"][0]["mrr_at_10"] is not None
 
 
+def test_options_in_a_file(files, capsys):
+    (files / "mine.toml").write_text("epochs = 0\nnprobe = 2\nlearning_rate = 0.5\nbalance = true\nloss = 'kl'\n")
+    config, saved = ["--config", str(files / "mine.toml")], ["--save-config", str(files / "all.toml")]
+    more = ["--learning-rate", "0.01", "--no-balance", "--seed", "5"]
+    assert tune(files, *config, *saved, *more, "--json") == 0
+    told = json.loads(capsys.readouterr().out)["config"]
+    # those of QUICK and more, then those of the file, then the defaults
+    expected = {
+        "epochs": 1,
+        "nprobe": 4,
+        "learning_rate": 0.01,
+        "balance": False,
+        "seed": 5,
+        "loss": "kl",
+        "top_k": 100,
+    }
+    assert {name: told[name] for name in expected} == expected
+    written = faiss_distill.DistillConfig.from_toml(files / "all.toml")
+    assert {name: getattr(written, name) for name in expected} == expected
+    given = ["tune", str(files / "in.faiss"), str(files / "x.npy"), "--queries", str(files / "q.npy")]
+    again = [*given, "--config", str(files / "all.toml"), "--save-config", str(files / "again.toml")]
+    assert main([*again, "-o", str(files / "again.faiss")]) == 0
+    assert (files / "again.toml").read_bytes() == (files / "all.toml").read_bytes()
+    assert (files / "again.faiss").read_bytes() == (files / "out.faiss").read_bytes()
+
+
+def test_a_bad_value_in_a_file(files, capsys):
+    path = files / "mine.toml"
+    path.write_text("sweeps = 0")
+    refused(
+        capsys, tune(files, "--config", str(path)), f"--sweeps: expected an integer of at least 1, got 0 in '{path}'"
+    )
+    status = tune(files, "--config", str(path), "--save-config", str(path))
+    refused(capsys, status, "--save-config: expected another file than the inputs and other outputs")
+    assert path.read_text() == "sweeps = 0"
+    assert not (files / "out.faiss").exists()
+
+
 def test_inspect(files, capsys, built):
     assert main(["inspect", str(files / "in.faiss")]) == 0
     out = capsys.readouterr().out
@@ -435,11 +473,16 @@ class TestProcess:
             ({"-o": "q.npy"}, "error: --output: expected another file than the inputs and other outputs, got "),
             ({"--ids": "no.npy"}, "error: --ids: expected a file that exists, got '{files}/no.npy'"),
             ({"--teacher": "no.npz"}, "error: --teacher: expected a file that exists, got '{files}/no.npz'"),
+            ({"--config": "no.toml"}, "error: --config: expected a file that exists, got '{files}/no.toml'"),
+            ({"--config": "notes.txt"}, "error: --config: expected a TOML file of options, got '{files}/notes.txt': "),
+            ({"--config": "o.toml"}, "'epoch' in '{files}/o.toml'; did you mean epochs?"),
+            ({"--save-config": "q.npy"}, "error: --save-config: expected another file than the inputs and other out"),
         ],
     )
     def test_a_file_that_is_not_there_is_told_at_once(self, files, changed, says):
         """Before torch is imported, which takes seconds."""
         (files / "notes.txt").write_text("mine")
+        (files / "o.toml").write_text("epoch = 3")
         np.save(files / "x3.npy", np.ones((99, 3), np.float32))
         (files / "cut.npy").write_bytes((files / "x.npy").read_bytes()[:-1])
         given = {"index": "in.faiss", "embeddings": "x.npy", "--queries": "q.npy", "-o": "o.faiss"} | changed

@@ -6,9 +6,11 @@ import re
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from faiss_distill import DistillConfig, InputError
-from faiss_distill.config import Encoding
+from faiss_distill.config import ENUMS, INTEGERS, MAX_SEED, NUMBERS, Encoding, as_config
 from faiss_distill.losses import LOSSES
 
 
@@ -75,3 +77,95 @@ def test_the_largest_seed_is_one_for_all():
 def test_what_is_learned_goes_by_its_old_name_for_a_while(old, new):
     with pytest.warns(FutureWarning, match=f"learn='{old}' is now learn='{new}'"):
         assert DistillConfig(learn=old).learn.value == new
+
+
+FLAGS = [field.name for field in dataclasses.fields(DistillConfig) if field.type == "bool"]
+MAY_BE_NONE = [field.name for field in dataclasses.fields(DistillConfig) if field.default is None]
+
+
+@st.composite
+def configs(draw):
+    """Any valid one, from the tables that say what is valid."""
+    values = {name: st.integers(least, MAX_SEED if name == "seed" else None) for name, least in INTEGERS.items()}
+    for name, (_, low, high, ends) in NUMBERS.items():
+        values[name] = st.floats(low, high, exclude_min=not ends, exclude_max=not ends)
+    values |= {name: st.sampled_from(kind) for name, kind in ENUMS.items()}
+    values |= {name: st.booleans() for name in FLAGS}
+    values |= {
+        "loss": st.sampled_from(list(LOSSES)), "candidates": st.sampled_from(["in_batch+top9", " hard20:3\t+ random5"]),
+        "max_memory": st.integers(1, 2**62) | st.sampled_from(["4GB", "1.5 MiB"]), "device": st.text(),
+    }  # fmt: skip
+    given = draw(
+        st.fixed_dictionaries({}, optional={n: v | st.none() if n in MAY_BE_NONE else v for n, v in values.items()})
+    )
+    if given.get("encoding") is Encoding.FROZEN:
+        given.pop("assignment", None)
+    top_k = float(min(given.get("top_k", 100), 2**53))
+    return DistillConfig(**given, perplexity=draw(st.floats(1, top_k, exclude_min=True, exclude_max=True)))
+
+
+class TestFiles:
+    @given(configs())
+    def test_a_file_holds_all_of_it(self, tmp_path_factory, config):
+        path = tmp_path_factory.getbasetemp() / "config.toml"
+        text = config.to_toml(path)
+        assert path.read_bytes() == text.encode()
+        assert DistillConfig.from_toml(str(path)) == config
+        assert text.count("\n") == sum(value is not None for value in vars(config).values())
+
+    def test_characters_that_toml_wants_escaped(self, tmp_path):
+        config = DistillConfig(device="".join(map(chr, [*range(160), 0x2028, 0xFFFF, 0x1F600])))
+        config.to_toml(tmp_path / "o.toml")
+        assert DistillConfig.from_toml(tmp_path / "o.toml") == config
+
+    def test_what_the_text_looks_like(self):
+        lines = DistillConfig(loss="kl", balance=True, learning_rate=1e-7, max_memory="4GB").to_toml().splitlines()
+        assert lines[0] == "epochs = 3"
+        assert {'loss = "kl"', "balance = true", "learning_rate = 1e-07", "max_memory = 4000000000"} < {*lines}
+        assert not [line for line in lines if line.startswith(("batch_size", "nprobe"))]
+
+    def test_a_file_by_hand(self, tmp_path):
+        (tmp_path / "o.toml").write_bytes(b"# mine\r\nepochs = 1_0\r\nself_weight = 2 # a whole number\r\nloss = 'kl'")
+        config = DistillConfig.from_toml(tmp_path / "o.toml", loss="mse", seed=3)
+        assert config == DistillConfig(epochs=10, self_weight=2.0, loss="mse", seed=3)
+
+    @pytest.mark.parametrize(
+        ("text", "says"),
+        [
+            ("epoch = 3", "config: expected options of DistillConfig, got 'epoch' in {}; did you mean epochs?"),
+            ("[tune]\nepochs = 3", "config: expected options of DistillConfig, got 'tune' in {}; see DistillConfig"),
+            ("epochs = '3'", "epochs: expected an integer of at least 0, got '3' in {}"),
+            ("epochs = true", "epochs: expected an integer of at least 0, got True in {}"),
+            ("balance = 1", "balance: expected True or False, got 1 in {}"),
+            ("loss = ['kl']", "loss: expected one of 'listnet'"),
+            ("candidates = 100", "candidates: expected "),
+            ("learning_rate = inf", "learning_rate: expected a number between 0 and 1, got inf in {}"),
+            ("device = 2020-01-01", "device: expected a torch device or its name, got datetime.date(2020, 1, 1) in {}"),
+            ("top_k = 50", "perplexity: expected between 1 and top_k=50, got 60.0 with {}; set it with top_k"),
+            ("epochs = ", "config: expected a TOML file of options, got {}: "),
+            ("epochs = 3\nepochs = 3", "config: expected a TOML file of options, got {}: "),
+            ("seed = " + "9" * 5000, "config: expected a TOML file of options, got {}: "),
+            ("seed = " + "[" * 5000, "config: expected a TOML file of options, got {}: "),
+            ("loss = '\udcff'", "config: expected a TOML file of options, got {}: 'utf-8' codec can't decode"),
+        ],
+    )
+    def test_files_that_hold_something_else(self, tmp_path, text, says):
+        path = tmp_path / "o.toml"
+        path.write_bytes(text.encode(errors="surrogateescape"))
+        with pytest.raises(InputError) as refused:
+            DistillConfig.from_toml(path)
+        assert str(refused.value).startswith(says.format(repr(str(path))))
+
+    def test_what_is_said_beside_the_file_is_not_blamed_on_it(self, tmp_path):
+        (tmp_path / "o.toml").write_text("epochs = -1")
+        with pytest.raises(InputError, match=r"^seed: expected an integer from 0 to \d+, got -1$"):
+            DistillConfig.from_toml(tmp_path / "o.toml", epochs=1, seed=-1)
+
+    @pytest.mark.parametrize("name", ["none.toml", ".", "a\0b"])
+    def test_no_file(self, tmp_path, name):
+        with pytest.raises(InputError, match=r"^config: expected a TOML file of options, got '.*': .*"):
+            DistillConfig.from_toml(tmp_path / name)
+
+    def test_wherever_a_config_is_taken(self, tmp_path):
+        DistillConfig(epochs=7).to_toml(tmp_path / "o.toml")
+        assert as_config(str(tmp_path / "o.toml")) == as_config(tmp_path / "o.toml") == DistillConfig(epochs=7)

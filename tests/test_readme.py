@@ -1,17 +1,21 @@
 """The README's code, run as it stands on small files of the names it uses."""
 
+import contextlib
 import functools
 import pickle
 import re
 import shlex
+import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 
 import faiss
 import h5py
 import numpy as np
 import pytest
 import scipy.sparse
+from conftest import QUICK
 from writers import WRITERS
 
 import faiss_distill
@@ -99,6 +103,69 @@ def test_what_is_said_of_files(data, built, capsys):
     assert capsys.readouterr().out.count("wrote tuned.faiss") == 2
 
 
+def test_code_of_the_trackers(data, built, monkeypatch):
+    """With stand-ins of the same signatures, as the trackers are too large to install."""
+    text, logged = (DOCS / "guide.rst").read_text(encoding="utf-8"), []
+
+    @contextlib.contextmanager
+    def opened(**_):
+        def log(data, step=None):
+            logged.append(("wandb", data["epoch"], data["overlap_at_10"]))
+
+        def add_scalar(tag, scalar_value, global_step=None, walltime=None):
+            logged.append(("tensorboard", global_step, scalar_value))
+
+        yield SimpleNamespace(log=log, add_scalar=add_scalar)
+
+    def log_metrics(metrics, step=None):
+        assert all(isinstance(value, float | int) for value in metrics.values())
+        logged.append(("mlflow", step, metrics["overlap_at_10"]))
+
+    stand_ins = {
+        "wandb": SimpleNamespace(init=opened), "mlflow": SimpleNamespace(log_metrics=log_metrics),
+        "torch.utils.tensorboard": SimpleNamespace(SummaryWriter=opened),
+    }  # fmt: skip
+    for name, module in stand_ins.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    section = text.partition("Watching a run")[2].partition("Several processes")[0]
+    blocks = re.findall(r"code-block:: python\n\n((?:   .*\n|\n)+)", section)
+    assert len(blocks) == len(stand_ins)
+    for block in blocks:
+        known = {"index": built(), "embeddings": data.documents[:2000], "queries": data.queries[:600]}
+        exec(textwrap.dedent(block), known | {"distill": functools.partial(faiss_distill.distill, **QUICK)})
+    assert [(name, epoch) for name, epoch, _ in logged] == [
+        (n, e) for n in ("wandb", "tensorboard", "mlflow") for e in (0, 1)
+    ]
+    assert len({value for *_, value in logged}) == 2
+
+
+def test_code_of_the_exports(data, built, monkeypatch):
+    """With stand-ins of the same signatures for what needs a GPU."""
+    text, seen = (DOCS / "guide.rst").read_text(encoding="utf-8"), []
+
+    def build_precomputed(index_params, dim, pq_centers, centers, centers_rot, rotation_matrix, resources=None):
+        shapes = [array.shape for array in (pq_centers, centers, centers_rot, rotation_matrix)]
+        assert shapes == [(16, 4, 2**index_params.pq_bits), (index_params.n_lists, 72), (16, 64), (64, dim)]
+        return "built"
+
+    def extend(index, new_vectors, new_indices, resources=None):
+        seen.append((index, new_vectors.shape, new_indices.shape))
+
+    ivf_pq = SimpleNamespace(IndexParams=SimpleNamespace, build_precomputed=build_precomputed, extend=extend)
+    monkeypatch.setitem(sys.modules, "cupy", np)
+    monkeypatch.setitem(sys.modules, "cuvs", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "cuvs.neighbors", SimpleNamespace(ivf_pq=ivf_pq))
+    section = text.partition("Other libraries\n----")[2].partition("FastScan\n----")[0]
+    blocks = re.findall(r"code-block:: python\n\n((?:   .*\n|\n)+)", section)
+    assert len(blocks) == 2
+    index, query = built("OPQ16,PQ16x4np"), data.queries[0]
+    known = {"index": index, "ivf_index": built(), "query": query, "embeddings": data.documents[:2000]}
+    for block in blocks:
+        exec(textwrap.dedent(block), known)
+    assert known["nearest"].tolist() == index.search(query[None], 10)[1][0].tolist()
+    assert seen == [("built", (2000, 64), (2000,))]
+
+
 @pytest.mark.usefixtures("_files")
 def test_code_of_the_options(data):
     blocks = re.findall(r"code-block:: python\n\n((?:   .*\n|\n)+)", OPTIONS)
@@ -111,11 +178,12 @@ def test_code_of_the_options(data):
         "judgements": np.eye(1500, 2000, dtype=int), "names": [f"q{i}" for i in range(1500)],
         "titles": {f"d{i}": i for i in range(2000)}, "sample": data.documents[sample], "ids_of_sample": sample,
     }  # fmt: skip
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     for block in blocks:
         exec(textwrap.dedent(block), known)
     assert known["relevant"] == {1: {3: 1}}
     assert known["published"].depth == 200
+    assert known["mine"] == faiss_distill.DistillConfig(loss="kl", learning_rate=0.01)
 
 
 def test_every_public_name_is_in_the_reference():

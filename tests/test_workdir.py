@@ -114,6 +114,30 @@ def test_wherever_it_ends_it_goes_on_to_the_same_index(tmp_path, data, built, dy
     assert dying["count"] == 0, "a run that is done is found"
 
 
+@pytest.mark.usefixtures("quick", "one_thread")
+def test_epochs_that_are_taken_from_the_folder_are_told_once(tmp_path, data, built, dying):
+    told, died = [], 0
+
+    def tune(**options):
+        dying["count"] = 0
+        return distill(
+            built(n=1000), data.documents[:1000], data.queries[:700], workdir=tmp_path / "w", resume=True,
+            on_epoch=told.append, **QUICK | {"epochs": 2, "batch_size": 300},
+        )  # fmt: skip
+
+    dying["at"] = 3  # each run gets as far as the next checkpoints
+    while True:
+        try:
+            report = tune()
+        except Killed:
+            died += 1
+        else:
+            break
+    assert died > 2
+    assert [epoch["epoch"] for epoch in told] == [0, 1, 2]
+    assert tuple(told) == report.history
+
+
 def dying_there(at=2, write=Workdir._write_run):
     """What ends the run in place of writing down the second time what is kept."""
     count = 0

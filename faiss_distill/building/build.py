@@ -24,7 +24,7 @@ from faiss_distill.tuning.report import DistillReport
 from faiss_distill.tuning.trainer import DistillTrainer
 
 if TYPE_CHECKING:
-    from faiss_distill.typing import FaissIndex, IdsLike, VectorsLike
+    from faiss_distill.typing import FaissIndex, IdsLike, PathLike, VectorsLike
 
 
 class Built(NamedTuple):
@@ -47,7 +47,7 @@ def build(
     metric: int | str = "l2",
     ids: IdsLike | None = None,
     nprobe: int | None = None,
-    config: DistillConfig | None = None,
+    config: DistillConfig | PathLike | None = None,
     **options: Any,
 ) -> Built:
     """Train, fill and tune an index in one call.
@@ -61,7 +61,7 @@ def build(
         metric: ``"l2"`` or ``"ip"`` (inner product); or faiss's constant.
         ids: ids to store, integers ``(n,)``, for an IVF index or one in an ``IDMap`` or ``IDMap2``.
         nprobe: to set on the index, and judge it by; faiss's own is 1.
-        config: options of the tuning, in place of those of the token.
+        config: options of the tuning, or the path of a TOML file of them, in place of those of the token.
         **options: other arguments of :class:`DistillTrainer`, such as ``relevant`` and ``validation_queries``.
 
     Returns:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from faiss_distill.render.plot import check_plot
 
-WRITTEN = ("output", "plot", "html", "save_parameters")
+WRITTEN = ("output", "plot", "html", "save_parameters", "save_config")
 """Options that are files to write."""
 
 

@@ -23,7 +23,8 @@ from faiss_distill.world import joined, open_world
 
 def tune(args: argparse.Namespace) -> None:
     """Fine-tune an index file."""
-    config = DistillConfig(**{f.name: getattr(args, f.name) for f in fields(DistillConfig) if hasattr(args, f.name)})
+    options = {f.name: getattr(args, f.name) for f in fields(DistillConfig) if hasattr(args, f.name)}
+    config = DistillConfig(**options) if args.config is None else DistillConfig.from_toml(args.config, **options)
     labels = {"relevant": args.relevant, "validation_relevant": args.validation_relevant}
     _tuned(args, config, queries=args.queries, validation_queries=args.validation_queries, **labels)
 
@@ -56,7 +57,12 @@ def _tuned(
     args: argparse.Namespace, config: DistillConfig, parameters: TunedParameters | None = None, **given: Any
 ) -> None:
     """Tune the index in INDEX, alone or along with other processes, and write it to OUT."""
-    files = [args.embeddings, args.ids, args.teacher, *([args.parameters] if parameters else given.values())]
+    files = [
+        args.embeddings,
+        args.ids,
+        args.teacher,
+        *([args.parameters] if parameters else [args.config, *given.values()]),
+    ]
     with joined(config.device) as group, ExitStack() as made:
         world = open_world(group)
         with world.together():
@@ -86,6 +92,8 @@ def _tuned(
         saved = getattr(args, "save_parameters", None)
         if saved is not None and report.parameters is not None:
             report.parameters.save(saved)
+        if getattr(args, "save_config", None) is not None:
+            config.to_toml(args.save_config)
         with open_workdir(args.workdir) as workdir:
             workdir.clear()
     if args.plot is not None:

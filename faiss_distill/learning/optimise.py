@@ -58,6 +58,7 @@ def optimise(
     start_counts: bool = True,
     workdir: Workdir = NOWHERE,
     before: IndexState | None = None,
+    on_epoch: Callable[[dict[str, float | None]], object] | None = None,
 ) -> Optimised:
     """Train centroids, codebooks and the query encoder; keep what does best on the selection queries.
 
@@ -72,6 +73,8 @@ def optimise(
         start_counts: whether the best student may be the one at the start.
         workdir: where checkpoints are kept.
         before: the index as it is, which says how many codes may be scanned; ``state`` if None.
+        on_epoch: called in the first process with what the history has of each epoch, once that is known; not for those
+            that the work folder has.
 
     Raises:
         InputError: the loss is no longer finite, or a batch has too few queries for all processes.
@@ -83,7 +86,7 @@ def optimise(
         budget = documents.scanned(own, documents.start.lists)
     found = workdir.found("learned")
     if found is None:
-        run = _Run(student, own, documents, objective, selection, n_queries, config, start_counts, workdir)
+        run = _Run(student, own, documents, objective, selection, n_queries, config, start_counts, workdir, on_epoch)
         best, history = run.best_of_all(), run.history
         workdir.keep("learned", best.stored(history))
         run.forget()
@@ -152,10 +155,12 @@ class _Run:
         config: DistillConfig,
         start_counts: bool,
         workdir: Workdir,
+        on_epoch: Callable[[dict[str, float | None]], object] | None,
     ) -> None:
         """Measure the index's own student."""
         self.student, self.documents, self.objective, self.selection = student, documents, objective, selection
         self.config, self.n_queries, self.start_counts, self.workdir = config, n_queries, start_counts, workdir
+        self.on_epoch = on_epoch
         self.batch = config.batch_size or min(256, n_queries)
         if self.batch < documents.world.size:
             expected = f"at least one query for each of {documents.world.size} processes"
@@ -219,6 +224,9 @@ class _Run:
         bar.set_postfix({"selection overlap@10": f"{score:.4f}"})
         if config.progress:
             logger.info("epoch %d of %d: overlap@10 of the selection queries %.4f", self.epoch, config.epochs, score)
+        with self.documents.world.together():  # other processes may have been given none
+            if self.on_epoch is not None and self.documents.world.main:
+                self.on_epoch(dict(self.history[-1]))
         usable = scanned <= self.limit or self.epoch == 0
         better = self.best is None or score > self.best.score
         if (better and usable) or (self.epoch == 1 and not self.start_counts):

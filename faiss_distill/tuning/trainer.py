@@ -123,12 +123,13 @@ class DistillTrainer:
         validation_query_inputs: one for each of ``validation_queries``.
         invlists_file: where new inverted lists go.
         inplace: whether :meth:`train` changes the index and the encoder themselves, or copies that it makes.
-        config: the options.
+        config: the options, or the path of a TOML file of them.
         teacher: what finds the training queries' neighbours.
         gate: what decides whether the result is kept.
         group: the processes that share the work.
         workdir: a folder for what each stage has found.
         resume: whether to go on with what a killed run has left there.
+        on_epoch: called after each epoch.
         parameters: centroids and codebooks to start from, in place of the index's own.
         exact: the class of the exact teacher, or what makes one of the same arguments.
         column: of a dataset, the one whose index is meant.
@@ -162,12 +163,13 @@ class DistillTrainer:
         validation_query_inputs: QueryInputsLike | None = None,
         invlists_file: PathLike | None = None,
         inplace: bool = True,
-        config: DistillConfig | None = None,
+        config: DistillConfig | PathLike | None = None,
         teacher: TeacherLike | None = None,
         gate: Gate | None = None,
         group: ProcessGroup | None = None,
         workdir: PathLike | None = None,
         resume: bool = False,
+        on_epoch: Callable[[dict[str, float | None]], object] | None = None,
         parameters: TunedParameters | None = None,
         exact: Callable[..., Teacher] = Teacher,
         column: str | None = None,
@@ -181,6 +183,9 @@ class DistillTrainer:
         self._stages = Stages()
         rng = np.random.default_rng(config.seed)
         with self._stages("check", TENFOLD), world.together():
+            if on_epoch is not None and not callable(on_epoch):
+                raise InputError("on_epoch", "something to call with a dict after each epoch", repr(on_epoch))
+            self._on_epoch = on_epoch
             self._device = _device(config.device)
             self._file = str(index) if isinstance(index, str | Path) else None
             given_as = stores.opened(
@@ -317,7 +322,7 @@ class DistillTrainer:
                 torch.manual_seed((config.seed + world.rank) % (MAX_SEED + 1))
                 learned = optimise(
                     self._start, self.query_encoder, documents, objective, selection, len(train.top), config,
-                    self._gate.start_counts, workdir, task.sample,
+                    self._gate.start_counts, workdir, task.sample, self._on_epoch,
                 )  # fmt: skip
         with self._stages("codes", TENFOLD):
             quantizer, sample = written(task, documents, learned.student, learned.placement)

@@ -366,9 +366,8 @@ def registry():
             tuned, "device", lambda w, d=device: d, "^device: expected one that torch can"
         )
     for what, value in {"dict": {}, "text": "x", "class": DistillConfig}.items():
-        bad[f"config a {what}"] = option(
-            tuned, "config", lambda w, v=value: v, "^config: expected a DistillConfig, got"
-        )
+        match = "^config: expected a (DistillConfig, or the path of a TOML file|TOML file of options), got"
+        bad[f"config a {what}"] = option(tuned, "config", lambda w, v=value: v, match)
     bad |= OTHERS
     return bad
 

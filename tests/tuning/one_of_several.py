@@ -61,11 +61,18 @@ def main(folder, rank, size):
             Documents.complete = lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
         if case.get("mapped"):
             options = options | in_little_memory(index, folder, options)
+        epochs = []
+
+        def on_epoch(epoch, epochs=epochs, fails=fault == "on_epoch"):
+            epochs.append(epoch["epoch"])
+            if fails:
+                raise RuntimeError("enough")
+
         encoder = {"query_encoder": LinearAdapter(64)} if case.get("encoder") else {}
         before = faiss.serialize_index(index).tobytes()
         try:
-            report = distill(index, x, q, group=group, **encoder, **options)
-        except (DistillError, OSError) as error:
+            report = distill(index, x, q, group=group, on_epoch=on_epoch, **encoder, **options)
+        except (DistillError, OSError, RuntimeError) as error:
             told = {"error": type(error).__name__, "text": str(error)}
         else:
             told = {
@@ -74,6 +81,7 @@ def main(folder, rank, size):
             }  # fmt: skip
             if encoder and rank == 0 and report.kept:
                 told["matrix"] = report.query_encoder.matrix.tolist()
+        told["epochs"] = epochs
         told["untouched"] = faiss.serialize_index(index).tobytes() == before
         faiss.write_index(index, str(folder / f"{case['name']}-{rank}.faiss"))
         (folder / f"{case['name']}-{rank}.json").write_text(json.dumps(told))

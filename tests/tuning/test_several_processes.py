@@ -107,9 +107,11 @@ def check_same_result(alone, together, name):
 def check_the_first_alone_has_it(folder, name, size):
     first, *others = [told(folder, name, rank) for rank in range(size)]
     assert first["untouched"] is not first["kept"]
+    assert first["epochs"] == [epoch["epoch"] for epoch in first["history"]]
     for other in others:
         assert other["untouched"]
         assert other["mine"]
+        assert other["epochs"] == []  # the first process is told alone
         assert {k: other[k] for k in ("kept", "gain", "history")} == {k: first[k] for k in ("kept", "gain", "history")}
 
 
@@ -136,6 +138,18 @@ def test_processes_that_were_given_different_things(tmp_path, data, built):
         assert second["untouched"]
 
 
+def test_an_error_of_on_epoch_ends_all(tmp_path, data, built):
+    folder = tmp_path / "run"
+    case = {"name": "a", "index": ("IVF16,PQ16x4", "ip"), "options": OPTIONS, "rank": 0, "fault": "on_epoch"}
+    prepare(folder, data, [case], built)
+    statuses, said = run({folder: 2})
+    assert statuses[folder] == [0, 0], said
+    first, second = (told(folder, "a", rank) for rank in range(2))
+    assert first == {"error": "RuntimeError", "text": "enough", "epochs": [0], "untouched": True}
+    assert second["text"] == "process 0: expected to get as far as the others, got enough"
+    assert second["untouched"]
+
+
 def test_one_that_fails_ends_all_with_a_sentence_and_an_untouched_index(tmp_path, data, built):
     folders = {fault: tmp_path / fault for fault in ("dies", "disk")}
     for fault, folder in folders.items():
@@ -146,7 +160,7 @@ def test_one_that_fails_ends_all_with_a_sentence_and_an_untouched_index(tmp_path
         assert statuses[folder] == [0, 9 if fault == "dies" else 0], said
         assert told(folder, "a")["text"].startswith("process 0 of 2: expected all others to be there"), fault
         assert told(folder, "a")["untouched"]
-    no_space = {"error": "OSError", "text": "[Errno 28] No space left on device", "untouched": True}
+    no_space = {"error": "OSError", "text": "[Errno 28] No space left on device", "epochs": [], "untouched": True}
     assert told(folders["disk"], "a", 1) == no_space
 
 

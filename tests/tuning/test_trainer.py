@@ -9,10 +9,11 @@ import torch
 from conftest import METRICS, QUICK, N, core, serialized, untrained
 
 import faiss_distill.tuning.trainer
-from faiss_distill import DistillConfig, DistillTrainer, InputError, distill, evaluate
+from faiss_distill import DistillConfig, DistillTrainer, InputError, LinearAdapter, distill, evaluate
 from faiss_distill.evaluation.measure import measure
 from faiss_distill.index.parts.write_back import IVFWriteBack
 from faiss_distill.index.registry import open_index
+from faiss_distill.learning import optimise
 from faiss_distill.learning.codes.product import QueryAwareEncoder
 from faiss_distill.learning.documents import Documents
 from faiss_distill.learning.objective import Selection
@@ -627,6 +628,47 @@ class TestTrainerThatWaits:
         first, second = trainer.train(), trainer.train()
         assert first.kept
         assert second.before.own.overlap_at_10 == pytest.approx(first.after.own.overlap_at_10)
+
+
+class TestOnEpoch:
+    def test_it_is_told_what_the_history_has(self, run):
+        told = []
+        index, report = run(on_epoch=lambda epoch: told.append(dict(epoch)) or epoch.clear(), epochs=2, seed=3)
+        assert tuple(told) == report.history
+        assert [epoch["epoch"] for epoch in told] == [0, 1, 2]
+        assert set(told[0]) == {"epoch", "loss", "overlap_at_10", "codes_scanned"}
+        assert serialized(index) == serialized(run(epochs=2, seed=3)[0])
+
+    def test_it_is_told_at_once(self, run, monkeypatch):
+        steps, at = [], []
+        learn = optimise._Run._learn
+        monkeypatch.setattr(optimise._Run, "_learn", lambda *given: steps.append(1) or learn(*given))
+        run(on_epoch=lambda _: at.append(len(steps)), epochs=2)
+        assert at == [0, len(steps) // 2, len(steps)]
+
+    @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+    @pytest.mark.parametrize("last", [0, 1])
+    def test_an_error_of_it_ends_the_run_and_the_index_is_as_it_was(self, built, data, error, last):
+        index, adapter, seen = built(), LinearAdapter(64), []
+        before, matrix = serialized(index), adapter.matrix.copy()
+
+        def stop(epoch):
+            seen.append(epoch["epoch"])
+            if epoch["epoch"] == last:
+                raise error("enough")
+
+        with pytest.raises(error, match=r"^enough$"):
+            distill(index, data.documents[:N], data.queries, query_encoder=adapter, on_epoch=stop, **QUICK)
+        assert seen == list(range(last + 1))
+        assert serialized(index) == before
+        np.testing.assert_array_equal(adapter.matrix, matrix)
+
+    def test_what_can_not_be_called_is_refused(self, built, data):
+        index = built()
+        before = serialized(index)
+        with pytest.raises(InputError, match=r"^on_epoch: expected something to call .* each epoch, got 'log'$"):
+            distill(index, data.documents[:N], data.queries, on_epoch="log", **QUICK)
+        assert serialized(index) == before
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
