@@ -9,9 +9,9 @@ from safetensors.numpy import load_file, save_file
 
 from faiss_distill import InputError, MissingDependencyError, UnsupportedIndexError, distill
 from faiss_distill.data.formats import extras
+from faiss_distill.exports.cuvs import to_cuvs
+from faiss_distill.exports.nanopq import to_nanopq
 from faiss_distill.index.registry import open_index
-from faiss_distill.integrations.cuvs import to_cuvs
-from faiss_distill.integrations.nanopq import to_nanopq
 
 
 def filled(data, factory, metric, by_residual=True):

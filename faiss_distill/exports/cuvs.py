@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from faiss_distill.errors import UnsupportedIndexError
-from faiss_distill.integrations._product import open_product
+from faiss_distill.exports.product import open_product
 from faiss_distill.state import Float32
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from faiss_distill.data.formats.extras import imported
 from faiss_distill.errors import UnsupportedIndexError
-from faiss_distill.integrations._product import open_product
+from faiss_distill.exports.product import open_product
 from faiss_distill.state import Codes, Int64, Metric
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""What was learned, in the layouts of other libraries, one a file."""
