@@ -60,6 +60,8 @@ class Store:
     """What a user writes, of the store by the name that it has there, and ``queries`` or ``texts``."""
     deletes: bool = False
     """Whether documents can be deleted from it."""
+    nprobe: int = NPROBE
+    """What it searches with."""
 
     def __init__(self, corpus: Corpus, folder: Path) -> None:
         """Fill it; ``folder`` is for its files."""
@@ -331,6 +333,28 @@ class Vicinity(Store):
         self.store.backend.index.nprobe = NPROBE
 
 
+class DSPy(Store):
+    name, package, nprobe = "DSPy", "dspy", 16  # its own; and codes of 32 bytes
+    line = "distill(retriever, queries=texts)"
+
+    def fill(self) -> None:
+        from dspy.retrievers import Embeddings
+
+        self.store = Embeddings(self.corpus.texts, self.corpus.embed, brute_force_threshold=0)
+
+    @property
+    def names(self) -> dict[str, Any]:
+        return {"retriever": self.store}
+
+    def search(self, queries: Int64, k: int = TOP) -> Int64:
+        self.store.k = k
+        return np.array([self.store(f"query {i}").indices for i in queries], dtype=np.int64)
+
+    def reloaded(self) -> None:
+        self.store.save(str(self.folder / "store"))
+        self.store = type(self.store).from_saved(str(self.folder / "store"), self.corpus.embed)
+
+
 class SentenceTransformers(Store):
     name, package = "sentence-transformers", "sentence-transformers"
     line = "distill(corpus_index, corpus_embeddings, queries)"
@@ -408,7 +432,7 @@ class Autofaiss(Store):
 
 
 STORES: tuple[type[Store], ...] = (
-    Datasets, LangChain, LlamaIndex, Haystack, Txtai, Vicinity, SentenceTransformers, Autofaiss,
+    Datasets, LangChain, LlamaIndex, Haystack, Txtai, Vicinity, DSPy, SentenceTransformers, Autofaiss,
 )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ ORDER = (
 """What may be wrong with the embeddings in a folder."""
 STORES = {
     ("datasets", "Dataset"): "huggingface_datasets",
+    ("dspy", "Embeddings"): "dspy",
     ("haystack_integrations", "FAISSDocumentStore"): "haystack",
     ("langchain_community", "FAISS"): "langchain",
     ("llama_index", "FaissVectorStore"): "llama_index",

@@ -16,6 +16,7 @@ from faiss_distill.metrics import recall
 
 MODULES = {
     "Hugging Face datasets": "datasets",
+    "DSPy": "dspy",
     "Haystack": "haystack_integrations.document_stores.faiss",
     "LangChain": "langchain_community",
     "LlamaIndex": "llama_index.vector_stores.faiss",
@@ -72,12 +73,17 @@ def test_a_line_tunes_it_and_its_own_search_finds_more(kind, corpus, log, tmp_pa
     store, test = made(kind, corpus, tmp_path), np.arange(1500, 2000)
     before = found(store, corpus, test)
     report = store.run(with_options(kind.line), **log, options=OPTIONS)
-    assert report.kept
-    assert report.before.own_nprobe == NPROBE if kind.name != "txtai" else 4
+    nprobe = source_of(store.store).nprobe if kind.name == "txtai" else kind.nprobe
+    assert report.before.own_nprobe == nprobe
     after = found(store, corpus, test)
-    assert after - before > 0.02
-    # What the library's own search gained is what the report says, within what 500 queries tell.
-    assert after - before == pytest.approx(report.gain, abs=0.04)
+    if kind.name == "DSPy":  # 32 bytes for 64 dimensions, and reranked: nothing is lost
+        assert before > 0.9
+        assert after >= before - 0.002
+    else:
+        assert report.kept
+        assert after - before > 0.02
+        # What the library's own search gained is what the report says, within what 500 queries tell.
+        assert after - before == pytest.approx(report.gain, abs=0.04)
     # And it survives files.
     results = store.search(test[:20])
     store.reloaded()
@@ -90,9 +96,9 @@ def test_what_the_report_says_of_it(kind, corpus, log, tmp_path):
     report = store.run(with_options(kind.line), **log, options=OPTIONS | {"epochs": 0})
     assert kind.name in report.store
     assert report.store in str(report)
-    own = kind.name in ("Hugging Face datasets", "Haystack", "vicinity")
+    own = kind.name in ("Hugging Face datasets", "Haystack", "vicinity", "DSPy")
     assert ("its own embeddings" if own else f"its {len(corpus.documents)} texts, embedded again") in report.store
-    assert ("length" in report.store) == (kind.name in ("LangChain", "vicinity", "txtai"))
+    assert ("length" in report.store) == (kind.name in ("LangChain", "vicinity", "txtai", "DSPy"))
     (store_,) = store.names.values()
     assert report.index is source_of(store_).index
 
@@ -103,19 +109,24 @@ def test_measured_and_described_as_its_index_is(kind, corpus, tmp_path):
     (held,) = store.names.values()
     index, asked = source_of(held).index, corpus.queries[1500:1700]
     state = serialized(index)
-    known = source_of(held)
+    embeds = source_of(held).embed_queries is not None
     ids = np.arange(len(corpus.documents))
+
+    def at(measured):
+        (point,) = {p.overlap_at_10 for p in measured.points if p.nprobe == NPROBE}
+        return point
+
     plain = evaluate(index, corpus.documents, asked, ids=ids, progress=False, nprobe=NPROBE)
     assert str(describe(held)) == str(describe(index))
     measured = evaluate(held, queries=asked, progress=False, nprobe=NPROBE)
-    at = measured.own if known.nprobe is None else measured.points[-1]
-    assert at.overlap_at_10 == pytest.approx(plain.points[-1].overlap_at_10, abs=1e-3)
+    assert measured.own_nprobe == (source_of(held).nprobe or kind.nprobe)
+    assert at(measured) == pytest.approx(at(plain), abs=1e-3)
     points = operating_points(held, queries=asked, parameters={"nprobe": [NPROBE]}, progress=False)
-    assert points.points[-1].overlap_at_10 == pytest.approx(at.overlap_at_10, abs=1e-3)
-    if known.embed_queries is not None:
+    assert points.points[0].overlap_at_10 == pytest.approx(at(measured), abs=1e-3)
+    if embeds:
         texts = [f"query {i}" for i in range(1500, 1700)]
         again = evaluate(held, queries=texts, progress=False, nprobe=NPROBE)
-        assert again.own.overlap_at_10 == pytest.approx(measured.own.overlap_at_10, abs=1e-3)
+        assert at(again) == pytest.approx(at(measured), abs=1e-3)
     else:
         with pytest.raises(InputError, match="queries: expected vectors, as this store embeds no texts, got texts"):
             evaluate(held, queries=["a text", "another"], progress=False)
