@@ -1,6 +1,7 @@
 """What the pages are made of beyond Sphinx: tables from the registry, text tables, the command line, formulas."""
 
 import html
+import json
 import re
 import textwrap
 from dataclasses import fields, is_dataclass
@@ -216,6 +217,29 @@ class TrialTable(SphinxDirective):
         return node.children
 
 
+class StoreTable(SphinxDirective):
+    """The stores of other libraries that were tuned, of a file that ``benchmarks.stores`` has written."""
+
+    required_arguments = 1
+
+    def run(self):
+        self.env.note_dependency(self.arguments[0])
+        rows = json.loads((Path(self.env.srcdir) / self.arguments[0]).read_text(encoding="utf-8"))
+        lines = [".. list-table::", "   :header-rows: 1", "   :widths: 20 26 34 20", ""]
+        lines += ["   * - library", "     - tested with", "     - the line", "     - overlap@10, and 95 % of the gain"]
+        for row in rows:
+            lines += [
+                f"   * - {row['store']}",
+                f"     - {row['package']} {row['version']}",
+                f"     - ``{row['line']}``",
+            ]
+            low, high = row["gain"]
+            lines += [f"     - {row['before']:.3f} → {row['after']:.3f} ({low:+.3f} to {high:+.3f})"]
+        node = nodes.container()
+        self.state.nested_parse(StringList(lines, source=self.arguments[0]), self.content_offset, node)
+        return node.children
+
+
 class CommandLine(ArgParseDirective):
     """The parser's own pages, with each command's examples first, and with options and values as literals."""
 
@@ -291,6 +315,7 @@ class LossReference(Directive):
 def setup(app):
     app.add_directive("support-table", SupportTable)
     app.add_directive("format-table", FormatTable)
+    app.add_directive("store-table", StoreTable)
     app.add_directive("config-fields", ConfigFields)
     app.add_directive("loss-reference", LossReference)
     app.add_directive("text-table", TextTable)

@@ -89,9 +89,18 @@ class Store:
         """Document ``row``."""
         raise NotImplementedError
 
+    def save(self) -> None:
+        """Into ``folder``."""
+        raise NotImplementedError
+
+    def load(self) -> None:
+        """Go on with what is in ``folder``."""
+        raise NotImplementedError
+
     def reloaded(self) -> None:
         """Save it, and go on with what is loaded from there."""
-        raise NotImplementedError
+        self.save()
+        self.load()
 
     def run(self, line: str, **names: Any) -> Any:
         """The value of ``line``."""
@@ -119,10 +128,12 @@ class Datasets(Store):
         _, found = self.dataset.get_nearest_examples_batch("embeddings", self.corpus.queries[queries], k)
         return numbers([batch["text"] for batch in found])
 
-    def reloaded(self) -> None:
+    def save(self) -> None:
+        self.dataset.save_faiss_index("embeddings", self.folder / "embeddings.faiss")
+
+    def load(self) -> None:
         import datasets
 
-        self.dataset.save_faiss_index("embeddings", self.folder / "embeddings.faiss")
         self.dataset = datasets.load_from_disk(self.folder / "dataset")
         self.dataset.load_faiss_index("embeddings", self.folder / "embeddings.faiss")
 
@@ -158,8 +169,10 @@ class Haystack(Store):
     def delete(self, row: int) -> None:
         self.store.delete_documents([f"document {row}"])
 
-    def reloaded(self) -> None:
+    def save(self) -> None:
         self.store.save(self.folder / "store")
+
+    def load(self) -> None:
         self.store = type(self.store)(
             str(self.folder / "store"), embedding_dim=self.corpus.documents.shape[1], index_string=FACTORY
         )
@@ -200,8 +213,10 @@ class LangChain(Store):
     def delete(self, row: int) -> None:
         self.store.delete([f"document {row}"])
 
-    def reloaded(self) -> None:
+    def save(self) -> None:
         self.store.save_local(str(self.folder / "store"))
+
+    def load(self) -> None:
         self.store = type(self.store).load_local(
             str(self.folder / "store"), self.model, allow_dangerous_deserialization=True, normalize_L2=True
         )
@@ -251,11 +266,13 @@ class LlamaIndex(Store):
     def delete(self, row: int) -> None:
         self.index.delete_nodes([f"document {row}"], delete_from_docstore=True)
 
-    def reloaded(self) -> None:
+    def save(self) -> None:
+        self.index.storage_context.persist(str(self.folder / "store"))
+
+    def load(self) -> None:
         from llama_index.core import StorageContext, load_index_from_storage
 
         folder = str(self.folder / "store")
-        self.index.storage_context.persist(folder)
         vectors = type(self.index.vector_store).from_persist_dir(folder)
         context = StorageContext.from_defaults(vector_store=vectors, persist_dir=folder)
         self.index = load_index_from_storage(context, embed_model=self.model)
@@ -291,10 +308,12 @@ class Txtai(Store):
     def delete(self, row: int) -> None:
         self.store.delete([f"document {row}"])
 
-    def reloaded(self) -> None:
+    def save(self) -> None:
+        self.store.save(str(self.folder / "store"))
+
+    def load(self) -> None:
         from txtai import Embeddings
 
-        self.store.save(str(self.folder / "store"))
         self.store = Embeddings()
         self.store.load(str(self.folder / "store"), config=self.options)
 
@@ -327,8 +346,10 @@ class Vicinity(Store):
     def add(self, row: int) -> None:
         self.store.insert([f"document {len(self.store)}"], 2 * self.corpus.documents[[row]])
 
-    def reloaded(self) -> None:
+    def save(self) -> None:
         self.store.save(self.folder / "store")
+
+    def load(self) -> None:
         self.store = type(self.store).load(self.folder / "store")
         self.store.backend.index.nprobe = NPROBE
 
@@ -350,8 +371,10 @@ class DSPy(Store):
         self.store.k = k
         return np.array([self.store(f"query {i}").indices for i in queries], dtype=np.int64)
 
-    def reloaded(self) -> None:
+    def save(self) -> None:
         self.store.save(str(self.folder / "store"))
+
+    def load(self) -> None:
         self.store = type(self.store).from_saved(str(self.folder / "store"), self.corpus.embed)
 
 
@@ -378,8 +401,10 @@ class SentenceTransformers(Store):
     def add(self, row: int) -> None:
         self.index.add(self.corpus.documents[[row]])
 
-    def reloaded(self) -> None:
+    def save(self) -> None:
         faiss.write_index(self.index, str(self.folder / "index.faiss"))
+
+    def load(self) -> None:
         self.index = read(self.folder / "index.faiss")
 
 
@@ -426,9 +451,11 @@ class Autofaiss(Store):
         self.index.add(self.corpus.documents[[row]])
         self.rows = np.append(self.rows, len(self.rows))
 
-    def reloaded(self) -> None:
-        faiss.write_index(self.index, str(self.folder / "tuned.index"))
-        self.index = read(self.folder / "tuned.index")
+    def save(self) -> None:
+        faiss.write_index(self.index, str(self.folder / "knn.index"))
+
+    def load(self) -> None:
+        self.index = read(self.folder / "knn.index")
 
 
 STORES: tuple[type[Store], ...] = (

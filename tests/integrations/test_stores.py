@@ -1,6 +1,10 @@
 """Stores of other libraries, tuned and measured as they are; each is skipped where its library is not installed."""
 
+import re
+import textwrap
+from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 
 import faiss
 import numpy as np
@@ -131,6 +135,26 @@ def test_measured_and_described_as_its_index_is(kind, corpus, tmp_path):
         with pytest.raises(InputError, match="queries: expected vectors, as this store embeds no texts, got texts"):
             evaluate(held, queries=["a text", "another"], progress=False)
     assert serialized(index) == state
+
+
+@by_name(STORES)
+def test_what_the_documentation_says(kind, corpus, log, tmp_path, monkeypatch):
+    """Its page has a section for each, whose code is run on a store that was saved by its library."""
+    page = (Path(__file__).parents[2] / "docs" / "stores.rst").read_text(encoding="utf-8")
+    section = page.split(f"\n{kind.name}\n{'-' * len(kind.name)}\n", 1)[1]
+    code = textwrap.dedent(re.search(r"code-block:: python\n\n((?:   .*\n|\n)+)", section)[1])
+    assert kind.line.removeprefix("distill(").removesuffix(")") in code
+    store, test = made(kind, corpus, tmp_path), np.arange(1500, 2000)
+    before = found(store, corpus, test)
+    store.reloaded()
+    monkeypatch.chdir(tmp_path)
+    model = getattr(store, "model", None)
+    names = {**log, **store.names, "distill": partial(distill, **OPTIONS), "model": model, "embedder": corpus.embed}
+    exec(code, names | {"d": 64, "faiss": faiss}, names)
+    assert names["report"].kept or kind.name == "DSPy"
+    if kind is not SentenceTransformers:
+        store.load()
+    assert found(store, corpus, test) > before - (0.002 if kind.name == "DSPy" else 0)
 
 
 @by_name([kind for kind in STORES if kind.add is not STORES[0].add])
