@@ -215,7 +215,7 @@ def evaluate(
         nprobe: lists to probe; by default 1, 4, 16 and 64. The index's own is always measured too.
         top_k: depth of the searches, at least 10.
         sample: whether ``embeddings`` are only a sample, with its ``ids``: what is found is then measured among these.
-        progress: show progress bars, when the standard error is a terminal.
+        progress: show progress bars on a terminal and in a notebook.
 
     Returns:
         One operating point for each nprobe; ``print`` it.
@@ -269,7 +269,7 @@ def operating_points(
             ``"mrr_at_10"``, ``"label_recall_at_10"`` or ``"label_recall_at_k"``.
         cost: ``"distances"``, which are counted, or ``"latency_ms"``, which is measured, and noisy.
         top_k: depth of the searches, at least 10.
-        progress: show progress bars, when the standard error is a terminal.
+        progress: show progress bars on a terminal and in a notebook.
 
     Returns:
         The points measured and their Pareto front; ``print`` it, :meth:`~OperatingPoints.plot` it, or
