@@ -106,7 +106,7 @@ def _seen(wanted: bool) -> bool:
 
 
 def _in_notebook() -> bool:
-    """Whether this is a kernel of Jupyter's: ipykernel alone, which is all that tqdm asks for, may be there elsewhere."""
+    """Whether this is a kernel of Jupyter's; ipykernel alone, all that tqdm asks for, may be there elsewhere."""
     return "ipykernel.zmqshell" in sys.modules and sys.modules["IPython"].get_ipython() is not None
 
 

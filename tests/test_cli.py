@@ -508,6 +508,26 @@ for module in sys.argv[1:]:
     subprocess.run([sys.executable, "-W", "ignore", "-c", code, *modules], check=True)
 
 
+HEAVY = ("scipy", "pandas", "matplotlib", "numba", "sklearn", "sqlite3", "IPython")
+
+
+@pytest.mark.parametrize(("names", "allowed"), [("", ()), ("distill", ("faiss", "torch"))], ids=["package", "distill"])
+def test_what_an_import_imports(names, allowed):
+    """faiss and torch when they are needed, and nothing else that takes its time; even if torch would."""
+    code = f"""
+import sys
+{"".join(f"import {name}; " for name in allowed)}
+before = set(sys.modules)
+import faiss_distill
+{"faiss_distill." + names if names else ""}
+print(*(set(sys.modules) - before))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    imported = {module.partition(".")[0] for module in run.stdout.split()}
+    assert not imported & {*HEAVY, "faiss", "torch", *(() if allowed else ("numpy",))} - set(allowed)
+    assert "faiss_distill" in imported
+
+
 def test_every_public_name_can_be_had():
     """They are imported when they are asked for."""
     code = "import sys, faiss_distill; assert 'torch' not in sys.modules"
