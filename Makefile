@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 .PHONY: demo test test-fast trust oldest matrix lint docs bench tables clean
 
-demo: $(VENV)/plot,fast  ## build an index on the packaged sample, tune it, print before and after
+demo: $(VENV)/cpu,plot,fast  ## build an index on the packaged sample, tune it, print before and after
 	$(BIN)/faiss-distill demo --output demo
 
 test: $(VENV)/test  ## the whole test suite
