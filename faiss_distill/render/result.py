@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from faiss_distill.files import replacing
 from faiss_distill.render.content import Page, Section
@@ -16,9 +16,9 @@ from faiss_distill.render.reading import from_json
 from faiss_distill.render.table import as_text
 
 if TYPE_CHECKING:
-    from faiss_distill.typing import PathLike
+    from typing_extensions import Self
 
-R = TypeVar("R", bound="Result")
+    from faiss_distill.typing import PathLike
 
 
 @dataclass(frozen=True, repr=False)
@@ -68,7 +68,7 @@ class Result(ABC):
         return as_json(self.to_dict(), path)
 
     @classmethod
-    def from_json(cls: type[R], source: PathLike) -> R:
+    def from_json(cls, source: PathLike) -> Self:
         """The result that :meth:`to_json` has written.
 
         It prints the same, has the same :meth:`to_dict` and can be drawn. What JSON does not hold is missing: see the
