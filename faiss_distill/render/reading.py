@@ -43,7 +43,7 @@ def from_json(kind: type[T], source: Any) -> T:
     try:
         result: T = _made(kind, content, "")
     except _MismatchError as wrong:
-        hint = "another version of faiss_distill may have written it"
+        hint = "another kind of result, or another version of faiss_distill, may have written it"
         raise InputError("source", expected, f"{where}{wrong}", hint) from wrong
     return result
 
