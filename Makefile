@@ -4,9 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-fast trust oldest matrix lint docs bench tables clean
+.PHONY: demo test test-fast trust oldest matrix wheel lint docs bench tables clean
 
-demo: $(VENV)/plot,fast  ## build an index on the packaged sample, tune it, print before and after
+demo: $(VENV)/cpu,plot,fast  ## build an index on the packaged sample, tune it, print before and after
 	$(BIN)/faiss-distill demo --output demo
 
 test: $(VENV)/test  ## the whole test suite
@@ -23,6 +23,12 @@ oldest: $(VENV)/matrix  ## the tests that meet dependencies, with the oldest fai
 
 matrix: $(VENV)/matrix  ## the same with the oldest and newest of all, on Python 3.10 to 3.13; downloads gigabytes
 	$(BIN)/nox
+
+wheel: $(VENV)/wheel  ## build sdist and wheel, and tune with the wheel alone on each Python from 3.10 to 3.13 that is here
+	rm -rf build/dist
+	$(BIN)/python -m build --outdir build/dist
+	$(BIN)/twine check --strict build/dist/*
+	$(BIN)/nox -s wheel
 
 lint: $(VENV)/lint  ## style, types, layers
 	$(BIN)/ruff check .

@@ -2,18 +2,22 @@
 
     nox                       # all; downloads gigabytes, since torch comes with CUDA
     nox -s "tests(oldest)"    # one
+    make wheel                # builds the wheel, and has it tune with each Python that is here
 
 Each session has an environment of its own, which is deleted afterwards, and writes its row of ``results/versions.txt``.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 from pathlib import Path
 from xml.etree import ElementTree
 
 import nox
 
+nox.options.sessions = ["tests"]
 PACKAGES = ("faiss-cpu", "numpy", "scipy", "torch", "tqdm")
 ROWS = {
     "oldest": ("3.11", "constraints-oldest.txt"),
@@ -37,6 +41,21 @@ print(platform.python_version(), *map(version, {PACKAGES}))
 """
 
 
+def interpreter(version: str) -> str | None:
+    """A Python of this version, on the path or one of pyenv's; None if there is none."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    for found in (shutil.which(f"python{version}"), *sorted(pyenv.glob(f"versions/{version}.*/bin/python"))):
+        if found and subprocess.run([found, "-c", ""], capture_output=True).returncode == 0:  # not a stub of pyenv's
+            return str(found)
+    return None
+
+
+PYTHONS = os.environ.get("PYTHONS", "3.10 3.11 3.12 3.13").split()
+"""Those to try the wheel with."""
+FOUND = {version: found for version in PYTHONS if (found := interpreter(version))}
+"""Of these, the ones that are here."""
+
+
 @nox.session
 @nox.parametrize("python,constraints", list(ROWS.values()), ids=list(ROWS))
 def tests(session: nox.Session, constraints: str | None) -> None:
@@ -55,6 +74,25 @@ def tests(session: nox.Session, constraints: str | None) -> None:
     write_row(session.name[len("tests(") : -1], [*versions.split(), str(passed), str(failed)])
     if failed:
         session.error(f"{failed} of {passed + failed} tests failed")
+
+
+@nox.session
+@nox.parametrize("python", [nox.param(found, id=version) for version, found in FOUND.items()])
+def wheel(session: nox.Session) -> None:
+    """Install the wheel in ``build/dist`` where there is nothing else, first without a faiss, and tune with it."""
+    (built,) = Path("build/dist").resolve().glob("*.whl")
+    smoke, constraints = (str(Path(name).resolve()) for name in ("tests/smoke.py", "constraints.txt"))
+    try:
+        session.chdir(session.create_tmp())
+        session.install("-c", constraints, str(built))
+        said = session.run("python", "-c", "import faiss_distill", silent=True, success_codes=[1])
+        if "pip install faiss-cpu" not in said:
+            session.error(f"without faiss the import says {said!r}")
+        session.install("-c", constraints, f"{built}[cpu]")
+        session.run("python", "-m", "pip", "check")
+        session.run("python", smoke)
+    finally:
+        shutil.rmtree(session.virtualenv.location)
 
 
 def write_row(name: str, row: list[str]) -> None:

@@ -62,7 +62,7 @@ python_maximum_signature_line_length = 90
 napoleon_use_ivar = True
 nitpick_ignore_regex = [
     # other projects' names: the pages are built without the network
-    ("py:.*", r"(numpy|np|torch|faiss|sentence_transformers|collections|pathlib|enum|typing|argparse)\..*"),
-    ("py:.*", r"(NDArray|Path|Sequence|Any|Enum|nn\.Module|ProcessGroup|Learn|Assignment|Encoding|optional)"),
+    ("py:.*", r"(numpy|np|torch|faiss|pandas|pd|sentence_transformers|collections|pathlib|enum|typing|argparse)\..*"),
+    ("py:.*", r"(NDArray|Path|Sequence|Any|Enum|nn\.Module|ProcessGroup|Learn|Assignment|Encoding|Self|optional)"),
     ("py:class", r"faiss_distill\.(evaluation|config|learning|tuning\.gate)\..*"),
 ]

@@ -5,6 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
+if importlib.util.find_spec("faiss") is None:
+    from faiss_distill.errors import MissingDependencyError
+
+    raise MissingDependencyError(
+        "faiss", "one of its packages", "none",
+        "pip install faiss-cpu, or pip install faiss-gpu-cu12 for CUDA 12, or faiss from conda: one of these, which "
+        "overwrite each other",
+    )  # fmt: skip
+
 if TYPE_CHECKING:
     from faiss_distill.public import *  # noqa: F403
     from faiss_distill.public import __all__ as __all__

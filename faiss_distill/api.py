@@ -231,7 +231,7 @@ def evaluate(
         top_k: depth of the searches, at least 10.
         sample: whether ``embeddings`` are only a sample, with its ``ids``: what is found is then measured among these.
         column: as for :func:`distill`.
-        progress: show progress bars, when the standard error is a terminal.
+        progress: show progress bars on a terminal and in a notebook.
 
     Returns:
         One operating point for each nprobe; ``print`` it.
@@ -287,7 +287,7 @@ def operating_points(
         cost: ``"distances"``, which are counted, or ``"latency_ms"``, which is measured, and noisy.
         top_k: depth of the searches, at least 10.
         column: as for :func:`distill`.
-        progress: show progress bars, when the standard error is a terminal.
+        progress: show progress bars on a terminal and in a notebook.
 
     Returns:
         The points measured and their Pareto front; ``print`` it, :meth:`~OperatingPoints.plot` it, or

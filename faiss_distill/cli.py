@@ -100,7 +100,7 @@ def check(args: argparse.Namespace) -> int:
                 d = d or shape[1]
                 if shape[1] != d:
                     raise InputError(name, f"dimension {d}, as the embeddings have", str(shape[1]))
-        if hasattr(args, "index") and hasattr(args, "output"):
+        if hasattr(args, "index"):
             from faiss_distill.commands.outputs import WRITTEN
             from faiss_distill.index.files import check_outputs
 
@@ -346,6 +346,7 @@ def _add_eval(commands: Any) -> None:
         nargs="+",
         help="lists to probe, in addition to the index's own nprobe, which is starred (default: 1 4 16 64)",
     )
+    _add_page(evaluation)
     evaluation.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -408,6 +409,7 @@ def _add_inspect(commands: Any) -> None:
         """,
     )
     inspect.add_argument("index", metavar="INDEX", type=Path, help="a file from faiss.write_index")
+    _add_page(inspect)
     inspect.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -456,6 +458,12 @@ def _add_force(parser: argparse.ArgumentParser) -> None:
         help="also replace an output file that is not of its kind, such as OUT if it is no index, or that has hard "
         "links; an index is replaced without this",
     )
+
+
+def _add_page(parser: argparse.ArgumentParser) -> None:
+    """What the commands that write no index may write."""
+    parser.add_argument("--html", metavar="FILE", type=Path, help="write it as a page for a browser")
+    parser.add_argument("--force", action="store_true", help="also replace a FILE that has hard links")
 
 
 def _add_config(parser: argparse.ArgumentParser, brief: bool) -> None:

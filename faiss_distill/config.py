@@ -149,7 +149,7 @@ class DistillConfig:
         nprobe: judge the result at this many lists probed, instead of the index's own, which stays.
         seed: seeds the split, the sampling and the bootstrap; below 2**64.
         device: torch device of the training and the encoding, such as ``"cpu"`` or ``"cuda"``.
-        progress: show progress bars if standard error is a terminal; if not, log a line for each at level INFO.
+        progress: show progress bars on a terminal and in a notebook; elsewhere, log a line for each at level INFO.
 
     Raises:
         InputError: a field is out of its range.

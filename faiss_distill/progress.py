@@ -1,5 +1,7 @@
 """Progress bars, which exist only where they can be seen; elsewhere each is one line of the log.
 
+They are seen on terminals and in notebooks.
+
 tqdm takes a lock that forked processes share even for a bar that is disabled. A process that is killed while it holds
 the lock leaves the others waiting for good, so where nothing is shown tqdm is not asked at all.
 """
@@ -10,6 +12,7 @@ import logging
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
@@ -42,13 +45,13 @@ class Unseen:
 
 @contextmanager
 def progress_bar(total: int, desc: str, unit: str, wanted: bool, leave: bool = True) -> Iterator[Bar]:
-    """A bar on the standard error, if it is ``wanted`` and that is a terminal; ``leave`` it there at the end."""
+    """A bar on the standard error, if it is ``wanted`` and seen there; ``leave`` it at the end."""
     if not _seen(wanted):
         if wanted and total:
             logger.info("%s: %d %s", desc, total, unit)
         yield Unseen()
         return
-    with tqdm(total=total, desc=desc, unit=unit, leave=leave) as bar:
+    with _bar(total=total, desc=desc, unit=unit, leave=leave) as bar:
         yield bar
 
 
@@ -80,7 +83,7 @@ def waiting(
         return
     about, start, done = estimate(), time.monotonic(), threading.Event()
     shown = f"{{desc}}: {{percentage:3.0f}}%|{{bar}}| {{elapsed}} of about {told(about)}"
-    with tqdm(total=about, desc=desc, bar_format=shown) as bar:
+    with _bar(total=about, desc=desc, bar_format=shown) as bar:
 
         def move() -> None:
             while not done.wait(every):
@@ -98,5 +101,20 @@ def waiting(
 
 
 def _seen(wanted: bool) -> bool:
-    """Whether a bar is ``wanted``, and the standard error a terminal."""
-    return wanted and sys.stderr is not None and sys.stderr.isatty()
+    """Whether a bar is ``wanted``, and the standard error a terminal or the output of a notebook."""
+    return wanted and sys.stderr is not None and (sys.stderr.isatty() or _in_notebook())
+
+
+def _in_notebook() -> bool:
+    """Whether this is a kernel of Jupyter's; ipykernel alone, all that tqdm asks for, may be there elsewhere."""
+    return "ipykernel.zmqshell" in sys.modules and sys.modules["IPython"].get_ipython() is not None
+
+
+def _bar(**shown: Any) -> Any:
+    """A bar of tqdm's; in a notebook a widget, or where ipywidgets is not installed the same text as on a terminal."""
+    if not _in_notebook():
+        return tqdm(**shown)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that ipywidgets is not installed
+        from tqdm.auto import tqdm as widget
+    return widget(**shown)

@@ -551,6 +551,58 @@ for module in sys.argv[1:]:
     subprocess.run([sys.executable, "-W", "ignore", "-c", code, *modules], check=True)
 
 
+@pytest.mark.parametrize("statement", ["import faiss_distill", "from faiss_distill import distill"])
+def test_without_faiss_the_error_names_the_choices(statement):
+    run = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.modules['faiss'] = None; {statement}"], capture_output=True, text=True
+    )
+    assert run.returncode == 1
+    error = run.stderr.splitlines()[-1]
+    assert "MissingDependencyError: faiss: expected one of its packages, got none" in error
+    assert all(f"pip install {name}" in error for name in ("faiss-cpu", "faiss-gpu-cu12"))
+    assert "faiss from conda" in error
+    assert "During handling" not in run.stderr
+
+
+@pytest.mark.parametrize(("version", "refused"), [("1.12.0", True), ("1.7.2", True), ("1.13.0", False), ("2.0", False)])
+def test_a_faiss_that_is_too_old(tmp_path, version, refused):
+    """Of any distribution, since none is a dependency."""
+    (tmp_path / "faiss.py").write_text(f"__version__ = {version!r}")
+    code = "import faiss_distill.index"
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    assert (f"faiss: expected 1.13 or later, got {version}" in run.stderr) is refused
+    assert (run.returncode != 0) is refused
+
+
+def test_no_faiss_is_a_dependency():
+    """Or pip would put it over another that is installed."""
+    project = (Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8")
+    (needed,) = re.findall(r"^dependencies = \[(.*)\]$", project, re.MULTILINE)
+    assert re.findall(r'"([\w-]+)', needed) == ["numpy", "safetensors", "scipy", "torch", "tqdm"]
+    assert 'cpu = ["faiss-cpu>=1.13"]' in project
+
+
+HEAVY = ("scipy", "pandas", "matplotlib", "numba", "sklearn", "sqlite3", "IPython")
+
+
+@pytest.mark.parametrize(("names", "allowed"), [("", ()), ("distill", ("faiss", "torch"))], ids=["package", "distill"])
+def test_what_an_import_imports(names, allowed):
+    """faiss and torch when they are needed, and nothing else that takes its time; even if torch would."""
+    code = f"""
+import sys
+{"".join(f"import {name}; " for name in allowed)}
+before = set(sys.modules)
+import faiss_distill
+{"faiss_distill." + names if names else ""}
+print(*(set(sys.modules) - before))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    imported = {module.partition(".")[0] for module in run.stdout.split()}
+    assert not imported & {*HEAVY, "faiss", "torch", *(() if allowed else ("numpy",))} - set(allowed)
+    assert "faiss_distill" in imported
+
+
 def test_every_public_name_can_be_had():
     """They are imported when they are asked for."""
     code = "import sys, faiss_distill; assert 'torch' not in sys.modules"

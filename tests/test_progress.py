@@ -3,6 +3,7 @@ import os
 import signal
 import sys
 import time
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -65,6 +66,75 @@ def test_where_no_bar_is_seen_there_is_a_line(monkeypatch, caplog):
         with waiting("faiss trains", lambda: 1.0, str, wanted):
             pass
     assert [record.getMessage() for record in caplog.records] == ["encode: 3 docs", "faiss trains"]
+
+
+class Widget(list):
+    """In place of a bar of tqdm.auto's."""
+
+    def __init__(self, **shown):
+        super().__init__([shown["desc"]])
+        self.total = shown["total"]
+        WIDGETS.append(self)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.append("closed")
+
+    def update(self, n=1):
+        self.append(n)
+
+
+WIDGETS = []
+
+
+@pytest.fixture
+def notebook(monkeypatch):
+    """A kernel of Jupyter's, as far as can be told from within; its standard error is no terminal."""
+
+    def notebook(shell="ZMQInteractiveShell", widgets=True):
+        monkeypatch.setitem(sys.modules, "ipykernel.zmqshell", ModuleType("ipykernel.zmqshell"))
+        found = None if shell is None else type(shell, (), {})()
+        monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: found))
+        for name in ("auto", "autonotebook", "notebook"):
+            monkeypatch.delitem(sys.modules, f"tqdm.{name}", raising=False)
+        if widgets:
+            monkeypatch.setitem(sys.modules, "tqdm.auto", SimpleNamespace(tqdm=Widget))
+        monkeypatch.setattr(sys, "stderr", io.StringIO())
+        WIDGETS.clear()
+
+    return notebook
+
+
+def test_a_notebook_shows_widgets(notebook, caplog):
+    caplog.set_level("INFO", "faiss_distill")
+    notebook()
+    assert list(counted([5, 7], "points", "points", True)) == [5, 7]
+    assert list(counted([5, 7], "points", "points", False)) == [5, 7]
+    assert WIDGETS == [["points", 1, 1, "closed"]]
+    with waiting("faiss trains", lambda: 9.0, str, True):
+        pass
+    assert WIDGETS[1].n == WIDGETS[1].total == 9.0
+    assert sys.stderr.getvalue() == ""
+    assert not caplog.records
+
+
+def test_without_ipywidgets_a_notebook_shows_text(notebook, monkeypatch):
+    """tqdm would warn, and warnings are errors here."""
+    notebook(widgets=False)
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    with progress_bar(3, "search", "docs", True) as bar:
+        bar.update(2)
+    assert "search:  67%" in sys.stderr.getvalue()
+
+
+def test_ipykernel_alone_makes_no_notebook(notebook):
+    notebook(shell=None)
+    with progress_bar(3, "search", "docs", True):
+        pass
+    assert not WIDGETS
+    assert sys.stderr.getvalue() == ""
 
 
 def test_without_a_standard_error(monkeypatch):

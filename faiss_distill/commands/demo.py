@@ -7,6 +7,7 @@ import time
 
 import faiss
 
+import faiss_distill.commands.ahead  # noqa: F401
 from faiss_distill import DistillConfig, DistillTrainer
 from faiss_distill.api import evaluate
 from faiss_distill.building.build import fill

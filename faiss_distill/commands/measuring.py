@@ -8,16 +8,17 @@ from typing import Any
 
 from faiss_distill import OperatingPoints
 from faiss_distill.api import evaluate, operating_points
-from faiss_distill.commands.outputs import outputs, own_embeddings, say
+from faiss_distill.commands.outputs import outputs, own_embeddings, say, write_page
 from faiss_distill.errors import InputError
 from faiss_distill.evaluation.operating_points import share
-from faiss_distill.index.files import open_with_outputs, read_index, write_index
+from faiss_distill.index.files import open_with_outputs, write_index
 from faiss_distill.index.search_parameters import ranges
 
 
 def evaluation(args: argparse.Namespace) -> None:
     """Measure an index file against exact search."""
-    index = read_index(args.index)
+    given = [args.embeddings, args.queries, args.ids, args.relevant]
+    index = open_with_outputs(args.index, given, outputs(args), force=args.force)
     result = evaluate(
         index,
         own_embeddings(args.embeddings),
@@ -27,6 +28,7 @@ def evaluation(args: argparse.Namespace) -> None:
         nprobe=args.nprobe,
         top_k=min(100, index.ntotal),
     )
+    write_page(result, args)
     print(result.to_json() if args.json else result)
 
 
@@ -42,9 +44,7 @@ def points(args: argparse.Namespace) -> None:
     if args.plot is not None:
         found.plot(args.plot)
         say(f"wrote the plot to {args.plot}")
-    if args.html is not None:
-        found.to_html(args.html)
-        say(f"wrote the page to {args.html}")
+    write_page(found, args)
     print(found.to_json() if args.json else found)
     if args.at_least is not None:
         point = found.cheapest(args.at_least)

@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import faiss_distill.commands.ahead  # noqa: F401
 from faiss_distill import DistillConfig, DistillTrainer, TunedParameters
 from faiss_distill.commands.outputs import outputs, own_embeddings, say
 from faiss_distill.config import Encoding

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import xlogy
 
 from faiss_distill.state import Int64
 
@@ -56,4 +55,9 @@ def step(flags: Bool, least: float) -> Cut | None:
 
 def _log_likelihood(k: Int64, n: Int64) -> Float64:
     """Of ``k`` of ``n`` flags, at their own rate."""
-    return np.asarray(xlogy(k, k / n) + xlogy(n - k, 1 - k / n))
+    return _times_log(k, k / n) + _times_log(n - k, 1 - k / n)
+
+
+def _times_log(k: Int64, rate: Float64) -> Float64:
+    """``k * log(rate)``, and 0 where ``k`` is."""
+    return np.asarray(k * np.log(np.where(k > 0, rate, 1.0)))

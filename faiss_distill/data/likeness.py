@@ -7,7 +7,6 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from faiss_distill.state import Float32, Int64
 
@@ -72,6 +71,8 @@ class Likeness:
         Returns:
             Row of the first one, int64 ``(n,)``.
         """
+        from scipy.spatial import cKDTree  # which takes half a second to import
+
         x = self._seen(vectors)
         radius = max(COPIES * self.spread, ROUNDING * spread_of(x))
         n, d = x.shape

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -9,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.sparse
 
 from faiss_distill.data.formats import is_file
 from faiss_distill.data.formats.files import check_file
@@ -46,7 +46,7 @@ def open_relevant(relevant: Any, n_queries: int, labels: Int64, name: str) -> In
         relevant = _read(Path(relevant), name)
     if isinstance(relevant, Mapping):
         out = _from_mapping(relevant, n_queries, name)
-    elif scipy.sparse.issparse(relevant):
+    elif _is_sparse(relevant):
         out = _from_sparse(relevant, n_queries, name)
     elif isinstance(relevant, list | tuple):
         out = _from_lists(relevant, n_queries, name)
@@ -62,6 +62,12 @@ def open_relevant(relevant: Any, n_queries: int, labels: Int64, name: str) -> In
             name, "at least one relevant id", f"none for any of the {n_queries} queries", "leave it out to go without"
         )
     return out
+
+
+def _is_sparse(relevant: Any) -> bool:
+    """Whether it is a matrix of scipy's, which has been imported if there is one."""
+    sparse = sys.modules.get("scipy.sparse")
+    return sparse is not None and bool(sparse.issparse(relevant))
 
 
 def _read(path: Path, name: str) -> Any:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from faiss_distill.evaluation.frame import as_frame
 from faiss_distill.evaluation.point import OperatingPoint
 from faiss_distill.index.registry import IndexAdapter
 from faiss_distill.index.search_parameters import reranked, searching
@@ -16,6 +17,9 @@ from faiss_distill.metrics import all_but, hits, recall, reciprocal_rank
 from faiss_distill.render.content import Cell, Column, Role, Section, Series
 from faiss_distill.render.result import Result
 from faiss_distill.state import Float32, Int64
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NPROBES = (1, 4, 16, 64)
 
@@ -45,7 +49,8 @@ class Evaluation(Result):
         k: depth of the searches.
         own_nprobe: the nprobe it is judged at.
         points: one operating point for each nprobe, ascending.
-        overlaps: overlap@10 of each query at each of ``points``, float32 ``(len(points), nq)``.
+        overlaps: overlap@10 of each query at each of ``points``, float32 ``(len(points), nq)``. Not part of
+            :meth:`to_dict`; of no query if read from JSON.
         imbalance: faiss's imbalance factor of the lists: 1 if all are of one length.
         code_size: bytes of a code.
         nlist: inverted lists; 1 without.
@@ -76,7 +81,9 @@ class Evaluation(Result):
 
     @property
     def intervals(self) -> list[tuple[float, float]]:
-        """Of the overlap@10 at each of ``points``, 95 % by the standard error over queries."""
+        """Of the overlap@10 at each of ``points``, 95 % by the standard error over queries; none if read from JSON."""
+        if not self.overlaps.size:
+            return []
         error = 1.96 * self.overlaps.std(axis=1) / np.sqrt(self.overlaps.shape[1])
         return [(p.overlap_at_10 - e, p.overlap_at_10 + e) for p, e in zip(self.points, error.tolist(), strict=True)]
 
@@ -92,7 +99,8 @@ class Evaluation(Result):
     def verdict(self) -> str:
         """The overlap@10 at ``own_nprobe``."""
         at = f" at nprobe {self.own_nprobe}" if self.nlist > 1 else ""
-        return f"overlap@10 {self.own.overlap_at_10:.3f}{at} on {len(self.overlap)} queries"
+        on = f" on {len(self.overlap)} queries" if self.overlaps.size else ""
+        return f"overlap@10 {self.own.overlap_at_10:.3f}{at}{on}"
 
     def sections(self) -> tuple[Section, ...]:
         """A table; the index's own nprobe is starred."""
@@ -103,6 +111,21 @@ class Evaluation(Result):
         out = super().to_dict()
         del out["overlaps"]
         return out
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A pandas DataFrame with a row for each nprobe; in the column ``own``, whether it is ``own_nprobe``.
+
+        The other columns are the fields of :class:`~faiss_distill.evaluation.point.OperatingPoint`, without those that
+        no row has, such as those of labels.
+
+        Raises:
+            MissingDependencyError: pandas is not installed.
+        """
+        return as_frame((point, {"own": point.nprobe == self.own_nprobe}) for point in self.points)
+
+    @classmethod
+    def _not_written(cls, known: dict[str, Any]) -> dict[str, Any]:
+        return {"overlaps": np.empty((len(known.get("points", ())), 0), dtype=np.float32)}
 
 
 def columns_of(evaluated: OperatingPoint, k: int) -> dict[str, Column]:

@@ -11,6 +11,7 @@ from faiss.contrib.evaluation import OperatingPointsWithRanges
 
 from faiss_distill.checks import LARGEST, did_you_mean, number
 from faiss_distill.errors import InputError
+from faiss_distill.evaluation.frame import as_frame
 from faiss_distill.evaluation.measure import QuerySet, columns_of, measure_point, series_of
 from faiss_distill.evaluation.point import COSTS, QUALITIES, OperatingPoint
 from faiss_distill.index.registry import IndexAdapter
@@ -21,6 +22,8 @@ from faiss_distill.render.plot import draw
 from faiss_distill.render.result import Result
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from faiss_distill.typing import FaissIndex, PathLike
 
 
@@ -127,6 +130,17 @@ class OperatingPoints(Result):
             MissingDependencyError: matplotlib is not installed.
         """
         draw(self.picture(), path)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A pandas DataFrame with a row for each of ``points``; in the column ``front``, whether it is in that.
+
+        The other columns are the fields of :class:`~faiss_distill.evaluation.point.OperatingPoint`, without those that
+        no row has, such as those of labels.
+
+        Raises:
+            MissingDependencyError: pandas is not installed.
+        """
+        return as_frame((point, {"front": point in self.front}) for point in self.points)
 
     @property
     def title(self) -> str:

@@ -91,6 +91,10 @@ class Description(Result):
         """Everything as plain Python numbers, strings and dicts."""
         return super().to_dict() | {"total_bytes": self.total_bytes}
 
+    @classmethod
+    def _written(cls, content: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in content.items() if name != "total_bytes"}
+
 
 def describe(index: FaissIndex | PathLike) -> Description:
     """What an index is made of, also one that can't be tuned; the index is not touched.

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 from faiss_distill.files import replacing
 from faiss_distill.render.content import Page, Section
 from faiss_distill.render.html import as_html, as_page
+from faiss_distill.render.reading import from_json
 from faiss_distill.render.table import as_text
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from faiss_distill.typing import PathLike
 
 
@@ -60,9 +63,34 @@ class Result(ABC):
         """Everything as plain Python numbers, strings, lists and dicts."""
         return asdict(self)
 
-    def to_json(self) -> str:
-        """:meth:`to_dict` as JSON text."""
-        return as_json(self.to_dict())
+    def to_json(self, path: PathLike | None = None) -> str:
+        """:meth:`to_dict` as JSON text, also written to ``path`` if one is given."""
+        return as_json(self.to_dict(), path)
+
+    @classmethod
+    def from_json(cls, source: PathLike) -> Self:
+        """The result that :meth:`to_json` has written.
+
+        It prints the same, has the same :meth:`to_dict` and can be drawn. What JSON does not hold is missing: see the
+        attributes that are not part of :meth:`to_dict`.
+
+        Args:
+            source: the text, which begins with ``{``, or the path of a file.
+
+        Raises:
+            InputError: there is no such file, or it is not what such a result writes.
+        """
+        return from_json(cls, source)
+
+    @classmethod
+    def _written(cls, content: dict[str, Any]) -> dict[str, Any]:
+        """What :meth:`to_dict` gave, by field."""
+        return content
+
+    @classmethod
+    def _not_written(cls, known: dict[str, Any]) -> dict[str, Any]:
+        """The fields that :meth:`to_dict` leaves out, as they are beside those that it has."""
+        return {}
 
 
 def as_json(content: Mapping[str, Any], path: str | Path | None = None) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import stats
 
 from faiss_distill.checks import integer
 from faiss_distill.config import DistillConfig
@@ -21,6 +19,7 @@ from faiss_distill.learning.teacher import Teacher
 from faiss_distill.render.content import Column, Section
 from faiss_distill.render.result import Result
 from faiss_distill.state import Float32
+from faiss_distill.tuning.bootstrap import percentile_interval
 from faiss_distill.tuning.gate import told
 from faiss_distill.tuning.task import open_queries, open_task
 
@@ -31,6 +30,8 @@ if TYPE_CHECKING:
 WORTH = 0.02
 """Of overlap@10: what must be lost for another tuning to be worth it. Chosen on validation queries, see
 ``benchmarks/notes.md``, 29."""
+CONFIDENCE = 0.95
+"""Of the interval of what is lost."""
 MIN_QUERIES = 50
 """Fewer tell nothing."""
 
@@ -172,7 +173,7 @@ def _of_queries(usual: Any, found: Any, rng: np.random.Generator) -> Loss:
     def lost(old: Any, new: Any, axis: int = -1) -> Any:
         return old.mean(axis=axis) - new.mean(axis=axis)
 
-    interval = _interval((usual, found), lost, rng)
+    interval = percentile_interval((usual, found), lost, CONFIDENCE, rng)
     return Loss(len(found), float(usual.mean()), float(found.mean()), float(lost(usual, found)), interval)
 
 
@@ -189,18 +190,8 @@ def _of_documents(n: int, hit: Any, new: Any, rng: np.random.Generator) -> Loss:
 
     counted = hits, of_new, new_hits
     found = float(new_hits.sum() / max(1, of_new.sum()))
-    return Loss(n, float(usual(*counted)), found, float(lost(*counted)), _interval(counted, lost, rng, paired=True))
-
-
-def _interval(
-    data: tuple[Any, ...], statistic: Callable[..., Any], rng: np.random.Generator, paired: bool = False
-) -> tuple[float, float]:
-    test = stats.bootstrap(
-        data, statistic, n_resamples=2000, batch=100, confidence_level=0.95, method="percentile", rng=rng,
-        paired=paired, vectorized=True,
-    )  # fmt: skip
-    low, high = (float(x) for x in test.confidence_interval)
-    return low, high
+    interval = percentile_interval(counted, lost, CONFIDENCE, rng, paired=True)
+    return Loss(n, float(usual(*counted)), found, float(lost(*counted)), interval)
 
 
 def _reasons(queries: Loss | None, documents: Loss | None) -> str:

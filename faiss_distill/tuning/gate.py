@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from faiss_distill.config import DistillConfig, Encoding
 from faiss_distill.evaluation.measure import Evaluation
 from faiss_distill.state import Float32
+from faiss_distill.tuning.bootstrap import percentile_interval
 
 
 class Verdict(NamedTuple):
@@ -86,12 +86,8 @@ class Gate:
 def paired_gain(before: Float32, after: Float32, config: DistillConfig) -> tuple[float, tuple[float, float]]:
     """Mean of the differences of the same queries, and its percentile bootstrap interval at ``config.confidence``."""
     difference = after - before
-    test = stats.bootstrap(
-        (difference,), np.mean, n_resamples=2000, batch=100, confidence_level=config.confidence,
-        method="percentile", rng=np.random.default_rng(config.seed),
-    )  # fmt: skip
-    low, high = (float(x) for x in test.confidence_interval)
-    return float(difference.mean()), (low, high)
+    interval = percentile_interval((difference,), np.mean, config.confidence, np.random.default_rng(config.seed))
+    return float(difference.mean()), interval
 
 
 def told(gain: float, interval: tuple[float, float]) -> str:

@@ -198,7 +198,7 @@ class TunedParameters:
                 new.
             nprobe: lists to probe; by default what the tuning was judged at.
             seed: of the bootstrap.
-            progress: show progress bars, when the standard error is a terminal.
+            progress: show progress bars on a terminal and in a notebook.
 
         Returns:
             The verdict, see :class:`faiss_distill.Drift`; ``print`` it.

@@ -11,14 +11,17 @@ import numpy as np
 from torch import nn
 
 from faiss_distill.config import DistillConfig, Encoding
+from faiss_distill.evaluation.frame import as_frame
 from faiss_distill.evaluation.measure import Evaluation, compared, series_of
 from faiss_distill.render.content import FACTS, Column, Page, Panel, Picture, Role, Section, Series
 from faiss_distill.render.plot import draw
-from faiss_distill.render.result import Result, as_json
+from faiss_distill.render.result import Result
 from faiss_distill.state import Int64
 from faiss_distill.tuning.parameters import TunedParameters
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from faiss_distill.typing import FaissIndex, PathLike
 
 SHOWN = 8
@@ -59,7 +62,8 @@ class DistillReport(Result):
         kept: whether the result was kept. If not, the index is exactly as it was.
         reason: why, in a sentence.
         index: the faiss index to search with from now on: the one that was passed, tuned in place or not kept; or with
-            ``inplace=False``, if kept, the new one. It lives as long as the report.
+            ``inplace=False``, if kept, the new one. It lives as long as the report. Not part of :meth:`to_dict`: None
+            in a report that was read by :meth:`from_json`.
         description: the index's classes from the outside in; ``"index"`` in :meth:`to_dict`.
         metric: ``"inner_product"`` or ``"l2"``.
         n: vectors in the index.
@@ -84,6 +88,7 @@ class DistillReport(Result):
             of the selection queries and the codes that they scan.
         best_epoch: the epoch whose centroids and codebooks were taken; 0 if those at the start were best.
         query_encoder: the trained query encoder, if one was passed and the result was kept: search with its embeddings.
+            In :meth:`to_dict`, and in a report read from JSON, the name of its class.
         compiled: whether query-aware codes were searched for by the extra ``fast``; the codes are the same without it.
         seconds: wall-clock seconds by stage: ``check``, ``teacher``, ``judging``, ``training``, ``lists``, ``codes``,
             ``commit`` and the ``total``.
@@ -92,14 +97,14 @@ class DistillReport(Result):
         versions: of Python and of the packages that took part.
         held_out: the queries that ``n_validation`` counts, as rows of the array that was passed: of
             ``validation_queries``, of ``queries``, or of the embeddings; int64 ``(n_validation,)``. Not part of
-            :meth:`to_dict`.
+            :meth:`to_dict`; empty if read from JSON.
         list_sizes: how many vectors each list holds, before and after, int64 ``(nlist,)`` each. Not part of
-            :meth:`to_dict`.
+            :meth:`to_dict`; empty if read from JSON.
         read_from: the file that the index was read from, if its path was passed; it is as it was.
         store: of a vector store, where in it the index is and where embeddings came from.
         applied: whether centroids and codebooks were those of :class:`TunedParameters` to start from.
         parameters: what was learned, to be put into other indexes of the same training, if the result was kept and no
-            query encoder learned along. Not part of :meth:`to_dict`.
+            query encoder learned along. Not part of :meth:`to_dict`; None if read from JSON.
     """
 
     kept: bool
@@ -125,7 +130,7 @@ class DistillReport(Result):
     teacher_agreement: float
     history: tuple[dict[str, float | None], ...]
     best_epoch: int
-    query_encoder: nn.Module | None
+    query_encoder: nn.Module | str | None
     compiled: bool
     seconds: dict[str, float]
     seconds_tenfold: dict[str, float]
@@ -194,7 +199,7 @@ class DistillReport(Result):
         ]
 
     def page(self) -> Page:
-        """What there is to see: recall, gain by query, training, lists and time."""
+        """What there is to see: recall, gain by query, training, lists and time, as far as they are known."""
         what, table, small = self.sections()
         changed = {f.name: getattr(self.config, f.name) for f in fields(DistillConfig)}
         changed = {k: getattr(v, "value", v) for k, v in changed.items() if v != getattr(DistillConfig(), k)}
@@ -202,7 +207,10 @@ class DistillReport(Result):
         facts["versions"] = ", ".join(f"{k} {v}" for k, v in self.versions.items())
         parts = [
             replace(what, notes=what.notes[2:]),  # without the verdict
-            replace(curves(self.before, self.after, "Recall against cost", certain=True), caption=CERTAIN),
+            replace(
+                curves(self.before, self.after, "Recall against cost", certain=True),
+                caption=CERTAIN if self.held_out.size else "",
+            ),
             table,
             *self._by_query(),
             *self._training(),
@@ -213,7 +221,9 @@ class DistillReport(Result):
         return Page(f"{self.description}: report of faiss_distill", self.verdict, parts, good=self.kept)
 
     def _by_query(self) -> tuple[Picture | Section, ...]:
-        """Who won and who lost, at the judged nprobe."""
+        """Who won and who lost, at the judged nprobe, if that is known."""
+        if not self.held_out.size:
+            return ()
         gain = self.after.overlap - self.before.overlap
         order = np.argsort(-gain, kind="stable")
         won, lost = int((gain > 0).sum()), int((gain < 0).sum())
@@ -256,8 +266,8 @@ class DistillReport(Result):
         return (Picture(panels, "Training", caption),)
 
     def _lists(self) -> tuple[Picture, ...]:
-        """How long the lists are, if there are several."""
-        if self.before.nlist < 2:
+        """How long the lists are, if there are several and that is known."""
+        if not self.list_sizes[0].size or self.before.nlist < 2:
             return ()
         sizes = [np.sort(each)[::-1].astype(float).tolist() for each in self.list_sizes]
         places = [i + 1.0 for i in range(len(sizes[0]))]
@@ -290,12 +300,33 @@ class DistillReport(Result):
         out["config"] = {k: getattr(v, "value", v) for k, v in asdict(self.config).items()}
         for name in ("parameters", "held_out", "list_sizes"):
             del out[name]
-        out["query_encoder"] = None if self.query_encoder is None else type(self.query_encoder).__name__
+        if not isinstance(self.query_encoder, str | None):
+            out["query_encoder"] = type(self.query_encoder).__name__
         return out
 
-    def to_json(self, path: PathLike | None = None) -> str:
-        """:meth:`to_dict` as JSON text, also written to ``path`` if one is given."""
-        return as_json(self.to_dict(), path)
+    def to_pandas(self) -> pd.DataFrame:
+        """A pandas DataFrame with a row for each nprobe before and after, which the column ``when`` tells apart.
+
+        The other columns are the fields of :class:`~faiss_distill.evaluation.point.OperatingPoint`, without those that
+        no row has, such as those of labels.
+
+        Raises:
+            MissingDependencyError: pandas is not installed.
+        """
+        return as_frame(
+            (point, {"when": when})
+            for when, evaluation in (("before", self.before), ("after", self.after))
+            for point in evaluation.points
+        )
+
+    @classmethod
+    def _written(cls, content: dict[str, Any]) -> dict[str, Any]:
+        return {"description" if name == "index" else name: value for name, value in content.items()}
+
+    @classmethod
+    def _not_written(cls, known: dict[str, Any]) -> dict[str, Any]:
+        none = np.empty(0, dtype=np.int64)
+        return {"index": None, "held_out": none, "list_sizes": (none, none), "parameters": None}
 
     def plot(self, path: PathLike) -> None:
         """Draw recall against codes scanned, before and after, into ``path``, ``.png``, ``.svg`` or ``.pdf``.

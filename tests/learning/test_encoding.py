@@ -285,7 +285,7 @@ print(encoder(x, x, torch.randint(0, 40, (20, 3))).shape)
 def test_a_numba_that_cannot_be_used_is_said_and_done_without(tmp_path, monkeypatch):
     (tmp_path / "numba.py").write_text("raise ImportError('Numba needs another NumPy')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    script = "from faiss_distill.learning.codes import compiled; print(compiled.fused)"
+    script = "from faiss_distill.learning.codes import compiled; print(compiled.fused())"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout == "None\n", done.stderr
     assert "numba is installed but can't be used" in done.stderr

@@ -12,7 +12,7 @@ import pytest
 from conftest import QUICK, N, core
 from render.test_results import RESULTS
 
-from faiss_distill import DistillReport, MissingDependencyError, OperatingPoints, distill
+from faiss_distill import Description, DistillReport, Evaluation, MissingDependencyError, OperatingPoints, distill
 from faiss_distill.cli import main
 from faiss_distill.render.content import Column, Page, Picture, Section
 from faiss_distill.render.html import as_page
@@ -153,6 +153,43 @@ def test_the_command_line_writes_them(tmp_path, built, data, capsys):
     assert Elements(page.read_text(encoding="utf-8")).names.count("svg") == 2
     assert main(["tune", *inputs, *quick, "-o", out, "--html", inputs[1]]) == 2
     assert "--html: expected another file than the inputs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["inspect", "eval"])
+def test_the_command_line_writes_what_it_prints(tmp_path, built, data, capsys, monkeypatch, command):
+    """Without matplotlib, which they don't need; and never in place of an input."""
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    faiss.write_index(built(), str(tmp_path / "i.faiss"))
+    np.save(tmp_path / "x.npy", data.documents[:N])
+    np.save(tmp_path / "q.npy", data.queries[:100])
+    index, x, q = (str(tmp_path / name) for name in ("i.faiss", "x.npy", "q.npy"))
+    given = [index, x, "--queries", q] if command == "eval" else [index]
+    page = tmp_path / "r.html"
+    assert main([command, *given, "--json", "--html", str(page)]) == 0
+    said = capsys.readouterr()
+    assert said.err == f"wrote the page to {page}\n"
+    kind = Evaluation if command == "eval" else Description
+    result = kind.from_json(said.out)
+    assert page.read_text(encoding="utf-8").replace(" on 100 queries", "") == result.to_html()
+    before = [(tmp_path / name).read_bytes() for name in ("i.faiss", "x.npy", "q.npy")]
+    for taken in [path for path in given if path != "--queries"]:
+        assert main([command, *given, "--html", taken]) == 2
+        assert "--html: expected another file than the inputs" in capsys.readouterr().err
+    assert [(tmp_path / name).read_bytes() for name in ("i.faiss", "x.npy", "q.npy")] == before
+    (tmp_path / "other.html").hardlink_to(page)
+    assert main([command, *given, "--html", str(page)]) == 2
+    assert "--force replaces it" in capsys.readouterr().err
+    assert main([command, *given, "--html", str(page), "--force"]) == 0
+    assert main([command, *given, "--html", str(tmp_path / "no" / "r.html")]) == 2
+    assert "--html: expected a folder that exists" in capsys.readouterr().err
+
+
+def test_inspect_needs_no_torch(tmp_path, built):
+    faiss.write_index(built(), str(tmp_path / "i.faiss"))
+    code = "import sys; from faiss_distill.cli import main; main(sys.argv[1:]); assert 'torch' not in sys.modules"
+    command = ["inspect", str(tmp_path / "i.faiss"), "--html", str(tmp_path / "r.html")]
+    subprocess.run([sys.executable, "-c", code, *command], check=True)
+    assert "can be tuned" in (tmp_path / "r.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium")

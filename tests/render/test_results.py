@@ -1,14 +1,27 @@
 """Of all kinds of results: each gives sections, which its text is made of, JSON, and a picture if it can be drawn."""
 
 import json
+import sys
+from dataclasses import asdict, fields, replace
 
 import faiss
 import numpy as np
 import pytest
 
 import faiss_distill
-from faiss_distill import DistillConfig, DistillReport, Drift, Evaluation, OperatingPoints, describe, suggest
-from faiss_distill.evaluation.measure import OperatingPoint
+from faiss_distill import (
+    DistillConfig,
+    DistillReport,
+    Drift,
+    Evaluation,
+    InputError,
+    MissingDependencyError,
+    OperatingPoints,
+    describe,
+    suggest,
+)
+from faiss_distill.evaluation.point import OperatingPoint
+from faiss_distill.render.content import Picture
 from faiss_distill.render.result import Result, as_json
 from faiss_distill.render.table import as_text
 from faiss_distill.tuning.drift import Loss
@@ -107,8 +120,9 @@ def test_the_text_itself(kind):
     assert str(RESULTS[kind]()) == TEXTS[kind]
 
 
-def test_json_round_trips(result, tmp_path):
+def test_json_holds_the_same(result, tmp_path):
     as_lists = json.loads(json.dumps(result.to_dict()))
+    assert result.to_json(tmp_path / "own.json") + "\n" == (tmp_path / "own.json").read_text(encoding="utf-8")
     assert json.loads(result.to_json()) == as_lists
     assert as_json(result.to_dict(), tmp_path / "r.json") == result.to_json()
     assert (tmp_path / "r.json").read_text(encoding="utf-8") == result.to_json() + "\n"
@@ -125,3 +139,157 @@ def test_what_has_a_picture_can_be_drawn(kind, tmp_path):
         for series in panel.series:
             assert len(series.x) == len(series.y) > 0
             assert len(series.labels) in (0, len(series.x))
+
+
+MORE = {
+    "labels": lambda: replace(
+        evaluation(0.5),
+        points=tuple(
+            replace(point, mrr_at_10=0.25, label_recall_at_10=1, label_recall_at_k=1)
+            for point in evaluation(0.5).points
+        ),
+    ),
+    "kept, with an encoder": lambda: replace(
+        report(), kept=True, query_encoder=faiss_distill.LinearAdapter(4), read_from="wiki.faiss",
+        config=DistillConfig(learn="centroids", encoding="frozen", max_memory="4GB", temperature=0.5),
+    ),
+    "no documents": lambda: Drift(False, "found", 4, 90, Loss(60, 0.5, 0.4, 0.1, (0.05, 0.15)), None),
+    "lists": lambda: describe(faiss.index_factory(8, "IVF4,PQ4x4fs,RFlat", faiss.METRIC_INNER_PRODUCT)),
+    "one that can't be tuned": lambda: describe(faiss.IndexHNSWFlat(8, 4)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("made", [*RESULTS.values(), *MORE.values()], ids=[*(k.__name__ for k in RESULTS), *MORE])
+def test_what_json_gives_back(made, tmp_path):
+    result = made()
+    result.to_json(tmp_path / "r.json")
+    for source in (result.to_json(), f"\n {result.to_json()}\n", tmp_path / "r.json", str(tmp_path / "r.json")):
+        again = type(result).from_json(source)
+        assert type(again) is type(result)
+        assert again.to_dict() == result.to_dict()
+        assert str(again) == str(result)
+        assert again.to_json() == result.to_json()
+        for field in fields(result):  # enums, tuples and dataclasses as well
+            if field.name not in ("overlaps", "index", "held_out", "list_sizes", "parameters", "query_encoder"):
+                old, new = getattr(result, field.name), getattr(again, field.name)
+                assert type(new) is type(old)
+                assert isinstance(old, Evaluation) or new == old
+
+
+def test_what_json_does_not_hold():
+    again = DistillReport.from_json(replace(report(), index=faiss.IndexFlatL2(4)).to_json())
+    assert again.index is again.parameters is None
+    assert again.held_out.shape == again.list_sizes[0].shape == again.after.overlap.shape == (0,)
+    assert again.before.overlap_at(1).shape == (0,)
+    assert repr(Evaluation.from_json(evaluation(0.5).to_json())) == "<Evaluation: overlap@10 0.540 at nprobe 4>"
+
+
+def test_a_page_leaves_out_what_is_not_known(tmp_path):
+    whole, again = report(), DistillReport.from_json(report().to_json())
+    titles = [[part.title for part in each.page().parts] for each in (whole, again)]
+    assert [title for title in titles[0] if title not in titles[1]] == ["Gain by query", "Lists"]
+    page = again.to_html(tmp_path / "r.html")
+    assert "intervals" not in page
+    assert "Recall against cost" in page
+    panels = next(part for part in again.page().parts if isinstance(part, Picture)).panels
+    assert not any(series.within for panel in panels for series in panel.series)
+
+
+@pytest.mark.parametrize("kind", [DistillReport, OperatingPoints], ids=lambda kind: kind.__name__)
+def test_what_was_read_can_be_drawn(kind):
+    assert kind.from_json(RESULTS[kind]().to_json()).picture() == RESULTS[kind]().picture()
+
+
+def changed(**values):
+    """The JSON of a report with some values in place of its own, by path with two underscores; None removes one."""
+    content = json.loads(report().to_json())
+    for path, value in values.items():
+        *above, name = path.split("__")
+        inner = content
+        for step in above:
+            inner = inner[int(step) if step.isdigit() else step]
+        inner[name] = value
+        if value is None:
+            del inner[name]
+    return json.dumps(content)
+
+
+@pytest.mark.parametrize(
+    ("source", "got"),
+    [
+        ("{", "no JSON: Expecting property name"),
+        ("{" * 9, "no JSON"),
+        ('{"a": ' * 200_000, "no JSON: .*recursion"),
+        ("{}", "no kept"),
+        ("", "'', Is a directory"),
+        ("no.json", "'no.json', No such file or directory"),
+        ("[1]", r"'\[1\]', No such file or directory"),
+        ("x" * 5000, "File name too long"),
+        ("a\0b", "no JSON: embedded null"),
+        (None, "NoneType"),
+        ({"kept": True}, "dict"),
+        (json.dumps(evaluation(0.5).to_dict()), "an unknown k"),
+        (changed(more=1), "an unknown more"),
+        (changed(reason=None), "no reason"),
+        (changed(before__points__0__nprobe=None), r"no before.points\[0\].nprobe"),
+        (changed(before__points__0__nprobe="1"), r"before.points\[0\].nprobe '1'"),
+        (changed(before__points__0__nprobe=True), r"before.points\[0\].nprobe True"),
+        (changed(gain="much"), "gain 'much'"),
+        (changed(interval=[1]), r"interval \[1\]"),
+        (changed(history=[3]), r"history\[0\] 3"),
+        (changed(seconds__total="1"), "seconds.total '1'"),
+        (changed(teacher_lists=1.5), "teacher_lists 1.5"),
+        (changed(config__learn="all"), "config.learn 'all'"),
+        (changed(config__epochs=-1), "config: epochs: expected"),
+        (changed(config__faster=True), "an unknown config.faster"),
+        (changed(after__own_nprobe=3), "that can't be shown"),
+        (changed(after__points=[]), "that can't be shown"),
+        (changed(seconds_tenfold__total=None), "that can't be shown"),
+    ],
+    ids=range(28),
+)
+def test_what_is_no_json_of_a_report(source, got, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=got) as refused:
+        DistillReport.from_json(source)
+    assert refused.value.argument == "source"
+    assert refused.value.expected == "the JSON that DistillReport.to_json writes, or the path of a file of it"
+    assert len(str(refused.value)) < 400
+
+
+def test_a_file_of_something_else(tmp_path):
+    (tmp_path / "r.json").write_bytes(b"\xff\xfe{}")
+    with pytest.raises(InputError, match=r"r\.json', no JSON: .*utf-8"):
+        Evaluation.from_json(tmp_path / "r.json")
+    (tmp_path / "r.json").write_text("[1, 2]")
+    with pytest.raises(InputError, match=r"r\.json', content \[1, 2\]"):
+        OperatingPoints.from_json(tmp_path / "r.json")
+
+
+@pytest.mark.parametrize("read", [False, True])
+def test_tables_of_pandas(read):
+    pytest.importorskip("pandas")
+    own, points, tuned = (
+        kind.from_json(RESULTS[kind]().to_json()) if read else RESULTS[kind]()
+        for kind in (Evaluation, OperatingPoints, DistillReport)
+    )
+    for frame, expected in (
+        (own.to_pandas(), [{"own": p.nprobe == 4, **asdict(p)} for p in own.points]),
+        (points.to_pandas(), [{"front": p.nprobe != 2, **asdict(p)} for p in points.points]),
+        (
+            tuned.to_pandas(),
+            [{"when": w, **asdict(p)} for w in ("before", "after") for p in getattr(tuned, w).points],
+        ),
+    ):
+        known = [name for name in expected[0] if any(row[name] not in (None, "") for row in expected)]
+        assert frame.to_dict("records") == [{name: row[name] for name in known} for row in expected]
+        assert "mrr_at_10" not in frame
+    assert tuned.to_pandas().pivot(index="nprobe", columns="when", values="overlap_at_10").loc[4, "after"] == 0.64
+    labelled = MORE["labels"]().to_pandas()
+    assert labelled["mrr_at_10"].tolist() == [0.25, 0.25]
+
+
+def test_tables_without_pandas(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(MissingDependencyError, match=r"to_pandas: expected pandas, .*'faiss-distill\[pandas\]'"):
+        evaluation(0.5).to_pandas()

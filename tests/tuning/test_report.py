@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import core, untrained
 
-from faiss_distill import DistillConfig, InputError, MissingDependencyError, distill, evaluate
+from faiss_distill import DistillConfig, DistillReport, InputError, MissingDependencyError, distill, evaluate
 from faiss_distill.evaluation.measure import Evaluation, OperatingPoint, compared
 from faiss_distill.render.table import as_text
 
@@ -58,6 +58,8 @@ def test_json_is_the_report(report, tmp_path):
     assert loaded["gain"] == report.gain
     assert loaded["after"]["points"][2]["overlap_at_10"] == report.after.own.overlap_at_10
     assert DistillConfig(**loaded["config"]) == report.config
+    again = DistillReport.from_json(tmp_path / "r.json")
+    assert (again.to_dict(), str(again)) == (report.to_dict(), str(report))
 
 
 def test_phases_add_up(report):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import logging
@@ -9,11 +10,14 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
-fused: Any = None
-"""The module of compiled searches, or None."""
 
-if importlib.util.find_spec("numba") is not None:
+@functools.cache
+def fused() -> Any:
+    """The module of compiled searches, imported when it is first asked for, or None."""
+    if importlib.util.find_spec("numba") is None:
+        return None
     try:
-        fused = importlib.import_module("faiss_distill.learning.codes.fused")
+        return importlib.import_module("faiss_distill.learning.codes.fused")
     except ImportError as error:  # as numba says where it doesn't go with the numpy installed
         logger.warning("numba is installed but can't be used, so that encoding is slower: %s", error)
+        return None

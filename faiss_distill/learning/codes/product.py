@@ -24,6 +24,7 @@ sub-codes starts from the nearest codewords or from earlier codes; no sweep can 
 from __future__ import annotations
 
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -34,6 +35,9 @@ from faiss_distill.learning.codes.compiled import fused
 from faiss_distill.learning.codes.nearest import nearest_codes
 from faiss_distill.learning.parallel import in_threads
 from faiss_distill.state import Metric
+
+if TYPE_CHECKING:
+    from faiss_distill.learning.codes.fused import FusedSearch
 
 SHARE = 512
 """Documents that a thread takes at a time, if the search is compiled."""
@@ -271,15 +275,17 @@ class QueryAwareEncoder:
         return self._fused is not None
 
     @cached_property
-    def _fused(self) -> fused.FusedSearch | None:
+    def _fused(self) -> FusedSearch | None:
         """The compiled search, where there is one for these codebooks."""
         books, few = self.codebooks, 2 * (self.config.local_queries + 1)
-        if fused is None or books.shape[1] > 1 or books.shape[3] > few or self.queries.dtype != torch.float32:
+        if books.shape[1] > 1 or books.shape[3] > few or self.queries.dtype != torch.float32:
             return None
-        if self.queries.device.type != "cpu":
+        module = fused() if self.queries.device.type == "cpu" else None
+        if module is None:
             return None
         kappa, sweeps = self.kappa, self.config.sweeps
-        return fused.FusedSearch(self.queries, books[:, 0], self.hessian, self.factor, kappa, sweeps)
+        search: FusedSearch = module.FusedSearch(self.queries, books[:, 0], self.hessian, self.factor, kappa, sweeps)
+        return search
 
     @property
     def kappa(self) -> float:
