@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-fast trust oldest matrix wheel lint docs bench tables clean
+.PHONY: demo test test-fast test-integrations trust oldest matrix wheel lint docs bench tables clean
 
 demo: $(VENV)/cpu,plot,fast  ## build an index on the packaged sample, tune it, print before and after
 	$(BIN)/faiss-distill demo --output demo
@@ -14,6 +14,9 @@ test: $(VENV)/test  ## the whole test suite
 
 test-fast: $(VENV)/test  ## without the slow tests
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
+
+test-integrations: $(VENV)/matrix  ## vector stores of other libraries, in an environment of their own, on Python 3.11
+	$(BIN)/nox -s integrations
 
 trust: $(VENV)/test  ## the promises, in full: faults, interrupts, kills, wrong corpora; half an hour, prints a table
 	TRUST=full $(BIN)/python -m pytest -n auto --dist load tests/trust

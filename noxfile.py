@@ -2,6 +2,7 @@
 
     nox                       # all; downloads gigabytes, since torch comes with CUDA
     nox -s "tests(oldest)"    # one
+    nox -s integrations       # with vector stores of other libraries
     make wheel                # builds the wheel, and has it tune with each Python that is here
 
 Each session has an environment of its own, which is deleted afterwards, and writes its row of ``results/versions.txt``.
@@ -74,6 +75,16 @@ def tests(session: nox.Session, constraints: str | None) -> None:
     write_row(session.name[len("tests(") : -1], [*versions.split(), str(passed), str(failed)])
     if failed:
         session.error(f"{failed} of {passed + failed} tests failed")
+
+
+@nox.session(python="3.11")
+def integrations(session: nox.Session) -> None:
+    """Stores of other libraries, whose pins collide with those of the other tests."""
+    try:
+        session.install("-c", "constraints-integrations.txt", "-e", ".[test-integrations]")
+        session.run("python", "-m", "pytest", "-n", "auto", *(session.posargs or ["tests/integrations"]))
+    finally:
+        shutil.rmtree(session.virtualenv.location)
 
 
 @nox.session

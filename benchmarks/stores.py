@@ -1,6 +1,6 @@
 """Vector stores of other libraries, tuned by the line that their users write, searched by their own calls.
 
-    pip install -c constraints-stores.txt -e ".[stores]"
+    pip install -c constraints-integrations.txt -e ".[test-integrations]"
     python -m benchmarks.stores               # the packaged sample
     python -m benchmarks.stores --quick       # a part of it
 
