@@ -39,7 +39,7 @@ PathLike: TypeAlias = str | Path
 """The path of a file or folder, as a string or a :class:`pathlib.Path`."""
 
 IndexLike: TypeAlias = FaissIndex | PathLike | Any
-"""A faiss index, the path of a file of one, or a vector store that searches one: see :doc:`/stores`."""
+"""A faiss index, the path of a file of one, or a vector store that searches one (:doc:`/stores`)."""
 
 VectorsLike: TypeAlias = (
     _Floats

@@ -261,5 +261,62 @@ def test_embeddings_of_another_shape_are_told(data, built):
             source(embed).vectors  # noqa: B018
     with pytest.raises(InputError, match="queries: expected dimension 64 as the index has, got 3"):
         source(None).queries(np.ones((5, 3), np.float32), "queries")
-    with pytest.raises(InputError, match="embeddings: expected a store that keeps vectors, or texts"):
+    with pytest.raises(InputError, match=r"embeddings: expected a store that keeps vectors, or texts"):
         Source("Mine", "mine.index", built()).vectors  # noqa: B018
+
+
+def test_llama_index_with_ids_of_faiss_s_own(corpus, log, tmp_path):
+    kind = next(kind for kind in STORES if kind.name == "LlamaIndex")
+    store = made(kind, Corpus(corpus.documents[:1500], corpus.queries), tmp_path)
+    from llama_index.core import StorageContext, VectorStoreIndex
+    from llama_index.core.schema import TextNode
+    from llama_index.vector_stores.faiss import FaissVectorStore
+
+    context = StorageContext.from_defaults(vector_store=FaissVectorStore(store.corpus.index()))
+    nodes = [TextNode(text=text) for text in store.corpus.texts]
+    store.index = VectorStoreIndex(nodes, storage_context=context, embed_model=store.model)
+    test = np.arange(1500, 2000)
+    before = found(store, store.corpus, test)
+    report = distill(store.index, queries=log["texts"], **OPTIONS)
+    assert report.kept
+    assert found(store, store.corpus, test) > before
+    with pytest.raises(InputError, match=r"embeddings: expected a store that keeps .*; pass the VectorStoreIndex"):
+        distill(store.index.vector_store, queries=log["queries"], **OPTIONS)
+    assert distill(store.index.vector_store, store.corpus.documents, log["queries"], **OPTIONS).n == 1500
+
+
+def test_txtai_behind_a_transform_and_without_content(corpus, tmp_path):
+    txtai = pytest.importorskip("txtai")
+
+    def looked_up(texts):
+        return corpus.embed(texts)
+
+    options = {"method": "external", "transform": looked_up, "backend": "faiss"}
+    database = txtai.Embeddings(**options, content=True, faiss={"components": "PCA32,IVF16,PQ8np"})
+    database.index((text, text, None) for text in corpus.texts)
+    assert source_of(database).nprobe is None
+    database.search("query 3")
+    assert faiss.extract_index_ivf(database.ann.backend).nprobe == 1
+    assert evaluate(database, queries=corpus.queries[:100], progress=False).own_nprobe == 1
+    database = txtai.Embeddings(**options, content=False, faiss={"components": "IVF16,PQ8np"})
+    database.index((text, text, None) for text in corpus.texts)
+    with pytest.raises(InputError, match=r"embeddings: expected a store that keeps .*; build it with content=True"):
+        evaluate(database, queries=corpus.queries[:100], progress=False)
+    measured = evaluate(database, corpus.documents, corpus.queries[:100], progress=False)
+    assert measured.own_nprobe == database.ann.nprobe() > 1
+
+
+def test_langchain_without_normalization_and_with_a_function(corpus, log, tmp_path):
+    kind = next(kind for kind in STORES if kind.name == "LangChain")
+    store = made(kind, corpus, tmp_path)
+    plain = type(store.store)(
+        lambda text: corpus.embed([text])[0].tolist(), corpus.index(faiss.METRIC_L2), type(store.store.docstore)(), {}
+    )
+    plain.add_texts(corpus.texts)
+    source = source_of(plain)
+    assert not source.normalizes
+    assert distill(plain, queries=log["texts"], **OPTIONS).kept
+    np.testing.assert_array_equal(source.vectors, corpus.documents)
+    del plain.docstore._dict[plain.index_to_docstore_id[3]]
+    with pytest.raises(InputError, match="index: expected a store with all its documents, got ID"):
+        distill(plain, queries=log["texts"], **OPTIONS)
