@@ -24,7 +24,10 @@ else:
         private = name.startswith("_") and name != "__all__"
         if private or importlib.util.find_spec(f"{__name__}.{name}"):  # a module, which Python imports next
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(f"{__name__}.public"), name)
+        try:
+            return getattr(importlib.import_module(f"{__name__}.public"), name)
+        except AttributeError:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
 
     def __dir__() -> list[str]:
         """What there is, the public names included."""

@@ -173,6 +173,8 @@ def distill(
     except TypeError as error:
         known = [*signature(distill).parameters, *(field.name for field in fields(DistillConfig))]
         near = next(filter(None, (did_you_mean(name, known) for name in options if name not in known)), "")
+        if "texts" in options:
+            near = "pass them as queries="
         if "metric" in options:
             near = "the metric is that of the index; for cosine, normalise all vectors and build it with inner product"
         reason = str(error).split(") ")[-1]

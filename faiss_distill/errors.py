@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import astuple, dataclass
 
+BEHIND = "the vectors behind the index"
+"""What embeddings should be."""
+
 
 @dataclass(eq=False)
 class DistillError(Exception):
@@ -37,7 +40,7 @@ class InputError(DistillError, ValueError):
 
 
 class MismatchError(InputError):
-    """Embeddings, or their ids, are not those behind the index."""
+    """Embeddings, or their ids, are not those behind the index, or its ids can't be told apart."""
 
 
 class UnsupportedIndexError(DistillError, TypeError):

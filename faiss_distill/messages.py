@@ -21,7 +21,7 @@ def told(error: DistillError | OSError, args: argparse.Namespace) -> str:
             error,
             argument=_options(args).get(error.argument, error.argument),
             expected=in_flags(error.expected, args),
-            hint=in_flags(error.hint, args),
+            hint=error.hint if error.argument == "config" else in_flags(error.hint, args),
         )
     return re.sub(r"^\[Errno \d+\] ", "", " ".join(str(error).split()))
 

@@ -13,6 +13,8 @@ from types import SimpleNamespace
 import faiss
 import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import scipy.sparse
 from conftest import QUICK
@@ -96,11 +98,15 @@ def test_what_is_said_of_files(data, built, capsys):
     assert faiss.read_index("tuned.faiss").ntotal == 2000
     np.testing.assert_allclose(np.load("x.npy"), x, atol=1e-6)
     lines = re.findall(r"\$ faiss-distill (.*)", text)
-    assert len(lines) == 2
+    assert len(lines) == 3
+    ids = np.random.default_rng(0).permutation(2000)
+    Path("pages").mkdir()
+    for i, part in enumerate(np.array_split(ids, 11)):
+        pq.write_table(pa.table({"doc_id": part, "vector": list(x[part])}), f"pages/{i}.parquet")
     for line in lines:
         line = line.replace("parquet:embedding", "parquet:vector")
         assert main([*shlex.split(line), "--epochs", "1", "--nprobe", "4"]) == 0
-    assert capsys.readouterr().out.count("wrote tuned.faiss") == 2
+    assert capsys.readouterr().out.count("wrote tuned.faiss") == 3
 
 
 def test_code_of_the_trackers(data, built, monkeypatch):

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from faiss_distill.data.parts import open_source
+from faiss_distill.data.formats import is_file
+from faiss_distill.data.parts import open_parts, open_source
 from faiss_distill.errors import InputError
 from faiss_distill.state import Int64
 
@@ -28,7 +29,7 @@ def as_ids(values: Any, name: str) -> Int64:
 
     Args:
         values: integers of any dtype, as an array, a tensor, a list of Python's or numpy's, or the path of a file in
-            one of the :data:`~faiss_distill.data.formats.FORMATS`.
+            one of the :data:`~faiss_distill.data.formats.FORMATS`, or of a folder or a list of such files.
         name: what to call them in errors.
 
     Raises:
@@ -38,9 +39,12 @@ def as_ids(values: Any, name: str) -> Int64:
         >>> as_ids(np.array([7, 2**64 - 7], dtype=np.uint64), "ids").tolist()
         [7, -7]
     """
-    if isinstance(values, str | Path):
-        values = read_integers(values, name)
+    if isinstance(values, str | Path) or _are_files(values):
+        path, values = values, read_integers(values, name)
         values = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
+        if values.dtype.kind == "f" and isinstance(path, str | Path):
+            got, hint = f"{values.dtype} of shape {values.shape}", "name the column or array of ids: PATH:doc_id, say"
+            raise InputError(name, "integers", got, hint)
     array = _of_lists(values, name) if isinstance(values, list | tuple) else as_array(values, name)
     if array.dtype == object and array.size:
         return from_integers(array.ravel().tolist(), name).reshape(array.shape)
@@ -52,14 +56,21 @@ def as_ids(values: Any, name: str) -> Int64:
     return ids
 
 
-def read_integers(path: str | Path, name: str) -> Any:
+def read_integers(path: str | Path | Sequence[str | Path], name: str) -> Any:
     """The array in a file of one of the :data:`~faiss_distill.data.formats.FORMATS`, or in several parts of one.
 
     Raises:
         InputError: see :func:`~faiss_distill.data.parts.open_source`.
         MissingDependencyError: the library that reads the format is not installed.
     """
-    return as_array(open_source(path, name)[:], name)
+    opened = open_source(path, name) if isinstance(path, str | Path) else open_parts(path, name)
+    return as_array(opened[:], name)
+
+
+def _are_files(values: Any) -> bool:
+    """Whether it is a list of paths."""
+    listed = isinstance(values, list | tuple) and len(values) > 0
+    return listed and all(isinstance(item, str | Path) and is_file(Path(item)) for item in values)
 
 
 def from_integers(values: Sequence[Any], name: str) -> Int64:

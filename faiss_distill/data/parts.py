@@ -1,4 +1,4 @@
-"""A corpus in parts: a list of files, a folder of them, or a pattern, in natural order, as one matrix."""
+"""A corpus in parts: a list of files, a folder of them, or a pattern, in natural order, as one array."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def leads_to(source: str | Path) -> list[Path]:
 
 
 class Parts:
-    """Matrices of one dimension, one below the other.
+    """Arrays of one dimension, one below the other.
 
     Args:
-        parts: at least one, of shape ``(n_i, d)``.
+        parts: at least one, of shape ``(n_i, d)``, or ``(n_i,)`` of numbers.
 
     Attributes:
-        shape: ``(n, d)``.
+        shape: ``(n, d)``, or ``(n,)``.
         dtype: numpy's, to which all can be converted.
     """
 
@@ -51,15 +51,15 @@ class Parts:
         """Touch no data."""
         self._parts = parts
         self._ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
-        self.shape = (int(self._ends[-1]), int(parts[0].shape[1]))
+        self.shape = (int(self._ends[-1]), *parts[0].shape[1:])
         self.dtype = np.result_type(*(part.dtype for part in parts))
 
     def __len__(self) -> int:
-        return self.shape[0]
+        return int(self._ends[-1])
 
     def __getitem__(self, rows: slice) -> NDArray[Any]:
         start, stop, _ = rows.indices(len(self))
-        out = np.empty((max(0, stop - start), self.shape[1]), self.dtype)
+        out = np.empty((max(0, stop - start), *self.shape[1:]), self.dtype)
         for part, end in zip(self._parts, self._ends.tolist(), strict=True):
             first = end - len(part)
             a, b = max(start, first), min(stop, end)
@@ -69,16 +69,19 @@ class Parts:
 
 
 def open_parts(sources: Sequence[str | Path], name: str) -> Any:
-    """Files of one corpus, in their order, as one matrix.
+    """Files of one corpus, in their order, as one array.
 
     Raises:
-        InputError: one of them can't be opened, is no matrix, or is of another dimension than the first.
+        InputError: one of them can't be opened, or is of another dimension than the first.
     """
     parts: list[Any] = []
     for source in sources:
         part = Sliced.over(open_file(source, name))
-        if len(part.shape) != 2 or (parts and part.shape[1] != parts[0].shape[1]):
-            expected = "matrices (n, d)" if not parts else f"dimension {parts[0].shape[1]}, as {sources[0]} has"
+        if len(part.shape) not in (1, 2) or (parts and part.shape[1:] != parts[0].shape[1:]):
+            expected = "matrices (n, d)"
+            if parts:
+                expected = f"dimension {parts[0].shape[1]}" if len(parts[0].shape) == 2 else "single numbers"
+                expected += f", as {sources[0]} has"
             raise InputError(name, expected, f"shape {tuple(part.shape)} in {str(source)!r}")
         parts.append(part)
     if not parts:

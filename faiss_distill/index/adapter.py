@@ -12,7 +12,7 @@ import faiss
 import numpy as np
 
 from faiss_distill.columns import ascending
-from faiss_distill.errors import InputError, UnsupportedIndexError
+from faiss_distill.errors import InputError, MismatchError, UnsupportedIndexError
 from faiss_distill.index.cost import Cost
 from faiss_distill.index.parts.codebooks import Codebooks
 from faiss_distill.index.parts.containers import Chain, Wrapped, outer_ids
@@ -222,7 +222,7 @@ class IndexAdapter(ABC):
                 "rebuild the index without it",
             )
         if not ascending(out) and len(np.unique(out)) != len(out):
-            raise InputError(
+            raise MismatchError(
                 "index",
                 "distinct ids",
                 f"{len(out) - len(np.unique(out))} that occur twice",

@@ -92,6 +92,10 @@ def open_with_outputs(
     return opened
 
 
+KINDS = {"html": (".html", ".htm"), "save_config": (".toml",), "save_parameters": (".safetensors", "")}
+"""The ends of names of files that an output may replace, of those that have a kind."""
+
+
 def check_outputs(
     source: Path,
     inputs: Sequence[str | Path | None],
@@ -172,8 +176,14 @@ def check_output(
             f"{str(path)!r}, which has {links} (hard links)",
             "--force replaces it under this name, and leaves what it was under the others",
         )
-    if index and links and not force and path.stat().st_size and not is_index(path):
+    if not links or force or not path.stat().st_size:
+        return
+    if index and not is_index(path):
         raise InputError(name, "a new file or a faiss index", repr(str(path)), "--force replaces it")
+    kinds = KINDS.get(name)
+    if kinds is not None and path.suffix.lower() not in kinds:
+        expected = f"a new file, or one ending in {' or '.join(filter(None, kinds))}"
+        raise InputError(name, expected, repr(str(path)), "--force replaces it")
 
 
 def check_room(name: str, path: Path, size: int) -> None:

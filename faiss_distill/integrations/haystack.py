@@ -19,6 +19,6 @@ def source(store: Any) -> Source:
         store.index,
         embeddings=np.array(vectors, dtype=np.float32).reshape(len(ids), -1) if ids else None,
         ids=np.array(ids, dtype=np.int64),
-        trap="deleting or overwriting documents of a FAISSDocumentStore with an IVF index shifts the ids of others, so "
-        "that searches return wrong documents; if that is how it came about, write all documents into a new store",
+        trap="if documents were deleted or overwritten, an IVF index in the store gives others the wrong ids, so "
+        "that searches return wrong documents: write all documents into a new store",
     )

@@ -24,8 +24,9 @@ def source(store: Any) -> Source:
         normalizes=bool(store._normalize_L2),
         embed_queries=lambda texts: [store._embed_query(text) for text in texts],
         embed_documents=store._embed_documents,
-        trap="LangChain's delete() moves documents up, and an IVF index keeps its ids, so that searches return wrong "
-        "documents; if that is how it came about, build the store anew",
+        trap="load the store as it was built, with the same model and normalize_L2; if documents were deleted, "
+        "LangChain has moved the others up, while an IVF index keeps its ids, so that searches return wrong documents: "
+        "build the store anew",
     )
 
 

@@ -10,8 +10,8 @@ from faiss_distill.errors import InputError
 from faiss_distill.integrations.source import Source
 
 TRAP = (
-    "deleting nodes of a FaissMapVectorStore with an IVF index shifts the ids of others, so that searches return wrong "
-    "nodes; if that is how it came about, build the index anew"
+    "load the index with the model that it was built with; if nodes were deleted, an IVF index in the store "
+    "gives others the wrong ids, so that searches return wrong nodes: build the index anew"
 )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from faiss_distill.data.formats import is_file
+from faiss_distill.data.formats import is_file, parted
 from faiss_distill.data.vectors import Vectors, open_vectors
 from faiss_distill.errors import InputError
 from faiss_distill.progress import progress_bar
@@ -19,6 +19,8 @@ from faiss_distill.state import Float32, Int64
 
 TEXTS = 256
 """Texts that a store is given to embed at a time."""
+READ = "such as open('queries.txt').read().splitlines()"
+"""What makes a list of the lines of a file."""
 
 Embed = Callable[[list[str]], Any]
 """From texts to vectors, one a row."""
@@ -73,15 +75,18 @@ class Source:
     def vectors(self) -> Any:
         """What was embedded of the documents, ``(n, d)``, before the store divides it by its length.
 
+        Texts are embedded when the first of these vectors is read, once everything has been checked that can be
+        without them.
+
         Raises:
-            InputError: the store has neither vectors nor texts, or a text could not be embedded.
+            InputError: the store has neither vectors nor texts.
         """
         if self.embeddings is not None:
             return self.embeddings
         if self.texts is None or self.embed_documents is None:
             wanted = "a store that keeps vectors, or texts and what embeds them"
             raise InputError("embeddings", wanted, f"one of {self.library} that keeps neither", self.lacks)
-        return embedded(self.texts, self.embed_documents, "embeddings", self.progress)
+        return Embedded(self.texts, self.embed_documents, "embeddings", self.index.d, self.progress)
 
     def queries(self, queries: Any, name: str) -> Vectors | None:
         """Queries as the index sees them, of vectors, texts or a file; None if there are none.
@@ -91,41 +96,93 @@ class Source:
         """
         if queries is None:
             return None
-        if are_texts(queries):
-            if self.embed_queries is None:
+        embed = self.embed_queries
+        texts = texts_of(queries, name, f"a list of texts, {READ}" if embed is not None else "")
+        if texts is not None:
+            if embed is None:
                 raise InputError(name, "vectors, as this store embeds no texts", "texts")
-            queries = embedded(queries, self.embed_queries, name, self.progress)
+            queries = Embedded(texts, embed, name, self.index.d, self.progress)[:]
         opened = open_vectors(queries, name)
         if opened.d != self.index.d:  # told before the documents are embedded again
             raise InputError(name, f"dimension {self.index.d} as the index has", str(opened.d))
         return opened.normalized() if self.normalizes else opened
 
 
-def are_texts(queries: Any) -> bool:
-    """Whether they are texts, and not the paths of files."""
-    texts = isinstance(queries, list | tuple | np.ndarray) and len(queries) > 0
-    return texts and all(isinstance(item, str) for item in queries) and not any(is_file(Path(item)) for item in queries)
+class Embedded:
+    """What a store makes of texts, computed when the first row is asked for, in a temporary file.
+
+    Args:
+        texts: of the rows.
+        embed: what makes vectors of some of them.
+        name: what to call these in errors.
+        d: their dimension.
+        progress: whether to show a bar.
+
+    Attributes:
+        shape: ``(n, d)``.
+        dtype: float32.
+        takes_rows: it can be indexed with rows in any order.
+    """
+
+    takes_rows = True
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, texts: Sequence[str], embed: Embed, name: str, d: int, progress: bool) -> None:
+        """Embed nothing yet."""
+        self.shape = (len(texts), d)
+        self._texts, self._embed, self._name, self._progress = texts, embed, name, progress
+
+    def __getitem__(self, rows: Any) -> Float32:
+        found: Float32 = self._all[rows]
+        return found
+
+    @cached_property
+    def _all(self) -> Float32:
+        n, d = self.shape
+        if n == 0:
+            return np.empty((0, d), np.float32)
+        with tempfile.TemporaryFile() as file:  # which lives for as long as it is mapped
+            out = np.memmap(file, np.float32, "w+", shape=(n, d))
+        with progress_bar(n, f"embed {self._name}", "texts", self._progress) as bar:
+            for start in range(0, n, TEXTS):
+                some = list(self._texts[start : start + TEXTS])
+                block = np.asarray(self._embed(some), dtype=np.float32)
+                if block.ndim != 2 or len(block) != len(some):
+                    expected = f"an embedding of each text, ({len(some)}, {d})"
+                    raise InputError(self._name, expected, f"shape {block.shape}")
+                if block.shape[1] != d:
+                    expected, got = f"embeddings of dimension {d}, as the index has", str(block.shape[1])
+                    raise InputError(self._name, expected, got, "is this the model that the store was built with?")
+                out[start : start + len(some)] = block
+                bar.update(len(some))
+        return out
 
 
-def embedded(texts: Sequence[str], embed: Embed, name: str, progress: bool) -> Float32:
-    """What a store makes of texts, some at a time, float32 ``(n, d)`` in a temporary file.
+def texts_of(given: Any, name: str, wanted: str = "") -> list[str] | None:
+    """Texts that were passed in a list, an array or a column of pandas; None if it is something else, such as files.
+
+    Args:
+        given: anything.
+        name: what to call it in errors.
+        wanted: what to pass, if texts are: then a text that is no file is refused.
 
     Raises:
-        InputError: it makes something else of them.
+        InputError: it is a single text, or something else is among the texts.
     """
-    out: Float32 | None = None
-    with progress_bar(len(texts), f"embed {name}", "texts", progress) as bar:
-        for start in range(0, len(texts), TEXTS):
-            some = [str(text) for text in texts[start : start + TEXTS]]
-            block = np.asarray(embed(some), dtype=np.float32)
-            if block.ndim != 2 or len(block) != len(some) or (out is not None and block.shape[1] != out.shape[1]):
-                d = "d" if out is None else out.shape[1]
-                raise InputError(name, f"an embedding of each text, ({len(some)}, {d})", f"shape {block.shape}")
-            if out is None:
-                with tempfile.TemporaryFile() as file:  # which lives for as long as it is mapped
-                    out = np.memmap(file, np.float32, "w+", shape=(len(texts), block.shape[1]))
-            out[start : start + len(some)] = block
-            bar.update(len(some))
-    if out is None:
-        raise InputError(name, "texts to embed", "none")
-    return out
+    if isinstance(given, str | Path):
+        if wanted and not parted(Path(given).expanduser())[0].exists() and not is_file(Path(given)):
+            raise InputError(name, wanted, repr(str(given)))
+        if wanted and Path(given).suffix.lower() in (".txt", ".tsv", ".csv", ".jsonl"):
+            raise InputError(name, wanted, f"the file {str(given)!r}")
+        return None
+    items = given
+    if hasattr(given, "tolist") and str(getattr(given, "dtype", "")).startswith(("object", "str", "<U")):
+        items = given.tolist()
+    if not isinstance(items, list | tuple) or not any(isinstance(item, str) for item in items):
+        return None
+    if any(isinstance(item, str) and is_file(Path(item)) for item in items):
+        return None
+    for row, item in enumerate(items):
+        if not isinstance(item, str):
+            raise InputError(name, "texts alone", f"{type(item).__name__} in row {row}", "drop it")
+    return [str(item) for item in items]

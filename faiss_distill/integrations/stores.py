@@ -14,14 +14,14 @@ from importlib import import_module
 from typing import Any
 
 from faiss_distill.data.parts import by_their_names
-from faiss_distill.errors import InputError, MismatchError
-from faiss_distill.integrations.source import Source
+from faiss_distill.errors import BEHIND, InputError, MismatchError
+from faiss_distill.integrations.source import Source, texts_of
 
 logger = logging.getLogger(__name__)
 
 ORDER = (
-    "parts of a folder are read in the order of their numbers; if the index was filled in that of their names, as "
-    "autofaiss does, pass sorted(glob('FOLDER/*'))"
+    "do ids and embeddings have the same order? Parts of a folder are read in the order of their numbers, 2 before 10; "
+    "if the index was filled in that of their names, as autofaiss does, or ids were, pass sorted(glob('FOLDER/*'))"
 )
 """What may be wrong with the embeddings in a folder."""
 STORES = {
@@ -50,7 +50,12 @@ def source_of(store: Any, column: str | None = None) -> Source | None:
     bases = [(base.__module__.partition(".")[0], base.__name__) for base in type(store).__mro__]
     module = next((STORES[base] for base in bases if base in STORES), None)
     if column is not None and module != "huggingface_datasets":
-        raise InputError("column", "a dataset, whose column it is, as index", f"an {type(store).__name__}")
+        raise InputError(
+            "column",
+            "none, but for a dataset of Hugging Face as index",
+            repr(column),
+            "a column of a file follows its path: 'corpus/:vector'",
+        )
     if module is None:
         return None
     opened: Callable[..., Source] = import_module(f"faiss_distill.integrations.{module}").source
@@ -90,7 +95,13 @@ class Passed:
         try:
             yield
         except MismatchError as error:
-            raise (replace(error, hint=self.trap) if self.trap else error) from error
+            if not self.trap:
+                raise
+            if self.store is None:  # the order of parts says nothing about their number
+                if error.expected != BEHIND:
+                    raise
+                raise replace(error, hint=self.trap) from error
+            raise replace(error, got=error.got.partition("; ")[0], hint=self.trap) from error
 
 
 def opened(
@@ -113,6 +124,8 @@ def opened(
     trap = ORDER if by_their_names(embeddings) else ""
     if store is None:
         return Passed(index, embeddings, queries, validation_queries, ids, trap=trap)
+    if embeddings is not None and texts_of(embeddings, "embeddings") is not None:
+        raise InputError("embeddings", "vectors, or none to take the store's", "texts", "pass queries as queries=")
     if embeddings is not None:
         store = replace(store, embeddings=embeddings, ids=None, texts=None, trap=trap, passed=True)
     elif ids is not None:

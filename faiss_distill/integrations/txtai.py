@@ -34,5 +34,6 @@ def source(store: Any) -> Source:
         nprobe=ann.nprobe() if hasattr(ann.backend, "nprobe") else None,
         embed_queries=lambda texts: store.batchtransform(texts, "query"),
         embed_documents=lambda texts: store.batchtransform(texts, "data"),
+        trap="load the database with the model and the instructions that it was built with",
         lacks="build it with content=True to have it keep texts, or pass the vectors as embeddings=",
     )

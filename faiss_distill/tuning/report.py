@@ -262,7 +262,10 @@ class DistillReport(Result):
             Panel("epoch", "training loss", [Series("all", epochs[-len(losses) :], losses)], log=False),
             Panel("epoch", "overlap@10 of selection queries", [Series("after", epochs, found)], log=False),
         ]
-        caption = f"Epoch {self.best_epoch} was taken; 0 is before training, but with lists and codes chosen anew."
+        caption = (
+            f"Epoch {self.best_epoch} was taken, the best of those that scan no more codes than the index did. Epoch 0 "
+            f"is before training, but with lists and codes chosen anew."
+        )
         return (Picture(panels, "Training", caption),)
 
     def _lists(self) -> tuple[Picture, ...]:

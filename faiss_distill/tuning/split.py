@@ -35,6 +35,21 @@ STAND_INS = 40_000
 """Documents that are used as queries where there are none, validation included, at most."""
 
 
+def check_number(n: int, name: str) -> None:
+    """Refuse fewer queries than can be split.
+
+    Raises:
+        InputError: there are fewer than :data:`MIN_QUERIES`.
+    """
+    if n < MIN_QUERIES:
+        raise InputError(
+            name,
+            f"at least {MIN_QUERIES} distinct ones to train on some and judge by others",
+            str(n),
+            "pass more queries, or none to have documents used as queries",
+        )
+
+
 @dataclass(frozen=True)
 class Splitter:
     """Makes training and validation queries of what a user passes.
@@ -178,13 +193,7 @@ class Splitter:
 
     def _divide(self, whole: Queries, name: str) -> tuple[Queries, Queries]:
         n = len(whole.vectors)
-        if n < MIN_QUERIES:
-            raise InputError(
-                name,
-                f"at least {MIN_QUERIES} distinct ones to train on some and judge by others",
-                str(n),
-                "pass more queries, or none to have documents used as queries",
-            )
+        check_number(n, name)
         held_out = min(max(round(self.config.validation_fraction * n), MIN_VALIDATION), n // 3, MAX_VALIDATION)
         judges, others = self._likeness.hold_out(whole.vectors, self.rng.permutation(n), held_out)
         if len(judges) < MIN_QUERIES // 3:

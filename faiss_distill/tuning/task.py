@@ -16,7 +16,7 @@ from faiss_distill.data import provenance, query_encoders, shift
 from faiss_distill.data.alignment import positions, rows_of
 from faiss_distill.data.queries import Queries
 from faiss_distill.data.vectors import Vectors, open_vectors
-from faiss_distill.errors import InputError, MismatchError, UnsupportedIndexError
+from faiss_distill.errors import BEHIND, InputError, MismatchError, UnsupportedIndexError
 from faiss_distill.evaluation.measure import QuerySet
 from faiss_distill.index.registry import IndexAdapter
 from faiss_distill.index.sources import open_embeddings
@@ -144,7 +144,7 @@ def _open_corpus(
                 "the vectors behind the index",
                 "None",
                 "only an IndexRefineFlat, or an IndexRefine by a scalar quantizer of 8 bits or more, outside of "
-                "any transform holds them itself",
+                "any transform holds them itself; of a vector store, pass the store",
             )
         if ids is not None:
             raise InputError("ids", "together with embeddings", "them without")
@@ -194,7 +194,7 @@ def check_corpus(adapter: IndexAdapter, state: IndexState, corpus: Vectors, rng:
         rng,
     )
     if found is not None:
-        raise MismatchError("embeddings", "the vectors behind the index", f"ones that {found}")
+        raise MismatchError("embeddings", BEHIND, f"ones that {found}")
 
 
 def check_scores(

@@ -41,8 +41,8 @@ from faiss_distill.tuning.memory import check_memory, columns_folder, enough_mem
 from faiss_distill.tuning.parameters import TunedParameters
 from faiss_distill.tuning.report import DistillReport, versions
 from faiss_distill.tuning.settle import check_depths, settle
-from faiss_distill.tuning.split import Splitter
-from faiss_distill.tuning.task import open_task
+from faiss_distill.tuning.split import Splitter, check_number
+from faiss_distill.tuning.task import open_queries, open_task
 from faiss_distill.tuning.teachers import open_teacher, teacher_of
 from faiss_distill.tuning.weights import Weights
 from faiss_distill.tuning.write_back import mined, written
@@ -195,7 +195,8 @@ class DistillTrainer:
             self._store = given_as.store
             if config.nprobe is None and given_as.nprobe is not None:
                 config = replace(config, nprobe=given_as.nprobe)
-            adapter = open_index(index)
+            with given_as.explained():
+                adapter = open_index(index)
             self._index: Any = index
             self._inplace = inplace
             self.config = config = settle(config, adapter)
@@ -215,6 +216,8 @@ class DistillTrainer:
                 query_encoder = query_encoder if inplace else copy.deepcopy(query_encoder)
                 query_encoder.to(self._device)
             self.query_encoder = self._encoder = query_encoder
+            if queries is not None and sets == 1:  # told before all embeddings are read
+                check_number(open_queries(adapter, queries, "queries", config.block_rows).n, "queries")
             task.corpus.check_finite(config.block_rows, config.progress, world.share(task.corpus.n))
             neighbours, self._fuller_index = open_teacher(teacher, adapter.index.d)
             splitter = Splitter(task, config, rng, query_encoder, self._device)

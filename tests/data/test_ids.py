@@ -105,3 +105,22 @@ def test_built_with_them(data):
 def test_others_are_refused(ids):
     with pytest.raises(InputError, match=r"^ids: expected integers, got"):
         as_ids(ids, "ids")
+
+
+def test_ids_beside_the_vectors_of_a_folder(tmp_path):
+    """In the order of the parts' numbers, as the vectors are; or in that of a list."""
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    rows = np.array_split(np.random.default_rng(0).permutation(300), 12)
+    for i, part in enumerate(rows):
+        table = {"doc_id": part, "vector": list(np.ones((len(part), 4), np.float32))}
+        pq.write_table(pa.table(table), tmp_path / f"part-{i}.parquet")
+    for path in (f"{tmp_path}/:doc_id", f"{tmp_path}/*.parquet:doc_id"):
+        np.testing.assert_array_equal(as_ids(path, "ids"), np.concatenate(rows))
+    listed = [f"{tmp_path}/part-{i}.parquet:doc_id" for i in (3, 10)]
+    np.testing.assert_array_equal(as_ids(listed, "ids"), np.concatenate([rows[3], rows[10]]))
+    with pytest.raises(InputError, match=r"ids: expected integers, got float32 of shape \(300, 4\); name the column"):
+        as_ids(str(tmp_path), "ids")
+    with pytest.raises(InputError, match="ids: expected single numbers, as .*, got shape"):
+        as_ids([listed[0], f"{tmp_path}/part-4.parquet:vector"], "ids")
+    with pytest.raises(InputError, match="ids: expected a file or a folder that exists, got 'corpis/:doc_id'"):
+        as_ids("corpis/:doc_id", "ids")

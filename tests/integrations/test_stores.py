@@ -1,6 +1,7 @@
 """Stores of other libraries, tuned and measured as they are; each is skipped where its library is not installed."""
 
 import re
+import shutil
 import textwrap
 from functools import partial
 from importlib.util import find_spec
@@ -14,6 +15,7 @@ from conftest import QUICK, serialized
 from benchmarks.suite.stores import NPROBE, STORES, TOP, Autofaiss, Corpus, SentenceTransformers
 from faiss_distill import InputError, describe, distill, evaluate, operating_points
 from faiss_distill.errors import MismatchError
+from faiss_distill.integrations import stores
 from faiss_distill.integrations.source import Source
 from faiss_distill.integrations.stores import source_of
 from faiss_distill.metrics import recall
@@ -29,6 +31,8 @@ MODULES = {
     "sentence-transformers": "sentence_transformers",
     "autofaiss": "autofaiss",
 }
+PLACES = {"Hugging Face datasets": "embeddings.faiss", "autofaiss": "knn.index"}
+"""The files that are loaded, where their name is not ``store``."""
 OPTIONS = QUICK | {"nprobe": None}
 HELD = [kind for kind in STORES if kind not in (SentenceTransformers, Autofaiss)]
 """The libraries that have a store, which is passed; the others have an index or a file."""
@@ -152,6 +156,10 @@ def test_what_the_documentation_says(kind, corpus, log, tmp_path, monkeypatch):
     names = {**log, **store.names, "distill": partial(distill, **OPTIONS), "model": model, "embedder": corpus.embed}
     exec(code, names | {"d": 64, "faiss": faiss}, names)
     assert names["report"].kept or kind.name == "DSPy"
+    for tuned in tmp_path.glob("tuned*"):  # in the place of what is loaded
+        old = tmp_path / PLACES.get(kind.name, f"store{tuned.suffix}")
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
+        tuned.rename(old)
     if kind is not SentenceTransformers:
         store.load()
     assert found(store, corpus, test) > before - (0.002 if kind.name == "DSPy" else 0)
@@ -204,7 +212,7 @@ def test_embeddings_that_are_passed_take_the_place_of_its_own(kind, corpus, log,
 def test_parts_in_the_order_of_their_names(corpus, log, tmp_path):
     """autofaiss reads part 10 after part 1; a folder is read in the order of the numbers, and the error says so."""
     store = made(Autofaiss, corpus, tmp_path)
-    with pytest.raises(MismatchError, match=r"in the order of their numbers; .* pass sorted\(glob\('FOLDER/\*'\)\)"):
+    with pytest.raises(MismatchError, match=r"in the order of their numbers, .* pass sorted\(glob\('FOLDER/\*'\)\)"):
         store.run('distill("knn.index", "embeddings", queries, **options)', **log, options=OPTIONS)
 
 
@@ -247,8 +255,50 @@ def test_a_dataset_in_another_order_or_on_disk_is_read_as_it_is(corpus, tmp_path
         np.testing.assert_array_equal(read[rows], all_of_it[rows])
 
 
+class Asked:
+    """Embeds, and counts what it is asked for."""
+
+    def __init__(self, corpus):
+        self.corpus, self.texts = corpus, 0
+
+    def __call__(self, texts):
+        self.texts += len(texts)
+        return self.corpus.embed(texts)
+
+
+def test_documents_are_embedded_once_and_not_before_all_else_is_checked(corpus, built, data, monkeypatch):
+    """A model may cost money: what can be told without its embeddings is told first."""
+    embed, texts = Asked(corpus), corpus.texts[:2000]
+    pretended = Source("Mine", "mine.index", built(), texts=texts, embed_documents=embed, embed_queries=corpus.embed)
+    monkeypatch.setattr(stores, "source_of", lambda store, column=None: pretended)
+    few, log = [f"query {i}" for i in range(30)], [f"query {i}" for i in range(500)]
+    for wrong, named in (
+        ({"queries": few}, "queries: expected at least 60 distinct ones"),
+        ({"queries": log, "relevant": np.arange(3)}, "relevant"),
+        ({"queries": "how do I mount a disk?"}, "queries: expected a list of texts, such as open"),
+        ({"queries": [*log, None]}, "queries: expected texts alone, got NoneType in row 500"),
+        ({"embeddings": log}, "embeddings: expected vectors, or none to take the store's, got texts; pass queries as"),
+        ({"queries": log, "loss": "no"}, "loss"),
+    ):
+        embed.texts = 0
+        with pytest.raises(InputError, match=named):
+            distill(object(), **wrong, **QUICK | {k: wrong[k] for k in wrong if k in QUICK})
+        if "relevant" not in wrong:
+            assert embed.texts == 0, wrong
+    pretended = Source("Mine", "mine.index", built(), texts=texts[1:], embed_documents=embed, trap="what went wrong")
+    with pytest.raises(MismatchError, match="got 1999; what went wrong"):
+        distill(object(), queries=corpus.queries[:500], **QUICK)
+    assert embed.texts == 0
+    pretended = Source("Mine", "mine.index", built(), texts=texts, embed_documents=embed, embed_queries=corpus.embed)
+    frame = pytest.importorskip("pandas").Series(log)
+    for asked in (log, tuple(log), np.array(log), frame, corpus.queries[:500]):
+        embed.texts = 0
+        assert distill(object(), queries=asked, **QUICK | {"epochs": 0}).n == 2000
+        assert embed.texts == 2000
+
+
 def test_a_column_is_a_dataset_s_alone(built, data):
-    with pytest.raises(InputError, match="column: expected a dataset, whose column it is, as index, got an IndexIVFPQ"):
+    with pytest.raises(InputError, match=r"column: expected none, but for a dataset .*, got 'x'; a column of a file"):
         distill(built(), data.documents[:2000], data.queries, column="x", **QUICK)
 
 
@@ -258,7 +308,9 @@ def test_embeddings_of_another_shape_are_told(data, built):
 
     for embed, got in ((lambda texts: [[1.0]] * 3, r"\(3, 1\)"), (lambda texts: [1.0] * len(texts), r"\(256,\)")):
         with pytest.raises(InputError, match=f"embeddings: expected an embedding of each text, .*, got shape {got}"):
-            source(embed).vectors  # noqa: B018
+            source(embed).vectors[:3]
+    with pytest.raises(InputError, match="embeddings of dimension 64, as the index has, got 2; is this the model"):
+        source(lambda texts: np.ones((len(texts), 2))).vectors[np.array([1])]
     with pytest.raises(InputError, match="queries: expected dimension 64 as the index has, got 3"):
         source(None).queries(np.ones((5, 3), np.float32), "queries")
     with pytest.raises(InputError, match=r"embeddings: expected a store that keeps vectors, or texts"):

@@ -140,5 +140,7 @@ def parted(path: Path) -> tuple[Path, str | None]:
 
 def _unknown(path: Path, name: str) -> InputError:
     suffix = suffix_of(path)
+    if not suffix and not path.exists():
+        return InputError(name, "a file or a folder that exists", repr(str(path)))
     hint = ADVICE.get(suffix, did_you_mean(suffix, BY_SUFFIX, 0.75))
     return InputError(name, f"a file ending in {', '.join(BY_SUFFIX)}", repr(str(path)), hint)

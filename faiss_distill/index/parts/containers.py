@@ -8,7 +8,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from faiss_distill.errors import InputError, UnsupportedIndexError
+from faiss_distill.errors import InputError, MismatchError, UnsupportedIndexError
 from faiss_distill.index.parts.sizes import check_size
 from faiss_distill.state import Float32, Int64
 
@@ -159,7 +159,7 @@ def outer_ids(wrapped: Wrapped, ids: Int64) -> Int64:
     if wrapped.id_map is None:
         return ids
     if len(ids) and (ids.min() < 0 or ids.max() >= len(wrapped.id_map)):
-        raise InputError(
+        raise MismatchError(
             "index",
             f"ids below {len(wrapped.id_map)} inside its IndexIDMap",
             f"{ids.max()}: the index returns wrong ids, as after remove_ids on an IndexIDMap around an IVF index",
