@@ -81,7 +81,7 @@ def tests(session: nox.Session, constraints: str | None) -> None:
 def integrations(session: nox.Session) -> None:
     """Stores of other libraries, whose pins collide with those of the other tests."""
     try:
-        session.install("-c", "constraints-integrations.txt", "-e", ".[test-integrations]")
+        session.install("--no-compile", "-c", "constraints-integrations.txt", "-e", ".[test-integrations]")
         session.run("python", "-m", "pytest", "-n", "auto", *(session.posargs or ["tests/integrations"]))
     finally:
         shutil.rmtree(session.virtualenv.location)

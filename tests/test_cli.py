@@ -312,6 +312,10 @@ class TestFilesThatWouldBeDestroyed:
 
     def test_something_else_than_an_index(self, files, capsys):
         refused(capsys, tune(files, output="thesis.pdf"), "expected a new file or a faiss index", "--force replaces it")
+        kinds = {"--html": ".html or .htm", "--save-config": ".toml", "--save-parameters": ".safetensors"}
+        for option, ends in kinds.items():
+            said = f"{option}: expected a new file, or one ending in {ends}"
+            refused(capsys, tune(files, option, str(files / "thesis.pdf")), said, "--force replaces it")
         options = ["--queries", str(files / "q.npy"), "--at-least", "0.1", "-o", str(files / "thesis.pdf")]
         status = main(["points", str(files / "in.faiss"), str(files / "x.npy"), *options])
         refused(capsys, status, "expected a new file or a faiss index")
@@ -475,6 +479,7 @@ class TestProcess:
             ({"--teacher": "no.npz"}, "error: --teacher: expected a file that exists, got '{files}/no.npz'"),
             ({"--config": "no.toml"}, "error: --config: expected a file that exists, got '{files}/no.toml'"),
             ({"--config": "notes.txt"}, "error: --config: expected a TOML file of options, got '{files}/notes.txt': "),
+            ({"--config": "p.toml"}, "'learing_rate' in '{files}/p.toml'; did you mean learning_rate?"),
             ({"--config": "o.toml"}, "'epoch' in '{files}/o.toml'; did you mean epochs?"),
             ({"--save-config": "q.npy"}, "error: --save-config: expected another file than the inputs and other out"),
         ],
@@ -483,6 +488,7 @@ class TestProcess:
         """Before torch is imported, which takes seconds."""
         (files / "notes.txt").write_text("mine")
         (files / "o.toml").write_text("epoch = 3")
+        (files / "p.toml").write_text("learing_rate = 0.1")
         np.save(files / "x3.npy", np.ones((99, 3), np.float32))
         (files / "cut.npy").write_bytes((files / "x.npy").read_bytes()[:-1])
         given = {"index": "in.faiss", "embeddings": "x.npy", "--queries": "q.npy", "-o": "o.faiss"} | changed
@@ -579,7 +585,7 @@ def test_no_faiss_is_a_dependency():
     """Or pip would put it over another that is installed."""
     project = (Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8")
     (needed,) = re.findall(r"^dependencies = \[(.*)\]$", project, re.MULTILINE)
-    assert re.findall(r'"([\w-]+)', needed) == ["numpy", "safetensors", "scipy", "torch", "tqdm"]
+    assert re.findall(r'"([\w-]+)', needed) == ["numpy", "safetensors", "scipy", "tomli", "torch", "tqdm"]
     assert 'cpu = ["faiss-cpu>=1.13"]' in project
 
 

@@ -120,7 +120,7 @@ def test_ids_beside_the_vectors_of_a_folder(tmp_path):
     np.testing.assert_array_equal(as_ids(listed, "ids"), np.concatenate([rows[3], rows[10]]))
     with pytest.raises(InputError, match=r"ids: expected integers, got float32 of shape \(300, 4\); name the column"):
         as_ids(str(tmp_path), "ids")
-    with pytest.raises(InputError, match="ids: expected single numbers, as .*, got shape"):
+    with pytest.raises(InputError, match=r"ids: expected single numbers, as .*, got shape"):
         as_ids([listed[0], f"{tmp_path}/part-4.parquet:vector"], "ids")
     with pytest.raises(InputError, match="ids: expected a file or a folder that exists, got 'corpis/:doc_id'"):
         as_ids("corpis/:doc_id", "ids")
