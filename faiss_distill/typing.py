@@ -56,7 +56,7 @@ VectorsLike: TypeAlias = (
 - a numpy array or memory map, with any strides;
 - a torch tensor, dense, on any device;
 - a list of lists of floats;
-- a dataset of h5py's, or an array of zarr's or pyarrow's;
+- a dataset of h5py's, an array of zarr's or pyarrow's, or a column of a dataset of Hugging Face's;
 - a flat index, or one of a scalar quantizer of 8 bits or more, which holds them;
 - the path of a file or folder of one of the formats in :doc:`/files`, or a list of such paths.
 

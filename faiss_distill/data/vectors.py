@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from faiss_distill.columns import numbers
+from faiss_distill.data.dataset_column import DatasetColumn, is_column
 from faiss_distill.data.formats import is_file
 from faiss_distill.data.formats.arrow import ArrowColumn
 from faiss_distill.data.parts import open_parts, open_source
@@ -125,9 +126,9 @@ def open_vectors(source: Any, name: str) -> Vectors:
 
     Args:
         source: :class:`Vectors` already, or a matrix ``(n, d)`` as a numpy array or memmap (any strides), a torch
-            tensor, a nested sequence of floats, a dataset of h5py's, an array of zarr's or pyarrow's, or the path of a
-            file of one of the :data:`~faiss_distill.data.formats.FORMATS`; or parts of one corpus, see
-            :mod:`faiss_distill.data.parts`.
+            tensor, a nested sequence of floats, a dataset of h5py's, an array of zarr's or pyarrow's, a column of a
+            dataset of Hugging Face's, or the path of a file of one of the
+            :data:`~faiss_distill.data.formats.FORMATS`; or parts of one corpus, see :mod:`faiss_distill.data.parts`.
             Other float dtypes and integers of 8 bits are converted block by block; wider integers are refused, since
             they are far more often ids than embeddings.
         name: what to call it in errors.
@@ -145,6 +146,8 @@ def open_vectors(source: Any, name: str) -> Vectors:
             hint = "embed them first, as the documents were" if isinstance(source[0], str) else ""
             raise InputError(name, "vectors, or paths of files that hold some", f"texts, {source[0]!r} first", hint)
         return Vectors(open_parts(source, name), name)
+    if is_column(source):
+        source = DatasetColumn(source.source, source.column_name, name)
     if type(source).__module__.partition(".")[0] == "pyarrow":
         source = ArrowColumn.of(source, name)
     if type(source).__module__.startswith("scipy.sparse"):

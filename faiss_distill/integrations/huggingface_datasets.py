@@ -4,35 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from faiss_distill.data.dataset_column import DatasetColumn
 from faiss_distill.errors import InputError
 from faiss_distill.integrations.source import Source
-
-
-class EmbeddingColumn:
-    """A column of vectors, read from Arrow's files as it is asked for.
-
-    Attributes:
-        shape: ``(n, d)``.
-        dtype: numpy's.
-        takes_rows: it can be indexed with rows in any order.
-    """
-
-    takes_rows = True
-
-    def __init__(self, dataset: Any, column: str) -> None:
-        """Look at the first row."""
-        self._rows, self._column = dataset.with_format("numpy", columns=[column]), column
-        first = self._rows[:1][column]
-        self.shape, self.dtype = (len(dataset), *np.shape(first)[1:]), first.dtype
-
-    def __getitem__(self, rows: slice | NDArray[np.integer[Any]]) -> NDArray[Any]:
-        found: NDArray[Any] = self._rows[rows][self._column]
-        if found.dtype == object:
-            raise InputError("embeddings", f"vectors of {self.shape[1]} numbers", "some of another length", "drop them")
-        return found
 
 
 def source(store: Any, column: str | None = None) -> Source:
@@ -58,6 +32,6 @@ def source(store: Any, column: str | None = None) -> Source:
         "Hugging Face datasets",
         f"dataset.get_index({name!r}).faiss_index",
         held[name],
-        embeddings=EmbeddingColumn(store, column) if kept else None,
+        embeddings=DatasetColumn(store, column, "embeddings") if kept else None,
         lacks=f"name the column that has the vectors of the index {name!r} with column=",
     )

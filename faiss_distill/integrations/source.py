@@ -176,6 +176,8 @@ def texts_of(given: Any, name: str, wanted: str = "") -> list[str] | None:
             raise InputError(name, wanted, f"the file {str(given)!r}")
         return None
     items = given
+    if isinstance(given, Sequence) and len(given) and isinstance(given[0], str):  # a column of a dataset, say
+        items = list(given)
     if hasattr(given, "tolist") and str(getattr(given, "dtype", "")).startswith(("object", "str", "<U")):
         items = given.tolist()
     if not isinstance(items, list | tuple) or not any(isinstance(item, str) for item in items):

@@ -14,9 +14,10 @@ from conftest import QUICK, serialized
 
 from benchmarks.suite.stores import NPROBE, STORES, TOP, Autofaiss, Corpus, SentenceTransformers
 from faiss_distill import InputError, describe, distill, evaluate, operating_points
+from faiss_distill.data.vectors import open_vectors
 from faiss_distill.errors import MismatchError
 from faiss_distill.integrations import stores
-from faiss_distill.integrations.source import Source
+from faiss_distill.integrations.source import Source, texts_of
 from faiss_distill.integrations.stores import source_of
 from faiss_distill.metrics import recall
 
@@ -243,16 +244,20 @@ def test_a_dataset_with_several_indexes_or_none(corpus, tmp_path):
 
 def test_a_dataset_in_another_order_or_on_disk_is_read_as_it_is(corpus, tmp_path):
     datasets = pytest.importorskip("datasets")
-    column = pytest.importorskip("faiss_distill.integrations.huggingface_datasets").EmbeddingColumn
     made = datasets.Dataset.from_dict({"x": list(corpus.documents[:1000])}).shuffle(seed=0)
     made.save_to_disk(tmp_path / "saved")
     for dataset in (made, datasets.load_from_disk(tmp_path / "saved"), made.select(range(1000))):
-        read = column(dataset, "x")
-        assert read.shape == (1000, 64)
-        all_of_it = read[:]
+        read = open_vectors(dataset["x"], "embeddings")
+        assert (read.n, read.d) == (1000, 64)
+        all_of_it = read.block(0, 1000)
         np.testing.assert_array_equal(np.sort(all_of_it, axis=0), np.sort(corpus.documents[:1000], axis=0))
         rows = np.array([5, 999, 0, 5])
-        np.testing.assert_array_equal(read[rows], all_of_it[rows])
+        np.testing.assert_array_equal(read.take(rows), all_of_it[rows])
+    ragged = datasets.Dataset.from_dict({"x": [[1.0, 2.0], [1.0, 2.0], [3.0]], "t": ["a", "b", "c"]})
+    with pytest.raises(InputError, match="queries: expected vectors of 2 numbers, got others in 'x'; drop such rows"):
+        open_vectors(ragged["x"], "queries").block(0, 3)
+    assert texts_of(ragged["t"], "queries") == ["a", "b", "c"]
+    assert texts_of(ragged["x"], "queries") is None
 
 
 class Asked:
