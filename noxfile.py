@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -43,9 +44,10 @@ print(platform.python_version(), *map(version, {PACKAGES}))
 
 
 def interpreter(version: str) -> str | None:
-    """A Python of this version, on the path or one of pyenv's; None if there is none."""
+    """A Python of this version, on the path, one of pyenv's or the one that runs this; None if there is none."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-    for found in (shutil.which(f"python{version}"), *sorted(pyenv.glob(f"versions/{version}.*/bin/python"))):
+    own = sys.executable if sys.version.startswith(f"{version}.") else None
+    for found in (shutil.which(f"python{version}"), *sorted(pyenv.glob(f"versions/{version}.*/bin/python")), own):
         if found and subprocess.run([found, "-c", ""], capture_output=True).returncode == 0:  # not a stub of pyenv's
             return str(found)
     return None
