@@ -65,7 +65,7 @@ def test_what_is_no_group(built, data, group):
 def test_a_batch_has_a_query_for_each_process():
     documents = SimpleNamespace(world=Imagined(0, 4))
     with pytest.raises(InputError, match=r"batch_size: expected at least one query for each of 4 processes, got 3"):
-        _Run(None, None, documents, None, None, 30, DistillConfig(batch_size=3), True, NOWHERE)
+        _Run(None, None, documents, None, None, 30, DistillConfig(batch_size=3), True, NOWHERE, None)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.bool, torch.int64])

@@ -391,7 +391,7 @@ class SentenceTransformers(Store):
         return {"corpus_index": self.index, "corpus_embeddings": self.corpus.documents}
 
     def search(self, queries: Int64, k: int = TOP) -> Int64:
-        from sentence_transformers.quantization import semantic_search_faiss
+        from sentence_transformers.util.quantization import semantic_search_faiss
 
         found, _ = semantic_search_faiss(
             self.corpus.queries[queries], corpus_index=self.index, corpus_precision="float32", top_k=k, rescore=False
