@@ -393,9 +393,9 @@ class SentenceTransformers(Store):
     def search(self, queries: Int64, k: int = TOP) -> Int64:
         from sentence_transformers.util.quantization import semantic_search_faiss
 
-        found, _ = semantic_search_faiss(
+        found = semantic_search_faiss(
             self.corpus.queries[queries], corpus_index=self.index, corpus_precision="float32", top_k=k, rescore=False
-        )
+        )[0]
         return np.array([[hit["corpus_id"] for hit in some] for some in found])
 
     def add(self, row: int) -> None:
