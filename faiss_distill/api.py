@@ -243,9 +243,10 @@ def evaluate(
         InputError: something else about the arguments is wrong.
     """
     passed = stores.opened(index, column, embeddings, queries, ids, progress=progress)
-    adapter = _open_apart(passed.index, sample)
-    wanted = [p for p in NPROBES if p <= adapter.nlist] if nprobe is None else _nprobes(nprobe, adapter.nlist)
-    task, searched = _open(adapter, passed, relevant, query_encoder, query_inputs, top_k, sample, progress)
+    with passed.explained():
+        adapter = _open_apart(passed.index, sample)
+        wanted = [p for p in NPROBES if p <= adapter.nlist] if nprobe is None else _nprobes(nprobe, adapter.nlist)
+        task, searched = _open(adapter, passed, relevant, query_encoder, query_inputs, top_k, sample, progress)
     own = passed.nprobe or adapter.nprobe
     whole = measure(adapter, searched, own, wanted)
     if not task.partial:
@@ -311,9 +312,10 @@ def operating_points(
         True
     """
     passed = stores.opened(index, column, embeddings, queries, ids, progress=progress)
-    adapter = _open_apart(passed.index)
-    tried = settings(adapter, parameters, quality, cost, relevant is not None)
-    _, searched = _open(adapter, passed, relevant, query_encoder, query_inputs, top_k, False, progress)
+    with passed.explained():
+        adapter = _open_apart(passed.index)
+        tried = settings(adapter, parameters, quality, cost, relevant is not None)
+        _, searched = _open(adapter, passed, relevant, query_encoder, query_inputs, top_k, False, progress)
     return explore(adapter, searched, tried, quality, cost, progress)
 
 
@@ -350,8 +352,7 @@ def _open(
     if queries is None:
         raise InputError("queries", "those to search with", "None")
     top_k = integer("top_k", top_k, 10)
-    with passed.explained():
-        task = open_task(adapter, passed.embeddings, passed.ids, partial=sample, queries=queries)
+    task = open_task(adapter, passed.embeddings, passed.ids, partial=sample, queries=queries)
     corpus = task.corpus
     if top_k > corpus.n:
         raise InputError("top_k", f"at most the {corpus.n} vectors {'passed' if sample else 'stored'}", str(top_k))
@@ -361,8 +362,7 @@ def _open(
         known = np.where(np.isin(known, task.sample_ids), known, -1)
     corpus.check_finite(BLOCK_ROWS, progress)
     vectors = opened.block(0, opened.n)
-    with passed.explained():
-        task.check(vectors, np.random.default_rng(0), tunes=False)
+    task.check(vectors, np.random.default_rng(0), tunes=False)
     asked = vectors
     if query_encoder is None and query_inputs is not None:
         raise InputError("query_inputs", "together with query_encoder=", "it without one")

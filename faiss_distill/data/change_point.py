@@ -55,9 +55,6 @@ def step(flags: Bool, least: float) -> Cut | None:
 
 def _log_likelihood(k: Int64, n: Int64) -> Float64:
     """Of ``k`` of ``n`` flags, at their own rate."""
-    return _times_log(k, k / n) + _times_log(n - k, 1 - k / n)
+    from scipy.special import xlogy  # which takes a while to import
 
-
-def _times_log(k: Int64, rate: Float64) -> Float64:
-    """``k * log(rate)``, and 0 where ``k`` is."""
-    return np.asarray(k * np.log(np.where(k > 0, rate, 1.0)))
+    return np.asarray(xlogy(k, k / n) + xlogy(n - k, 1 - k / n))

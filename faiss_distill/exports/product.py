@@ -36,11 +36,8 @@ def open_product(index: FaissIndex | PathLike) -> tuple[IndexAdapter, IndexState
     rotation = None
     for step in adapter.transforms.steps:
         if step is None or step[1].any() or not _rotates(step[0]):
-            expected, hint = (
-                "no transforms but rotations, such as OPQ without fewer dimensions",
-                "apply others yourself",
-            )
-            raise UnsupportedIndexError("index", expected, adapter.description, hint)
+            expected = "no transforms but rotations, such as OPQ without fewer dimensions"
+            raise UnsupportedIndexError("index", expected, adapter.description, "apply others yourself")
         rotation = step[0] if rotation is None else rotation @ step[0]
     state = adapter.extract()
     assert state.codebooks is not None

@@ -21,9 +21,10 @@ def source(store: Any, column: str | None = None) -> Source:
         raise InputError("column", f"one of {store.column_names}", repr(column))
     chosen = [column] if column in held else list(held)
     if len(chosen) != 1:
-        got = f"several, {', '.join(map(repr, held))}" if held else "none"
-        hint = "name its column with column=" if held else "add one with add_faiss_index; a dataset loses its index "
-        hint += "" if held else "when it is changed, by add_item or map, say, and load_from_disk brings none back"
+        got, hint = f"several, {', '.join(map(repr, held))}", "name its column with column="
+        if not held:
+            got = "none"
+            hint = "add one with add_faiss_index; a dataset loses its index when it is changed, and on load_from_disk"
         raise InputError("index", "a dataset with one faiss index", got, hint)
     name = chosen[0]
     column = column or str(name)

@@ -12,7 +12,7 @@ def source(store: Any) -> Source:
     """The index, and the documents' texts, which its embedding function embeds again.
 
     Raises:
-        InputError: documents were deleted from an index that does not move the others up.
+        InputError: its docstore lacks a document of the index.
     """
     place = store.index_to_docstore_id
     documents = [store.docstore.search(place[row]) for row in sorted(place)]
@@ -20,7 +20,7 @@ def source(store: Any) -> Source:
         "LangChain",
         "store.index",
         store.index,
-        texts=[text_of(document) for document in documents],
+        texts=[_text(document) for document in documents],
         normalizes=bool(store._normalize_L2),
         embed_queries=lambda texts: [store._embed_query(text) for text in texts],
         embed_documents=store._embed_documents,
@@ -30,8 +30,8 @@ def source(store: Any) -> Source:
     )
 
 
-def text_of(document: Any) -> str:
-    """What was embedded of a document, where the store has it; else its docstore has said so in a text."""
+def _text(document: Any) -> str:
+    """What was embedded of a document; in place of one that it lacks, a docstore returns a message."""
     if not hasattr(document, "page_content"):
         raise InputError("index", "a store with all its documents", str(document))
     text: str = document.page_content

@@ -127,8 +127,8 @@ def drift(
         )  # fmt: skip
     passed = stores.opened(index, None, embeddings, queries, ids, progress=progress)
     queries = passed.queries
-    adapter = open_index(as_index(passed.index))
     with passed.explained():
+        adapter = open_index(as_index(passed.index))
         task = open_task(adapter, passed.embeddings, passed.ids, partial=False, queries=queries)
     parameters.check_fits(adapter, task.state)
     rows = DistillConfig.block_rows
@@ -138,7 +138,8 @@ def drift(
         raise InputError("index", "at least 10 vectors", str(task.corpus.n))
     seed = integer("seed", seed, 0)
     task.corpus.check_finite(rows, progress)
-    task.check(parameters.validation_queries, np.random.default_rng(seed), tunes=False)
+    with passed.explained():
+        task.check(parameters.validation_queries, np.random.default_rng(seed), tunes=False)
     teacher = Teacher(adapter.metric, adapter.normalizes, rows, progress=progress)
 
     def hits(vectors: Float32) -> tuple[Any, Any]:

@@ -200,7 +200,7 @@ def test_embeddings_that_are_passed_take_the_place_of_its_own(kind, corpus, log,
     store = made(kind, corpus, tmp_path)
     (held,) = store.names.values()
     state = serialized(source_of(held).index)
-    own = distill(held, queries=log["queries"], inplace=False, column=None, **OPTIONS)
+    own = distill(held, queries=log["queries"], inplace=False, **OPTIONS)
     given = distill(held, corpus.documents, log["queries"], inplace=False, **OPTIONS)
     assert "embeddings as passed" in given.store
     assert "put report.index there" in given.store
@@ -269,6 +269,31 @@ class Asked:
     def __call__(self, texts):
         self.texts += len(texts)
         return self.corpus.embed(texts)
+
+
+def test_what_was_learned_goes_into_a_store_and_is_watched_there(corpus, data, built, monkeypatch):
+    """``apply`` and ``drift`` take embeddings from it, as ``distill`` does, and say what may be wrong with it."""
+    kept = 3 * corpus.documents[:2000]
+    pretended = Source("Mine", "mine.index", built(), embeddings=kept, normalizes=True, trap="what went wrong")
+    monkeypatch.setattr(stores, "source_of", lambda store, column=None: pretended)
+    report = distill(object(), queries=corpus.queries[:1500], inplace=False, **QUICK)
+    assert report.kept
+    applied = report.parameters.apply(object(), nprobe=4)
+    assert applied.kept
+    assert applied.index is pretended.index
+    assert "Mine, mine.index; its own embeddings, divided by their length" in str(applied)
+    fresh = report.parameters.drift(object(), queries=5 * corpus.queries[1500:], progress=False)
+    same = report.parameters.drift(pretended.index, corpus.documents[:2000], corpus.queries[1500:], progress=False)
+    assert fresh.queries.found == pytest.approx(same.queries.found, abs=1e-3)
+    pretended = Source("Mine", "mine.index", built(), embeddings=kept[::-1], normalizes=True, trap="what went wrong")
+    for call in (
+        lambda: report.parameters.apply(object()),
+        lambda: report.parameters.drift(object(), queries=corpus.queries[1500:], progress=False),
+        lambda: evaluate(object(), queries=corpus.queries[:100], progress=False),
+        lambda: operating_points(object(), queries=corpus.queries[:100], progress=False),
+    ):
+        with pytest.raises(MismatchError, match=r"; what went wrong$"):
+            call()
 
 
 def test_documents_are_embedded_once_and_not_before_all_else_is_checked(corpus, built, data, monkeypatch):
