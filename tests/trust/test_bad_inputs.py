@@ -19,6 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+import faiss_distill.commands.measuring
+import faiss_distill.commands.tuning  # noqa: F401  which the command line imports when it needs them, in seconds
 from faiss_distill import DistillConfig, build, distill, evaluate, operating_points, suggest
 from faiss_distill.building.factory import index_factory
 from faiss_distill.cli import main
