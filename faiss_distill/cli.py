@@ -52,7 +52,7 @@ READ = ("index", "parameters", *ARRAYS, "relevant", "validation_relevant", "teac
 NO_PROGRESS = "show no progress: neither bars nor, where standard error is no terminal, a line for each stage"
 NAMED = ("queries", "validation_queries", "ids", "relevant")
 """Arguments that the docstrings of options name, and that are options on the command line."""
-COMMON = ("nprobe", "epochs", "seed", "device", "max_memory", "progress")
+COMMON = ("nprobe", "effort", "epochs", "seed", "device", "max_memory", "progress")
 """Options of the tuning that come first in the help."""
 LABELS = "a file of integers (nq,) or (nq, r), or qrels of query rows and ids"
 

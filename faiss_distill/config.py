@@ -59,6 +59,20 @@ class Encoding(str, enum.Enum):
     FROZEN = "frozen"
 
 
+class Effort(str, enum.Enum):
+    """How much time a tuning may take: what the options are that it mostly depends on."""
+
+    QUICK = "quick"
+    DEFAULT = "default"
+    THOROUGH = "thorough"
+
+
+EFFORTS: dict[Effort, dict[str, int]] = {
+    Effort.QUICK: {"epochs": 1, "local_queries": 16, "sweeps": 2},
+    Effort.DEFAULT: {"epochs": 3, "local_queries": 32, "sweeps": 3},
+    Effort.THOROUGH: {"epochs": 8, "local_queries": 100, "sweeps": 6},
+}
+"""The options that each sets, unless they are given."""
 INTEGERS = {
     "epochs": 0,
     "batch_size": 1,
@@ -84,7 +98,12 @@ NUMBERS: dict[str, tuple[str, float, float, bool]] = {
     **dict.fromkeys(("temperature", "centroid_rate", "codebook_rate", "query_encoder_rate"), POSITIVE),
 }
 """The range of each option: in words, its ends, and whether these belong to it."""
-ENUMS: dict[str, type[enum.Enum]] = {"learn": Learn, "assignment": Assignment, "encoding": Encoding}
+ENUMS: dict[str, type[enum.Enum]] = {
+    "effort": Effort,
+    "learn": Learn,
+    "assignment": Assignment,
+    "encoding": Encoding,
+}
 
 
 @dataclass(frozen=True)
@@ -94,8 +113,10 @@ class DistillConfig:
     Temperature, learning rate and the codes' weights are relative to the scale of the embeddings.
 
     Attributes:
+        effort: ``"quick"``, ``"default"`` or ``"thorough"``: sets ``epochs``, ``local_queries`` and ``sweeps`` where
+            they are not given, to 1, 16 and 2; to 3, 32 and 3; or to 8, 100 and 6.
         epochs: passes over the training queries. With 0, centroids and codebooks stay as they are and only lists and
-            codes are chosen.
+            codes are chosen. By default as ``effort`` has it.
         batch_size: queries per step; by default 256, or all of them if there are fewer.
         top_k: exact neighbours that the teacher finds for each query, which set the temperature and give each document
             its local queries; also the depth of ``recall@top_k``.
@@ -128,8 +149,9 @@ class DistillConfig:
         codebook_rate: the same for the codebooks.
         query_encoder_rate: Adam's step for the parameters of a query encoder.
         patience: training stops after this many epochs without improvement on the selection queries.
-        sweeps: passes of coordinate descent over a document's sub-codes.
-        local_queries: how many of the training queries nearest to a document shape its code.
+        sweeps: passes of coordinate descent over a document's sub-codes. By default as ``effort`` has it.
+        local_queries: how many of the training queries nearest to a document shape its code. By default as ``effort``
+            has it.
         local_weight: weight of the nearest of these in the error that the document's code minimises; further ones weigh
             less, the 25th half as much.
         self_weight: weight of the document itself, taken as a query.
@@ -155,7 +177,8 @@ class DistillConfig:
         InputError: a field is out of its range.
     """
 
-    epochs: int = 3
+    effort: Effort = Effort.DEFAULT
+    epochs: int = None  # type: ignore[assignment]  # as effort has it, like the other two
     batch_size: int | None = None
     top_k: int = 100
     loss: str = "listnet"
@@ -171,8 +194,8 @@ class DistillConfig:
     codebook_rate: float | None = None
     query_encoder_rate: float = 1e-4
     patience: int = 2
-    sweeps: int = 3
-    local_queries: int = 32
+    sweeps: int = None  # type: ignore[assignment]
+    local_queries: int = None  # type: ignore[assignment]
     local_weight: float = 4.0
     self_weight: float = 1.0
     global_weight: float = 0.5
@@ -207,6 +230,9 @@ class DistillConfig:
                 value, names = getattr(self, name), [e.value for e in kind]
                 expected = f"one of {', '.join(map(repr, names))}"
                 raise InputError(name, expected, repr(value), did_you_mean(value, names)) from None
+        for name, value in EFFORTS[self.effort].items():
+            if getattr(self, name) is None:
+                self._set(name, value)
         for name, least in INTEGERS.items():
             if getattr(self, name) is not None or name not in ("batch_size", "nprobe"):
                 self._set(name, integer(name, getattr(self, name), least, MAX_SEED if name == "seed" else None))
@@ -256,7 +282,9 @@ class DistillConfig:
             raise replace(error, got=f"{error.got} {place} {str(path)!r}") from error
 
     def to_toml(self, path: PathLike | None = None) -> str:
-        """All options as TOML text, of which :meth:`from_toml` makes the same; those that are None are left out.
+        """All options as TOML text, of which :meth:`from_toml` makes the same.
+
+        Those that are None, or as ``effort`` has them, are left out.
 
         Args:
             path: also write it to this file.
@@ -264,7 +292,9 @@ class DistillConfig:
         Raises:
             OSError: it can't be written; what was at ``path`` is still there.
         """
+        usual = EFFORTS[self.effort]
         known = {name: getattr(value, "value", value) for name, value in asdict(self).items()}
+        known = {name: value for name, value in known.items() if value != usual.get(name)}
         # JSON writes all of them as TOML does, but for a character that TOML wants escaped.
         shown = {name: json.dumps(value, ensure_ascii=False) for name, value in known.items() if value is not None}
         text = "".join(f"{name} = {value}\n" for name, value in shown.items()).replace("\x7f", r"\u007f")

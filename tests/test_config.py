@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faiss_distill import DistillConfig, InputError
-from faiss_distill.config import ENUMS, INTEGERS, MAX_SEED, NUMBERS, Encoding, as_config
+from faiss_distill.config import EFFORTS, ENUMS, INTEGERS, MAX_SEED, NUMBERS, Effort, Encoding, as_config, field_notes
 from faiss_distill.losses import LOSSES
 
 
@@ -79,6 +79,30 @@ def test_what_is_learned_goes_by_its_old_name_for_a_while(old, new):
         assert DistillConfig(learn=old).learn.value == new
 
 
+class TestEffort:
+    @pytest.mark.parametrize("effort", Effort)
+    def test_sets_what_is_not_given(self, effort):
+        config, sweeps = DistillConfig(effort=effort.value, sweeps=7), EFFORTS[effort] | {"sweeps": 7}
+        assert {name: getattr(config, name) for name in sweeps} == sweeps
+        assert DistillConfig(effort=effort) == DistillConfig(effort=effort, **EFFORTS[effort])
+
+    def test_the_default_is_the_default(self):
+        assert DistillConfig() == DistillConfig(effort="default")
+
+    def test_more_effort_is_more_of_everything(self):
+        quick, default, thorough = EFFORTS.values()
+        assert all(quick[name] < default[name] < thorough[name] for name in default)
+
+    def test_is_documented_with_its_figures(self):
+        figures = [figure for values in EFFORTS.values() for figure in values.values()]
+        assert [int(word) for word in re.findall(r"\d+", field_notes()["effort"])] == figures
+
+    def test_a_file_keeps_the_effort_open(self, tmp_path):
+        DistillConfig(effort="quick", epochs=2).to_toml(tmp_path / "o.toml")
+        config = DistillConfig.from_toml(tmp_path / "o.toml", effort="thorough")
+        assert config == DistillConfig(effort="thorough", epochs=2)
+
+
 FLAGS = [field.name for field in dataclasses.fields(DistillConfig) if field.type == "bool"]
 MAY_BE_NONE = [field.name for field in dataclasses.fields(DistillConfig) if field.default is None]
 
@@ -111,7 +135,8 @@ class TestFiles:
         text = config.to_toml(path)
         assert path.read_bytes() == text.encode()
         assert DistillConfig.from_toml(str(path)) == config
-        assert text.count("\n") == sum(value is not None for value in vars(config).values())
+        usual = EFFORTS[config.effort].items()
+        assert text.count("\n") == sum(pair[1] is not None and pair not in usual for pair in vars(config).items())
 
     def test_characters_that_toml_wants_escaped(self, tmp_path):
         config = DistillConfig(device="".join(map(chr, [*range(160), 0x2028, 0xFFFF, 0x1F600])))
@@ -120,7 +145,7 @@ class TestFiles:
 
     def test_what_the_text_looks_like(self):
         lines = DistillConfig(loss="kl", balance=True, learning_rate=1e-7, max_memory="4GB").to_toml().splitlines()
-        assert lines[0] == "epochs = 3"
+        assert lines[0] == 'effort = "default"'
         assert {'loss = "kl"', "balance = true", "learning_rate = 1e-07", "max_memory = 4000000000"} < {*lines}
         assert not [line for line in lines if line.startswith(("batch_size", "nprobe"))]
 

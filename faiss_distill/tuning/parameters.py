@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from faiss_distill.checks import flag
-from faiss_distill.config import DistillConfig
+from faiss_distill.config import EFFORTS, DistillConfig, Effort
 from faiss_distill.data.formats.files import check_file
 from faiss_distill.data.queries import Queries
 from faiss_distill.errors import InputError
@@ -220,7 +220,9 @@ class TunedParameters:
             "candidates": DistillConfig.candidates,
             "loss": DistillConfig.loss,
         }
-        return replace(self.config, **{"epochs": 0, **unused, **options})
+        if "effort" in options:  # then what it sets is no longer as it was
+            unused |= dict.fromkeys(EFFORTS[Effort.DEFAULT])
+        return replace(self.config, **{**unused, "epochs": 0, **options})
 
     def save(self, path: PathLike) -> None:
         """Write them to a file of safetensors.
