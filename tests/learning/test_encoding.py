@@ -146,6 +146,24 @@ class TestQueryAwareEncoder:
                 modelled = -(u[i, r] @ e[i] + kappa * e[i] @ e[i]) * encoder.scale
                 assert float(modelled) == pytest.approx(float(change), abs=1e-9)
 
+    def test_the_document_stands_in_for_the_queries_that_it_lacks(self, metric):
+        encoder = QueryAwareEncoder(self.queries, self.books, metric, DistillConfig(local_queries=3, self_weight=2.0))
+        own = encoder.directions(self.x, self.local)[1][:, -1]
+        assert own[1:].tolist() == pytest.approx([2.0] * 9)
+        assert float(own[0]) == pytest.approx(2 * (1 + 1 / (1 + 1 / HALF) + 1 / (1 + 2 / HALF)))
+
+    @pytest.mark.parametrize("same", [True, False])
+    def test_the_document_as_a_query_is_as_long_as_queries_are(self, metric, same):
+        """For L2 only where all of them are: elsewhere it is the query that it equals, of which no error is linear."""
+        x = 3 * self.x
+        queries = 2 * self.queries if same else self.queries * torch.linspace(1, 3, 40)[:, None]
+        encoder = QueryAwareEncoder(queries, self.books, metric, DistillConfig(local_queries=3))
+        u, _ = encoder.directions(x, self.local)
+        q = x * (float(queries.square().sum(1).mean().sqrt()) / 3)
+        if metric is Metric.L2:
+            q = q - x if same else 0 * x
+        torch.testing.assert_close(u[:, -1], q * encoder.factor)
+
     def test_the_global_term_is_the_variance_of_the_score_error_over_all_queries(self, metric):
         encoder = QueryAwareEncoder(self.queries, self.books, metric, DistillConfig(global_weight=0.5))
         e = 0.3 * torch.randn(8, generator=torch.Generator().manual_seed(4), dtype=torch.float64)

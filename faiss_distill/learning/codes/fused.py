@@ -62,11 +62,15 @@ class FusedSearch:
         vectors: Tensor,
         residuals: Tensor,
         local: Tensor,
+        itself: Tensor,
         weights: Tensor,
         targets: Tensor,
         start: Tensor | None,
     ) -> Tensor:
-        """Codes, int64 ``(n, nsplits)``, of documents with these local queries and weights ``(n, R)`` of directions."""
+        """Codes, int64 ``(n, nsplits)``, of documents with these local queries and weights ``(n, R)`` of directions.
+
+        Of these the last are the documents, multiplied by ``itself (n,)``.
+        """
         n, (n_segments, dsub, ksub), n_directions = len(vectors), self._books.shape, weights.shape[1]
         padded = -(-n_directions // LANES) * LANES
         roots = np.zeros((n, padded), np.float32)
@@ -74,6 +78,7 @@ class FusedSearch:
         pulls = np.zeros((n, padded), np.float32)
         pulls[:, :n_directions] = roots[:, :n_directions] * targets.numpy()
         x, r, own_queries = vectors.contiguous().numpy(), residuals.contiguous().numpy(), local.contiguous().numpy()
+        along_x = itself.numpy()
         books, squares, hessian = self._books.numpy(), self._squares.numpy(), self._hessian.numpy()
         codes = np.empty((n, n_segments), np.int64)
         if start is not None:
@@ -88,8 +93,9 @@ class FusedSearch:
             if start is None:
                 _nearest(r[part], books, squares, codes[part])
             _prepare(
-                x[part], r[part], self._queries.numpy(), own_queries[part], roots[part], pulls[part], self._factor,
-                self._kappa, books, hessian, codes[part], directions, features.numpy(), error, curved, pull, wrong,
+                x[part], r[part], self._queries.numpy(), own_queries[part], along_x[part], roots[part], pulls[part],
+                self._factor, self._kappa, books, hessian, codes[part], directions, features.numpy(), error, curved,
+                pull, wrong,
             )  # fmt: skip
             torch.bmm(features[:, :k], self._products, out=tables[:, :k])
             pushed = torch.from_numpy(error[:k]) @ self._hessian
@@ -144,7 +150,7 @@ def _nearest(residuals, books, squares, codes):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _gather(x, queries, local, roots, factor, relative, rows, u):  # type: ignore[no-untyped-def]
+def _gather(x, queries, local, itself, roots, factor, relative, rows, u):  # type: ignore[no-untyped-def]
     """A document's directions times the roots of their weights: ``u (d, R)``, and on the way there ``rows (R, d)``."""
     d, near = len(x), len(local)
     for r in range(near):
@@ -154,11 +160,7 @@ def _gather(x, queries, local, roots, factor, relative, rows, u):  # type: ignor
         else:
             for j in range(d):
                 rows[r, j] = w * (queries[row, j] - relative * x[j])
-    w = np.float32(0)
-    if relative == 0:  # the document itself as a query; for L2 its direction is 0
-        for j in range(d):
-            w += x[j] * x[j]
-        w = roots[near] / max(np.sqrt(w), np.float32(1e-30))
+    w = roots[near] * itself
     for j in range(d):
         rows[near, j] = w * x[j]
     for a in range(0, d, DIMENSIONS):
@@ -223,7 +225,7 @@ def _curve(u, a, hessian, dsub, along, e, out, at, scale):  # type: ignore[no-un
 
 @_compiled
 def _prepare(  # type: ignore[no-untyped-def]
-    x, residuals, queries, local, roots, pulls, factor, kappa, books, hessian,
+    x, residuals, queries, local, itself, roots, pulls, factor, kappa, books, hessian,
     codes, directions, features, error, curved, pull, wrong,
 ):  # fmt: skip
     """What a tile's search begins with: directions, what the tables are made of, and errors."""
@@ -232,7 +234,7 @@ def _prepare(  # type: ignore[no-untyped-def]
     rows = np.empty((n_directions, n_segments * dsub), np.float32)
     for i in range(len(x)):
         u = directions[i]
-        _gather(x[i], queries, local[i], roots[i], factor, np.float32(kappa > 0), rows, u)
+        _gather(x[i], queries, local[i], itself[i], roots[i], factor, np.float32(kappa > 0), rows, u)
         square = np.float32(0)
         for r in range(n_directions):
             wrong[i, r] = -pulls[i, r]

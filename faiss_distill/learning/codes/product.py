@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 SHARE = 512
 """Documents that a thread takes at a time, if the search is compiled."""
+SAME = 1e-3
+"""Lengths of queries that differ by no more than this share of one are the same."""
 HALF = 24
 """A document's local queries weigh less the further they are: one of this rank half of what the best one does."""
 
@@ -217,6 +219,9 @@ class QueryAwareEncoder:
         root = float(scale.sqrt())
         self.scale = root if metric is Metric.INNER_PRODUCT else 2 * root
         self.factor = 1 / root
+        lengths = queries.norm(dim=1)
+        self._length = float(lengths.square().mean().sqrt())
+        self._same_length = float(lengths.std(correction=0)) <= SAME * self._length
         self._directed = queries * self.factor
 
     def block_size(self, directions: int) -> int:
@@ -228,26 +233,41 @@ class QueryAwareEncoder:
     def directions(self, vectors: Tensor, local: Tensor) -> tuple[Tensor, Tensor]:
         """The score-error directions of ``vectors (n, d)`` and their weights: ``(n, R, d)`` and ``(n, R)``.
 
+        The last is that of the document as a query.
+
         Args:
             vectors: documents behind the index's transforms.
             local: each document's own queries, int64 ``(n, local_queries)``, -1 for none.
         """
         near = F.embedding(local.clamp(min=0), self._directed)
         u = torch.empty(len(near), near.shape[1] + 1, near.shape[2], dtype=near.dtype, device=near.device)
-        if self.metric is Metric.INNER_PRODUCT:
-            u[:, :-1] = near
-            u[:, -1] = vectors / vectors.norm(dim=1, keepdim=True).clamp(min=1e-30)
-        else:
-            # As a query, x itself has u = 0: its score error is ||e||^2 alone.
-            torch.sub(near, vectors[:, None] * self.factor, out=u[:, :-1])
-            u[:, -1] = 0
+        u[:, :-1] = near
+        if self.metric is Metric.L2:
+            u[:, :-1] -= vectors[:, None] * self.factor
+        torch.mul(vectors, self.itself(vectors)[:, None], out=u[:, -1])
         return u, self.weights(local)
 
+    def itself(self, vectors: Tensor) -> Tensor:
+        """What documents ``(n, d)`` are multiplied by to be a direction, each as a query of its own: ``(n,)``.
+
+        For L2 the document as a query is where it is, and its direction 0, unless queries all have the same length.
+        """
+        if self.metric is Metric.L2 and not self._same_length:
+            return vectors.new_zeros(len(vectors))
+        scaled = self._length / vectors.norm(dim=1).clamp(min=1e-30)
+        return self.factor * (scaled - 1 if self.metric is Metric.L2 else scaled)
+
     def weights(self, local: Tensor) -> Tensor:
-        """Those of the directions of documents with these queries of their own: ``(n, R)``."""
+        """Those of the directions of documents with these queries of their own: ``(n, R)``.
+
+        The document as a query also stands in for the local queries that it lacks. Otherwise a document that few of the
+        known queries look for would be less exact than those it competes with, for the queries to come as well.
+        """
         weights = self.queries.new_empty(len(local), local.shape[1] + 1)
-        weights[:, :-1] = self.config.local_weight * closeness(local, weights.dtype)
-        weights[:, -1] = self.config.self_weight
+        near = closeness(local, weights.dtype)
+        missing = closeness(torch.zeros_like(local[:1]), weights.dtype).sum() - near.sum(1)
+        weights[:, :-1] = self.config.local_weight * near
+        weights[:, -1] = self.config.self_weight * (1 + missing.clamp(min=0))
         return weights
 
     def __call__(self, vectors: Tensor, residuals: Tensor, local: Tensor, start: Tensor | None = None) -> Tensor:
@@ -262,7 +282,7 @@ class QueryAwareEncoder:
             targets[:, -1] = 0  # the document itself as a query
             begin = None if start is None else start[part]
             if self._fused is not None:
-                codes: Tensor = self._fused(x, r, own, self.weights(own), targets, begin)
+                codes: Tensor = self._fused(x, r, own, self.itself(x), self.weights(own), targets, begin)
                 return codes
             return self._search(x, r, *self.directions(x, own), targets, own, begin)
 
