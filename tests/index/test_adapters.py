@@ -68,9 +68,12 @@ def assert_search_is_the_oracles(adapter, state, queries, nprobe=4, k=10):
     scores = oracle(state, inside, lists)
     sign = 1 if state.metric is Metric.INNER_PRODUCT else -1
     best = -np.sort(-scores, axis=1)[:, :k]
+    additive = isinstance(adapter.core, faiss.IndexIVFAdditiveQuantizerFastScan | faiss.IndexAdditiveQuantizerFastScan)
+    if additive and state.metric is Metric.L2:  # whose distances leave out the query's norm
+        distances = distances + np.square(inside).sum(1, keepdims=True)
     found = np.where(ids >= 0, sign * distances, -np.inf)
     # FastScan rounds its look-up tables to 8 bits, and additive quantizers may round norms.
-    rounded = isinstance(adapter.core, faiss.IndexIVFPQFastScan | faiss.IndexPQFastScan)
+    rounded = isinstance(adapter.core, faiss.IndexIVFFastScan | faiss.IndexFastScan)
     rounded |= adapter.codebooks.stores_norms and state.metric is Metric.L2
     tolerance = 0.02 * float(np.ptp(scores[np.isfinite(scores)])) if rounded else 1e-4
     np.testing.assert_allclose(found, best, atol=tolerance)
@@ -85,7 +88,7 @@ class TestRoundTrip:
     def test_what_is_extracted_decodes_as_faiss_decodes(self, built, data, factory, metric):
         index = built(factory, metric)
         if "fs" in factory and "IVF" in factory:  # faiss itself crashes in reconstructing from one that was read
-            index = faiss.index_factory(64, factory, METRICS[metric])
+            index = untrained(factory, metric)
             index.train(data.documents[:2000])
             index.add_with_ids(data.documents[:2000], np.arange(2000))
         adapter = open_index(index)
@@ -407,7 +410,7 @@ class TestRefusals:
         if before is not None:
             assert serialized(index) == before
 
-    @pytest.mark.parametrize("factory", ["SQ8", "IVF16,RQ4x4fsr_Nrq2x4", "HNSW8_SQ8"])
+    @pytest.mark.parametrize("factory", ["SQ8", "LSH", "HNSW8_SQ8"])
     def test_other_classes(self, data, factory):
         index = faiss.index_factory(64, factory)
         index.train(data.documents)

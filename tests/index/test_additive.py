@@ -139,7 +139,9 @@ class TestEncoder:
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("factory", ["IVF16,PRQ2x4x4", "PRQ2x4x4_Nqint8", "IVF16,RQ5x5_Nqint8", "LSQ5x5"])
+@pytest.mark.parametrize(
+    "factory", ["IVF16,PRQ2x4x4", "PRQ2x4x4_Nqint8", "IVF16,RQ5x5_Nqint8", "LSQ5x5", "IVF16,RQ8x4fsr", "PRQ2x4x4fs"]
+)
 def test_tuning_gains(built, data, factory, metric):
     index = built(factory, metric)
     size = len(serialized(index))
@@ -215,18 +217,20 @@ def test_what_cannot_be_handled_is_refused(data):
     for factory, metric, match in (
         ("RQ1x6_3x4", "l2", r"expected additive codebooks of one size, got \[6, 4, 4, 4\] bits"),
         ("IVF16,RQ4x4_Nnone", "l2", "expected an L2 search that knows norms, got search_type ST_LUT_nonorm"),
-        ("RQ4x4_Nrq2x4", "l2", "expected an additive quantizer that stores no norms or numbers for them"),
+        ("RQ4x4_Nqint8", "l2", "expected an additive quantizer that stores no norms or numbers for them"),
     ):
         index = faiss.index_factory(64, factory, METRICS[metric])
         index.train(data.documents[:N])
         index.add(data.documents[:N])
+        if factory == "RQ4x4_Nqint8":
+            index.rq.search_type = faiss.ResidualQuantizer.ST_norm_from_LUT
         before = serialized(index)
         with pytest.raises(UnsupportedIndexError, match=match):
             distill(index, data.documents[:N], data.queries, **QUICK)
         assert serialized(index) == before
 
 
-@pytest.mark.parametrize("norms", ["Ncqint8", "Ncqint4", "Nqint8"])
+@pytest.mark.parametrize("norms", ["Ncqint8", "Ncqint4", "Nqint8", "Nrq2x4"])
 def test_fewer_vectors_than_values_of_norms(built, data, norms):
     """Which k-means alone would refuse; and a sample is searched with the norms as they are."""
     index = built(f"IVF16,RQ4x4_{norms}", "l2", n=2000)
