@@ -17,7 +17,8 @@ from faiss_distill.losses import LOSSES
 MORE = tunable([
     "PQ8", "IVF16,PQ8", "IVF16,Flat", "IVF16_HNSW8,SQ4", "IVF16,SQfp16", "IVF16,RaBitQ4", "IVF16,RaBitQfs",
     "IVF16,RaBitQfs4", "RQ2x6_1x4", "IMI2x3,PQ8np", "PCAW32,PQ8np", "PCAWR32,PQ8np", "IVF16,PQ8np,Refine(SQ8)",
-    "IVF16,PQ16x4fs_64", "IVF16,RQ8x4fsr_64", "PLSQ2x2x4fs", "HNSW16", "Flat", "SQ8", "OPQ8,IVF16,PQ8np,Refine(OPQ4_32,PQ4x4np)",
+    "IVF16,RQ8x4fsr_64", "PLSQ2x2x4fs", "IVF16,PQ16x4fs_64", "HNSW16", "Flat", "SQ8",
+    "OPQ8,IVF16,PQ8np,Refine(OPQ4_32,PQ4x4np)",
 ])  # fmt: skip
 
 
