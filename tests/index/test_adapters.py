@@ -56,6 +56,11 @@ def oracle(state, queries, nprobe_lists):
     return np.where(probed, scores, -np.inf)
 
 
+def rounds_norms_anew(adapter):
+    """Whether norms are rounded to values that faiss finds by a search of its own, which ends elsewhere each time."""
+    return adapter.codebooks.stores_norms and adapter.codebooks._live.norm_tabs.size() > 0
+
+
 def assert_search_is_the_oracles(adapter, state, queries, nprobe=4, k=10):
     index = adapter.index
     while isinstance(index, faiss.IndexIDMap | faiss.IndexRefineFlat):
@@ -108,8 +113,10 @@ class TestRoundTrip:
             change.commit()
         distances_after, ids_after = index.search(data.queries[:100], 10)
         # Norms are computed anew, and the last bit may differ.
-        np.testing.assert_allclose(distances, distances_after, rtol=1e-6 if adapter.codebooks.stores_norms else 0)
-        assert (ids == ids_after).mean() > (0.95 if adapter.codebooks.n_codes < 3 else 0.999)  # equal scores may swap
+        rtol, anew = 1e-6 if adapter.codebooks.stores_norms else 0, rounds_norms_anew(adapter)
+        np.testing.assert_allclose(distances, distances_after, rtol=rtol, atol=0.05 if anew else 0)
+        few = adapter.codebooks.n_codes < 3
+        assert (ids == ids_after).mean() > (0.8 if anew else 0.95 if few else 0.999)  # equal scores may swap
         for name, value in vars(state).items():
             np.testing.assert_array_equal(getattr(adapter.extract(), name), value, err_msg=name)
 
@@ -149,7 +156,8 @@ class TestRoundTrip:
         )
         with adapter.write(permuted, adapter.quantizer_with(state.centroids)[0]) as change:
             change.commit()
-        np.testing.assert_allclose(index.search(data.queries[:50], 10)[0], distances, atol=1e-5)
+        atol = 0.05 if rounds_norms_anew(adapter) else 1e-5
+        np.testing.assert_allclose(index.search(data.queries[:50], 10)[0], distances, atol=atol)
 
 
 @pytest.mark.parametrize("nbits", [4, 6, 8, 10, 12])

@@ -151,7 +151,9 @@ def test_tuning_gains(built, data, factory, metric):
     train, judges = data.queries[:1000], data.queries[1000:]
     report = distill(index, data.documents[:N], train, validation_queries=judges, **options)
     assert report.kept, report.reason
-    assert (len(serialized(index)), index.ntotal) == (size, N)
+    unfilled = 16 * 32 * open_index(index).code_size if "IVF16,RQ8x4fs" in factory else 0  # of blocks
+    assert abs(len(serialized(index)) - size) <= unfilled
+    assert index.ntotal == N
     found = index.search(data.queries[:50], 10)
     again = faiss.deserialize_index(faiss.serialize_index(index))
     np.testing.assert_array_equal(again.search(data.queries[:50], 10)[0], found[0])
