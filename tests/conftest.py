@@ -88,7 +88,7 @@ def untrained(factory, metric="ip", d=64):
 
 def of_metric(factory, metric):
     """A factory string with norms for L2 where faiss insists: in the FastScan forms of additive quantizers."""
-    return re.sub(r"(RQ|LSQ)[\dx]+x4fsr?(?!_N)", r"\g<0>_Nrq2x4", factory) if metric == "l2" else factory
+    return re.sub(r"(RQ|LSQ)[\dx]+x4fsr?(_\d+)?\b", r"\g<0>_Nrq2x4", factory) if metric == "l2" else factory
 
 
 def hasten(index) -> None:

@@ -50,6 +50,7 @@ def structure(index):
 def test_the_string_of_an_index_builds_the_like(data, factory, metric):
     if "IMI" in factory and metric == "ip":
         pytest.skip("faiss has none")
+    factory = of_metric(factory, metric)
     index = faiss.index_factory(64, factory, METRICS[metric])
     if "RQ" in factory or "LSQ" in factory:  # which faiss can't read untrained
         index.train(data.documents[:500])

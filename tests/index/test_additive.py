@@ -1,6 +1,7 @@
 """Additive codes: sums of codewords, found by beam search and coordinate descent."""
 
 import itertools
+from dataclasses import replace
 
 import faiss
 import numpy as np
@@ -256,3 +257,41 @@ def test_fewer_vectors_than_values_of_norms(built, data, norms):
 def test_centroids_alone_of_an_index_without_lists_are_refused(built, data):
     with pytest.raises(InputError, match="an IndexResidualQuantizer has no centroids"):
         distill(built("RQ4x4"), data.documents[:N], data.queries, learn="centroids", **QUICK)
+
+
+@pytest.mark.parametrize("factory", ["IVF16,RQ8x4fsr", "IVF16,PRQ2x4x4fsr_Nlsq2x4", "IVF16,RQ7x4fs"])
+def test_norms_in_blocks_follow_centroids(built, data, factory):
+    """They are those of whole vectors, so new centroids alone change them, in blocks and for vectors to come."""
+    index = built(factory, "l2")
+    adapter = open_index(index)
+    before = adapter.extract()
+    quantizer, centroids = adapter.quantizer_with(before.centroids * np.float32(1.3))
+    moved = replace(before, centroids=centroids)
+    with adapter.write(moved, quantizer, lists=False) as change:
+        change.commit()
+    index.nprobe = 16
+    for n in (N, N + 100):
+        state, queries = open_index(index).extract(), data.queries[:50]
+        np.testing.assert_array_equal(state.codes[:N], before.codes)
+        decoded = state.reconstruct(np.arange(n))
+        exact = np.square(decoded).sum(1) - 2 * queries @ decoded.T  # faiss's distance, without the query's norm
+        distances, ids = index.search(queries, 10)
+        atol = 0.02 * np.ptp(exact)
+        np.testing.assert_allclose(distances, np.sort(exact, axis=1)[:, :10], atol=atol)
+        np.testing.assert_allclose(distances, np.take_along_axis(exact, ids, 1), atol=atol)
+        index.add(data.documents[N : N + 100])
+
+
+def test_measuring_at_other_lists_leaves_an_index_that_takes_no_parameters(built, data):
+    index = built("IVF16,RQ8x4fsr")
+    with pytest.raises(RuntimeError, match="search params not supported"):
+        index.search(data.queries[:5], 5, params=faiss.SearchParametersIVF(nprobe=2))
+    before = serialized(index)
+    found = evaluate(index, data.documents[:N], data.queries[:200], nprobe=[1, 4, 16], progress=False)
+    assert serialized(index) == before
+    for nprobe, point in zip((1, 4, 16), found.points, strict=True):
+        index.nprobe = nprobe
+        truth = faiss.knn(data.queries[:200], data.documents[:N], 10, index.metric_type)[1]
+        ids = index.search(data.queries[:200], 10)[1]
+        overlap = np.mean([len(np.intersect1d(*pair)) for pair in zip(ids, truth, strict=True)]) / 10
+        assert point.overlap_at_10 == pytest.approx(overlap, abs=2e-3)
