@@ -1,7 +1,8 @@
 """Additive quantizers with 4-bit codes in blocks for SIMD, with inverted lists and without.
 
 For L2 a code ends in the norm of the vector, as two 4-bit codes more, and faiss's distances leave out the query's. In
-lists, the norm is that of the whole vector, centroid and codewords together.
+lists, the norm is that of the whole vector, centroid and codewords together. ``norm_scale``, by which a search rounds
+norms less coarsely than the rest, stays as trained: any value is right, and tuned indexes would get the same.
 """
 
 from __future__ import annotations
