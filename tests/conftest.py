@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,9 +81,14 @@ def built(data):
 
 def untrained(factory, metric="ip", d=64):
     """An index of faiss, whose training is short."""
-    index = faiss.index_factory(d, factory, METRICS[metric])
+    index = faiss.index_factory(d, of_metric(factory, metric), METRICS[metric])
     hasten(index)
     return index
+
+
+def of_metric(factory, metric):
+    """A factory string with norms for L2 where faiss insists: in the FastScan forms of additive quantizers."""
+    return re.sub(r"(RQ|LSQ)[\dx]+x4fsr?(_\d+)?\b", r"\g<0>_Nrq2x4", factory) if metric == "l2" else factory
 
 
 def hasten(index) -> None:

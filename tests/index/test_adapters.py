@@ -9,7 +9,7 @@ import faiss
 import numpy as np
 import pytest
 import torch
-from conftest import FAISS, METRICS, core, serialized, untrained
+from conftest import FAISS, METRICS, core, of_metric, serialized, untrained
 from factories import COARSE, CONTAINERS, ENCODED, FACTORIES, FINE, REFINED
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -56,6 +56,15 @@ def oracle(state, queries, nprobe_lists):
     return np.where(probed, scores, -np.inf)
 
 
+def rounds_norms_anew(adapter):
+    """Whether norms are rounded to values that faiss finds by a search of its own, which ends elsewhere each time."""
+    return (
+        adapter.codebooks is not None
+        and adapter.codebooks.stores_norms
+        and adapter.codebooks._live.norm_tabs.size() > 0
+    )
+
+
 def assert_search_is_the_oracles(adapter, state, queries, nprobe=4, k=10):
     index = adapter.index
     while isinstance(index, faiss.IndexIDMap | faiss.IndexRefineFlat):
@@ -68,9 +77,12 @@ def assert_search_is_the_oracles(adapter, state, queries, nprobe=4, k=10):
     scores = oracle(state, inside, lists)
     sign = 1 if state.metric is Metric.INNER_PRODUCT else -1
     best = -np.sort(-scores, axis=1)[:, :k]
+    additive = isinstance(adapter.core, faiss.IndexIVFAdditiveQuantizerFastScan | faiss.IndexAdditiveQuantizerFastScan)
+    if additive and state.metric is Metric.L2:  # whose distances leave out the query's norm
+        distances = distances + np.square(inside).sum(1, keepdims=True)
     found = np.where(ids >= 0, sign * distances, -np.inf)
     # FastScan rounds its look-up tables to 8 bits, and additive quantizers may round norms.
-    rounded = isinstance(adapter.core, faiss.IndexIVFPQFastScan | faiss.IndexPQFastScan)
+    rounded = isinstance(adapter.core, faiss.IndexIVFFastScan | faiss.IndexFastScan)
     rounded |= adapter.codebooks.stores_norms and state.metric is Metric.L2
     tolerance = 0.02 * float(np.ptp(scores[np.isfinite(scores)])) if rounded else 1e-4
     np.testing.assert_allclose(found, best, atol=tolerance)
@@ -85,7 +97,7 @@ class TestRoundTrip:
     def test_what_is_extracted_decodes_as_faiss_decodes(self, built, data, factory, metric):
         index = built(factory, metric)
         if "fs" in factory and "IVF" in factory:  # faiss itself crashes in reconstructing from one that was read
-            index = faiss.index_factory(64, factory, METRICS[metric])
+            index = untrained(factory, metric)
             index.train(data.documents[:2000])
             index.add_with_ids(data.documents[:2000], np.arange(2000))
         adapter = open_index(index)
@@ -105,8 +117,10 @@ class TestRoundTrip:
             change.commit()
         distances_after, ids_after = index.search(data.queries[:100], 10)
         # Norms are computed anew, and the last bit may differ.
-        np.testing.assert_allclose(distances, distances_after, rtol=1e-6 if adapter.codebooks.stores_norms else 0)
-        assert (ids == ids_after).mean() > (0.95 if adapter.codebooks.n_codes < 3 else 0.999)  # equal scores may swap
+        rtol, anew = 1e-6 if adapter.codebooks.stores_norms else 0, rounds_norms_anew(adapter)
+        np.testing.assert_allclose(distances, distances_after, rtol=rtol, atol=0.05 if anew else 0)
+        few = adapter.codebooks.n_codes < 3
+        assert (ids == ids_after).mean() > (0.8 if anew else 0.95 if few else 0.999)  # equal scores may swap
         for name, value in vars(state).items():
             np.testing.assert_array_equal(getattr(adapter.extract(), name), value, err_msg=name)
 
@@ -146,7 +160,8 @@ class TestRoundTrip:
         )
         with adapter.write(permuted, adapter.quantizer_with(state.centroids)[0]) as change:
             change.commit()
-        np.testing.assert_allclose(index.search(data.queries[:50], 10)[0], distances, atol=1e-5)
+        atol = 0.05 if rounds_norms_anew(adapter) else 1e-5
+        np.testing.assert_allclose(index.search(data.queries[:50], 10)[0], distances, atol=atol)
 
 
 @pytest.mark.parametrize("nbits", [4, 6, 8, 10, 12])
@@ -407,7 +422,7 @@ class TestRefusals:
         if before is not None:
             assert serialized(index) == before
 
-    @pytest.mark.parametrize("factory", ["SQ8", "IVF16,RQ4x4fsr_Nrq2x4", "HNSW8_SQ8"])
+    @pytest.mark.parametrize("factory", ["SQ8", "LSH", "HNSW8_SQ8"])
     def test_other_classes(self, data, factory):
         index = faiss.index_factory(64, factory)
         index.train(data.documents)
@@ -612,7 +627,7 @@ def test_any_factory_string(data, outer, transform, coarse, fine, refined, metri
     if not coarse and fine in ENCODED:
         fine = "PQ8x4np"
     factory = f"{outer}{transform}{coarse}{',' if coarse else ''}{fine}{refined}"
-    index = faiss.index_factory(64, factory, METRICS[metric])
+    index = faiss.index_factory(64, of_metric(factory, metric), METRICS[metric])
     n = 400
     index.train(data.documents[:n])
     rng = np.random.default_rng(seed)
@@ -629,7 +644,8 @@ def test_any_factory_string(data, outer, transform, coarse, fine, refined, metri
     state = adapter.extract()
     quantizer = adapter.quantizer_with(state.centroids)[0]
     with adapter.write(state, quantizer):
-        np.testing.assert_allclose(index.search(data.queries[:20], 5)[0], found[0], rtol=1e-5, atol=1e-6)
+        atol = 0.05 if rounds_norms_anew(adapter) else 1e-6
+        np.testing.assert_allclose(index.search(data.queries[:20], 5)[0], found[0], rtol=1e-5, atol=atol)
     assert serialized(index) == before
     other = state.take(np.arange(n))
     if adapter.nlist > 1:
