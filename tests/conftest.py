@@ -119,6 +119,21 @@ def serialized(index) -> bytes:
     return faiss.serialize_index(index).tobytes()
 
 
+def write_back(adapter, state):
+    """Commit a state with all of its codes and lists."""
+    with adapter.write(state, adapter.quantizer_with(state.centroids)[0]) as change:
+        change.commit()
+
+
+def settle_norms(adapter):
+    """Round norms, if any are stored, to values of this package's: written back once more they stay as they are.
+
+    Those that faiss found are replaced where they are worse, so the first write-back may move distances.
+    """
+    if adapter.codebooks is not None and adapter.codebooks.stores_norms:
+        write_back(adapter, adapter.extract())
+
+
 def core(index):
     """The IVF index inside, of its real class."""
     return faiss.downcast_index(faiss.extract_index_ivf(index))

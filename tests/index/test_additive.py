@@ -7,7 +7,7 @@ import faiss
 import numpy as np
 import pytest
 import torch
-from conftest import METRICS, QUICK, N, serialized
+from conftest import METRICS, QUICK, N, serialized, write_back
 
 from faiss_distill import DistillConfig, InputError, UnsupportedIndexError, distill, evaluate
 from faiss_distill.index.registry import open_index
@@ -252,6 +252,50 @@ def test_fewer_vectors_than_values_of_norms(built, data, norms):
     with adapter.write(state, adapter.quantizer_with(state.centroids)[0]) as change:
         change.commit()
     np.testing.assert_array_equal(open_index(few).extract().codes, state.codes)
+
+
+@pytest.mark.parametrize("norms", ["Ncqint8", "Ncqint4", "Nlsq2x4", "Nrq2x4"])
+def test_norms_are_rounded_no_worse_than_by_faiss(built, data, norms):
+    """Of faiss's training on these very norms, ours of a sample of them, and what an index holds: the best."""
+    index = built(f"RQ4x4_{norms}", "l2")
+    adapter = open_index(index)
+    state = adapter.extract()
+    changed = replace(state, codebooks=state.codebooks * np.float32(1.5))
+    exact = np.square(changed.reconstruct(np.arange(N))).sum(1)
+
+    def error(quantizer):
+        values = faiss.vector_to_array(quantizer.qnorm.codes).view(np.float32)
+        return np.square(exact[:, None] - values).min(1).mean()
+
+    theirs = adapter.codebooks.copy()
+    theirs.qnorm.reset()
+    theirs.train_norm(N, faiss.swig_ptr(exact))
+    write_back(adapter, changed)
+    assert error(index.rq) <= error(theirs) * 1.001
+    values = faiss.vector_to_array(index.rq.qnorm.codes).view(np.float32)
+    if "2x4" in norms:  # FastScan adds up the same from its own tables
+        first, second = faiss.vector_to_array(index.rq.norm_tabs).reshape(2, 16)
+        np.testing.assert_array_equal(values, (first + second[:, None]).ravel())
+    best = index.rq.qnorm.search(exact[:, None], 1)[1][:, 0]
+    packed = faiss.vector_to_array(index.codes).reshape(N, -1)
+    stored = packed[:, 2] & 15 if norms == "Ncqint4" else packed[:, 2]
+    assert (stored == best).mean() > 0.99  # the last bit of a norm may differ
+    before = serialized(index)
+    write_back(adapter, adapter.extract())
+    assert serialized(index) == before
+
+
+def test_norms_that_are_rounded_better_already_stay_so(built):
+    index = built("RQ4x4_Nrq2x4", "l2")
+    adapter = open_index(index)
+    state = adapter.extract()
+    exact = np.square(state.reconstruct(np.arange(N))).sum(1)
+    free = faiss.Clustering1D(256)  # no sums of two
+    free.train_exact(exact[:, None])
+    index.rq.qnorm.reset()
+    index.rq.qnorm.add(faiss.vector_to_array(free.centroids)[:, None])
+    held = adapter.codebooks.holding(state)
+    np.testing.assert_array_equal(faiss.vector_to_array(held.qnorm.codes), faiss.vector_to_array(index.rq.qnorm.codes))
 
 
 def test_centroids_alone_of_an_index_without_lists_are_refused(built, data):

@@ -26,7 +26,7 @@ import torch
 from faiss_distill import DistillConfig, DistillTrainer
 from faiss_distill.data import query_encoders
 from faiss_distill.data.query_encoders import LinearAdapter
-from faiss_distill.index.parts import coarse_quantizers, codebooks, interrupts, transaction, write_back
+from faiss_distill.index.parts import coarse_quantizers, codebooks, interrupts, norms, transaction, write_back
 from faiss_distill.index.registry import FAMILIES, open_index
 from faiss_distill.tuning import trainer
 from faiss_distill.tuning.gate import Gate, Verdict
@@ -38,6 +38,7 @@ MODULES = (
     write_back,
     coarse_quantizers,
     codebooks,
+    norms,
     query_encoders,
     trainer,
     contextlib,

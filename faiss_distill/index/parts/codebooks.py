@@ -11,6 +11,7 @@ import numpy as np
 from faiss.contrib.inspect_tools import get_pq_centroids
 
 from faiss_distill.errors import UnsupportedIndexError
+from faiss_distill.index.parts import norms
 from faiss_distill.index.parts.packing import pack, unpack
 from faiss_distill.index.parts.sizes import check_size
 from faiss_distill.state import Codes, Float32, IndexState, Packed, decode
@@ -154,12 +155,8 @@ class AdditiveCodebooks(Codebooks):
         kinds = type(live)
         decompresses = live.search_type == kinds.ST_decompress
         without_norms = live.search_type == kinds.ST_LUT_nonorm
-        learned = {
-            kinds.ST_norm_cqint8: 256, kinds.ST_norm_cqint4: 16, kinds.ST_norm_lsq2x4: 256, kinds.ST_norm_rq2x4: 256,
-        }  # fmt: skip
-        norms = (kinds.ST_norm_float, kinds.ST_norm_qint8, kinds.ST_norm_qint4, *learned)
-        self.stores_norms = live.search_type in norms
-        self._n_norms = learned.get(live.search_type, 1)
+        others = (kinds.ST_norm_float, kinds.ST_norm_qint8, kinds.ST_norm_qint4)
+        self.stores_norms = live.search_type in others or norms.levels(live) > 1
         if not (decompresses or without_norms or self.stores_norms):
             raise UnsupportedIndexError(
                 "index",
@@ -191,32 +188,27 @@ class AdditiveCodebooks(Codebooks):
         return quantizer
 
     def holding(self, state: IndexState) -> Any:
-        """A quantizer with other codewords, which stores the norms of these vectors as well as it can.
-
-        Of few vectors it stores them as the live one does.
-        """
+        """A quantizer with other codewords, which stores the norms of these vectors as well as it can."""
         assert state.codebooks is not None
         quantizer = self._like(state.codebooks)
-        _copy_norms(self._live, quantizer)
-        norms = self._norms(state) if self.stores_norms else np.empty(0, dtype=np.float32)
-        if len(np.unique(norms)) > self._n_norms:  # with fewer, faiss's k-means refuses or aborts the process
-            quantizer.qnorm.reset()
-            quantizer.train_norm(len(norms), faiss.swig_ptr(norms))
+        norms.copy(self._live, quantizer)
+        if self.stores_norms:
+            norms.fit(quantizer, self._norms(state))
         quantizer.is_trained = True
         return quantizer
 
     def copy(self) -> Any:
         """A quantizer with the same codewords and norms."""
         quantizer = self._like(self.read())
-        _copy_norms(self._live, quantizer)
+        norms.copy(self._live, quantizer)
         return quantizer
 
     def pack(self, quantizer: Any, state: IndexState) -> Packed:
         """Bit-packed codes, with norms if they are stored."""
-        packed, norms = np.empty((state.n, quantizer.code_size), dtype=np.uint8), self._norms(state)
+        packed, squares = np.empty((state.n, quantizer.code_size), dtype=np.uint8), self._norms(state)
         for start in range(0, state.n, ROWS):
             part = np.ascontiguousarray(state.codes[start : start + ROWS], dtype=np.int32)
-            pointers = [faiss.swig_ptr(a[start : start + ROWS]) for a in (packed, norms)]
+            pointers = [faiss.swig_ptr(a[start : start + ROWS]) for a in (packed, squares)]
             quantizer.pack_codes(len(part), faiss.swig_ptr(part), pointers[0], -1, pointers[1])
         return packed
 
@@ -249,7 +241,7 @@ class AdditiveCodebooks(Codebooks):
         for part in parts:
             if part.codebook_cross_products.size():
                 part.compute_codebook_tables()
-        _copy_norms(source, live)
+        norms.copy(source, live)
 
     @property
     def trained(self) -> tuple[Any, ...]:
@@ -263,10 +255,3 @@ class AdditiveCodebooks(Codebooks):
         splits, steps, _, _ = self.shape
         of = f"{splits} x {steps}" if splits > 1 else str(steps)
         return {type(self._live).__name__: f"{of} codebooks of {self._bits} bits"}
-
-
-def _copy_norms(source: Any, target: Any) -> None:
-    target.norm_min, target.norm_max = source.norm_min, source.norm_max
-    target.qnorm.codes, target.qnorm.ntotal = source.qnorm.codes, source.qnorm.ntotal
-    target.qnorm.update_permutation()
-    target.norm_tabs = source.norm_tabs
