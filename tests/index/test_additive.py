@@ -254,9 +254,12 @@ def test_fewer_vectors_than_values_of_norms(built, data, norms):
     np.testing.assert_array_equal(open_index(few).extract().codes, state.codes)
 
 
-@pytest.mark.parametrize("norms", ["Ncqint8", "Ncqint4", "Nlsq2x4", "Nrq2x4"])
-def test_norms_are_rounded_no_worse_than_by_faiss(built, data, norms):
-    """Of faiss's training on these very norms, ours of a sample of them, and what an index holds: the best."""
+@pytest.mark.parametrize(
+    ("norms", "sample"), [("Ncqint8", 4096), ("Ncqint4", 4096), ("Nlsq2x4", 4096), ("Nrq2x4", 4096), ("Nrq2x4", 200)]
+)
+def test_norms_are_rounded_no_worse_than_by_faiss(built, monkeypatch, norms, sample):
+    """As faiss's training on these very norms does, and once they are, another write-back changes nothing."""
+    monkeypatch.setattr("faiss_distill.index.parts.norms.SAMPLE", sample)
     index = built(f"RQ4x4_{norms}", "l2")
     adapter = open_index(index)
     state = adapter.extract()

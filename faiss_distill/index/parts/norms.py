@@ -1,8 +1,9 @@
 """How an additive quantizer stores the squared norm of what it encodes: as a float, or as one of values that it holds.
 
-Values come from k-means in one dimension, whose optimum is found by dynamic programming: the same norms always give the
-same values. Norms of two 4-bit codes are sums of two such values, the second one of what the first leaves, as in a
-residual quantizer (Chen, Guan and Wang, 2010). faiss trains these otherwise, for minutes where there are many norms.
+Values come from k-means in one dimension, whose optimum is found by dynamic programming (of many norms, that of a
+sample, which all of them then improve): the same norms always give the same values. Norms of two 4-bit codes are sums
+of two such values, the second one of what the first leaves, as in a residual quantizer (Chen, Guan and Wang, 2010).
+faiss searches for these otherwise, for minutes where there are many norms, and ends further from them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import numpy as np
 from faiss_distill.state import Float32
 
 SAMPLE = 4096
-"""Of many norms, as many quantiles stand for all."""
+"""Of more norms, as many quantiles stand for all, to begin with."""
+ROUNDS = 100
+"""Of k-means on all of them, from there."""
 
 
 def levels(quantizer: Any) -> int:
@@ -35,22 +38,21 @@ def copy(source: Any, target: Any) -> None:
 
 
 def fit(quantizer: Any, norms: Float32) -> None:
-    """Have a quantizer round these norms, float32 ``(n,)``, as well as it can.
+    """Have a quantizer round these norms, float32 ``(n,)``, about as well as it can.
 
     Values that it holds stay where none are found that are better, or where there are too few norms to find any.
     """
-    places = np.linspace(0, len(norms) - 1, min(len(norms), SAMPLE)).astype(np.int64)
-    sample, count = np.sort(norms)[places], levels(quantizer)
-    if len(np.unique(sample)) <= count:
+    count = levels(quantizer)
+    if len(np.unique(norms)) <= count:
         return
-    quantizer.norm_min, quantizer.norm_max = float(sample[0]), float(sample[-1])
+    quantizer.norm_min, quantizer.norm_max = float(norms.min()), float(norms.max())
     if count == 1:
         return
     of_two_codes = quantizer.norm_tabs.size() > 0
-    first = _k_means(sample, 16 if of_two_codes else count)
-    second = _k_means(sample - _nearest(first, sample), 16) if of_two_codes else np.zeros(1, dtype=np.float32)
+    first = _k_means(norms, 16 if of_two_codes else count)
+    second = _k_means(norms - _nearest(first, norms), 16) if of_two_codes else np.zeros(1, dtype=np.float32)
     values = (first + second[:, None]).ravel()
-    if _loss(values, sample) < _loss(faiss.vector_to_array(quantizer.qnorm.codes).view(np.float32), sample):
+    if _loss(values, norms) < _loss(faiss.vector_to_array(quantizer.qnorm.codes).view(np.float32), norms):
         quantizer.qnorm.reset()
         quantizer.qnorm.add(values[:, None])
         if of_two_codes:
@@ -58,10 +60,17 @@ def fit(quantizer: Any, norms: Float32) -> None:
 
 
 def _k_means(x: Float32, k: int) -> Float32:
-    """The ``k`` values that are best for ``x``, rising: float32 ``(k,)``."""
+    """The ``k`` values that are best for ``x``, or nearly so where there are many, rising: float32 ``(k,)``."""
+    x = np.sort(x)
     clustering: Any = faiss.Clustering1D(k)
-    clustering.train_exact(x[:, None])
-    return np.sort(faiss.vector_to_array(clustering.centroids))
+    clustering.train_exact(x[np.linspace(0, len(x) - 1, min(len(x), SAMPLE)).astype(np.int64)][:, None])
+    values = np.sort(faiss.vector_to_array(clustering.centroids)).astype(np.float64)
+    sums = np.concatenate([[0], np.cumsum(x, dtype=np.float64)])
+    for _ in range(ROUNDS if len(x) > SAMPLE else 0):  # Lloyd's, whose cells are stretches of what is sorted
+        ends = np.concatenate([[0], np.searchsorted(x, (values[1:] + values[:-1]) / 2), [len(x)]])
+        sizes = np.diff(ends)
+        values = np.where(sizes > 0, np.diff(sums[ends]) / np.maximum(sizes, 1), values)
+    return values.astype(np.float32)
 
 
 def _nearest(values: Float32, x: Float32) -> Float32:
