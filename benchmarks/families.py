@@ -16,6 +16,7 @@ import argparse
 import json
 import logging
 import os
+import re
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
@@ -53,6 +54,14 @@ FAMILIES = {
     "IndexLocalSearchQuantizer": ("LSQ8x6",),
     "IndexProductResidualQuantizer": ("PRQ8x2x6", "PRQ8x2x8"),
     "IndexProductLocalSearchQuantizer": ("PLSQ8x2x6",),
+    "IndexIVFResidualQuantizerFastScan": ("IVF{0},RQ32x4fsr", "IVF{0},RQ30x4fsr_Nrq2x4"),
+    "IndexIVFLocalSearchQuantizerFastScan": ("IVF{0},LSQ16x4fsr", "IVF{0},LSQ14x4fsr_Nrq2x4"),
+    "IndexIVFProductResidualQuantizerFastScan": ("IVF{0},PRQ16x2x4fsr", "IVF{0},PRQ16x2x4fsr_Nrq2x4"),
+    "IndexIVFProductLocalSearchQuantizerFastScan": ("IVF{0},PLSQ16x2x4fsr", "IVF{0},PLSQ16x2x4fsr_Nrq2x4"),
+    "IndexResidualQuantizerFastScan": ("RQ32x4fs", "RQ30x4fs_Nrq2x4"),
+    "IndexLocalSearchQuantizerFastScan": ("LSQ16x4fs", "LSQ14x4fs_Nrq2x4"),
+    "IndexProductResidualQuantizerFastScan": ("PRQ16x2x4fs", "PRQ16x2x4fs_Nrq2x4"),
+    "IndexProductLocalSearchQuantizerFastScan": ("PLSQ16x2x4fs", "PLSQ16x2x4fs_Nrq2x4"),
     "IndexIVFFlat": ("IVF{0},Flat", "IDMap2,IVF{0},Flat", "PCA64,IVF{0},Flat"),
     "IndexIVFScalarQuantizer": ("IVF{0},SQ8", "IVF{0},SQ6", "IVF{0},SQ4", "IVF{0},SQfp16", "IVF{0},SQbf16"),
     "IndexIVFRaBitQ": ("IVF{0},RaBitQ", "RR384,IVF{0},RaBitQ"),
@@ -60,6 +69,13 @@ FAMILIES = {
 }  # fmt: skip
 """Factory strings of each family; ``{0}`` is the number of lists."""
 QUICK = ("IndexIVFPQ", "IndexIVFPQFastScan", "IndexPQ", "IndexIVFProductResidualQuantizer", "IndexIVFFlat")
+
+
+def metrics(factory: str) -> tuple[str, ...]:
+    """Those that faiss has it for: IMI and norms of two 4-bit codes are for L2, additive FastScan without is not."""
+    if factory.startswith("IMI") or factory.endswith("_Nrq2x4"):
+        return ("l2",)
+    return ("ip",) if re.search(r"(RQ|LSQ)[\dx]+fsr?$", factory) else tuple(METRICS)
 
 
 def dataset(quick: bool) -> RetrievalData:
@@ -139,8 +155,7 @@ def main() -> None:
     for family in QUICK if args.quick else FAMILIES:
         factories = [f.format(nlist) for f in FAMILIES[family]]
         factories = [f for f in factories if any(text in f for text in args.only)][: 1 if args.quick else None]
-        # faiss has IMI for L2 alone
-        wanted[family] = [(f, m) for f in factories for m in (("l2",) if f.startswith("IMI") else METRICS)]
+        wanted[family] = [(f, m) for f in factories for m in metrics(f)]
     threads = torch.get_num_threads() // args.jobs
     made: dict[tuple[str, str], Callable[[], dict[str, Any]]] = {}
     # Local search takes longest to train: not at the end.

@@ -18,11 +18,16 @@ from faiss_distill import DistillConfig, DistillTrainer, operating_points, sugge
 from faiss_distill.datasets import RetrievalData, load_debian_packages
 
 CODES = {
-    8: ("OPQ8_32,{ivf},PQ8np", "OPQ8,{ivf},PQ8np", "{ivf},PQ8np", "OPQ16,{ivf},PQ16x4fsr"),
-    16: ("OPQ16_64,{ivf},PQ16np", "OPQ16,{ivf},PQ16np", "{ivf},PQ16np", "OPQ32,{ivf},PQ32x4fsr"),
-    32: ("OPQ32_128,{ivf},PQ32np", "OPQ32,{ivf},PQ32np", "{ivf},PQ32np", "OPQ64,{ivf},PQ64x4fsr"),
-}
-"""By bytes: 4 dimensions a segment as in the guidelines, what ``suggest`` says, no OPQ, and 4-bit codes."""
+    4: ("OPQ4,{ivf},PQ4np", "OPQ8,{ivf},PQ8x4fsr", "{ivf},RQ8x4fsr", "OPQ2,{ivf},PRQ2x4x4fsr"),
+    8: ("OPQ8_32,{ivf},PQ8np", "OPQ8,{ivf},PQ8np", "{ivf},PQ8np", "OPQ16,{ivf},PQ16x4fsr", "{ivf},RQ16x4fsr",
+        "OPQ4,{ivf},PRQ4x4x4fsr"),
+    16: ("OPQ16_64,{ivf},PQ16np", "OPQ16,{ivf},PQ16np", "{ivf},PQ16np", "OPQ32,{ivf},PQ32x4fsr", "{ivf},RQ32x4fsr",
+         "OPQ8,{ivf},PRQ8x4x4fsr"),
+    32: ("OPQ32_128,{ivf},PQ32np", "OPQ32,{ivf},PQ32np", "{ivf},PQ32np", "OPQ64,{ivf},PQ64x4fsr", "{ivf},RQ64x4fsr",
+         "OPQ16,{ivf},PRQ16x4x4fsr"),
+}  # fmt: skip
+"""By bytes: 4 dimensions a segment as in the guidelines, 8-bit codes with OPQ and without, and FastScan with 4:
+product codes with OPQ, residual ones of whole vectors, and of parts of two bytes with OPQ."""
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,9 +81,14 @@ def built(data):
 
 def untrained(factory, metric="ip", d=64):
     """An index of faiss, whose training is short."""
-    index = faiss.index_factory(d, factory, METRICS[metric])
+    index = faiss.index_factory(d, of_metric(factory, metric), METRICS[metric])
     hasten(index)
     return index
+
+
+def of_metric(factory, metric):
+    """A factory string with norms for L2 where faiss insists: in the FastScan forms of additive quantizers."""
+    return re.sub(r"(RQ|LSQ)[\dx]+x4fsr?(_\d+)?\b", r"\g<0>_Nrq2x4", factory) if metric == "l2" else factory
 
 
 def hasten(index) -> None:
@@ -111,6 +117,21 @@ def tunable(factories):
 
 def serialized(index) -> bytes:
     return faiss.serialize_index(index).tobytes()
+
+
+def write_back(adapter, state):
+    """Commit a state with all of its codes and lists."""
+    with adapter.write(state, adapter.quantizer_with(state.centroids)[0]) as change:
+        change.commit()
+
+
+def settle_norms(adapter):
+    """Round norms, if any are stored, to values of this package's: written back once more they stay as they are.
+
+    Those that faiss found are replaced where they are worse, so the first write-back may move distances.
+    """
+    if adapter.codebooks is not None and adapter.codebooks.stores_norms:
+        write_back(adapter, adapter.extract())
 
 
 def core(index):

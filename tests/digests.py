@@ -34,7 +34,8 @@ FACTORIES = [
     "IVF16,PQ8x4np", "IVF16,PQ4np", "IVF16,PQ8x5np", "IVF16_HNSW8,PQ8x4fs", "IVF16,PQ8x4fsr", "PQ8x4np", "PQ8x4fs",
     "IVF16,RQ4x4", "IVF16,LSQ4x4", "IVF16,PRQ2x2x4", "RQ4x4_Nqint8", "LSQ4x4", "IVF16,Flat", "IVF16,SQ4",
     "IVF16(SQ8),SQ8", "IVF16,RaBitQ", "IVF16,RaBitQfs", "OPQ8,IVF16,PQ8x4np", "PCAR16,L2norm,IVF16,PQ8x4np",
-    "IDMap2,PQ8x4np", "IVF16,PQ8x4np,RFlat", "IVF16,PQ8x4fs,Refine(SQ8)",
+    "IDMap2,PQ8x4np", "IVF16,PQ8x4np,RFlat", "IVF16,PQ8x4fs,Refine(SQ8)", "IVF16,RQ8x4fsr",
+    "IVF16,RQ8x4fsr_Nrq2x4", "PRQ2x4x4fs", "PLSQ2x4x4fs_Nlsq2x4",
 ]  # fmt: skip
 VARIANTS: dict[str, tuple[str, dict]] = {
     "documents alone": ("IVF16,PQ8x4np", {"queries": None}),

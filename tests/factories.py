@@ -10,7 +10,7 @@ from faiss_distill.index.registry import FAMILIES
 def small(example):
     """An example of the registry for 2,000 vectors of 64 dimensions."""
     example = re.sub(r"IVF\d+", "IVF16", example).replace("PQ32x4", "PQ16x4").replace("OPQ16", "OPQ8")
-    example = re.sub(r"\bPQ16np$", "PQ8np", example)
+    example = re.sub(r"\bPQ16np$", "PQ8np", example).replace("Q32x4fs", "Q8x4fs").replace("Q8x4x4fs", "Q2x4x4fs")
     return example.replace("4x4x8", "2x2x4").replace("16x8", "4x4")
 
 
@@ -57,6 +57,15 @@ FACTORIES = [
     "IDMap2,RR64,IVF16,PRQ2x2x4,RFlat",
     "IVF16,PRQ2x2x6_Nfloat",
     "IVF16,PLSQ2x2x4_Ncqint8",
+    "RQ4x4_Nlsq2x4",
+    "IVF16,RQ4x4_Nrq2x4",
+    "IVF16,RQ8x4fs",
+    "IVF16_HNSW16,RQ7x4fsr",
+    "IDMap2,RR64,IVF16,PRQ2x4x4fsr,RFlat",
+    "IVF16,LSQ8x4fsr",
+    "IDMap2,PCA45,RQ7x4fs,RFlat",
+    "PRQ2x4x4fs",
+    "PLSQ2x4x4fs",
 ]
 """With codebooks."""
 LISTED = [*(example for example in EXAMPLES if "IVF" in example), "IVF32,PQ16x4fs"]
@@ -73,5 +82,5 @@ ALONE = [*(example for example in EXAMPLES if "IVF" not in example), "RR32,PQ16x
 CONTAINERS = ["", "OPQ8,", "L2norm,", "PCAR32,"]
 COARSE = ["IVF8", "IVF8_HNSW8", "IVF8(SQ8)", "IVF8(SQfp16)", ""]
 ENCODED = tunable(["Flat", "SQ8", "SQ4", "RaBitQ", "RaBitQfs"])
-FINE = ["PQ8x4np", "PQ16x4fs", "PQ8x5np", "RQ2x4", "PRQ2x2x4_Nqint8", "LSQ2x4", *ENCODED]
+FINE = ["PQ8x4np", "PQ16x4fs", "PQ8x5np", "RQ2x4", "PRQ2x2x4_Nqint8", "LSQ2x4", "RQ2x4fs", *ENCODED]
 REFINED = ["", ",RFlat", ",Refine(SQ8)"]

@@ -13,6 +13,7 @@ import pytest
 from scipy import stats
 
 from benchmarks import (
+    codes,
     conditions,
     cost,
     debian,
@@ -500,7 +501,7 @@ def test_quick_and_data_exclude_each_other(tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "module",
-    [table2, table3, table4, table5, table6, figure3, multiplier, queries, conditions],
+    [table2, table3, table4, table5, table6, figure3, multiplier, codes, queries, conditions],
     ids=lambda m: m.TABLE.name,
 )
 def test_a_table_runs(module, quick, tmp_path, capsys):
@@ -647,8 +648,8 @@ def test_processes_are_measured_beside_one(monkeypatch, tmp_path):
     report = {"seconds": dict.fromkeys((*scale.STAGES, "total"), 1.0), "kept": True}
     report |= {when: {"points": [{"nprobe": 16, "overlap_at_10": 0.5}]} for when in ("before", "after")}
     (tmp_path / "report.json").write_text(json.dumps(report))
-    for name, codes in (("1 x 1", [1, 2, 3, 4]), ("2 x 1", [1, 2, 3, 5])):
-        np.savez(tmp_path / "tuned.npz", codes=np.array(codes), lists=np.arange(4))
+    for name, found in (("1 x 1", [1, 2, 3, 4]), ("2 x 1", [1, 2, 3, 5])):
+        np.savez(tmp_path / "tuned.npz", codes=np.array(found), lists=np.arange(4))
         row = processes.row(tmp_path, name, 2_000_000)
     assert row["same"] == (0.75, 1.0)
     line = processes.line(row, row | {"seconds": {"total": 1.5}})

@@ -317,7 +317,8 @@ def _hurry(index: Any) -> Any:
         What faiss points to: to be kept while it trains.
     """
     ivf: Any = faiss.downcast_index(faiss.extract_index_ivf(index))
-    ivf.pq.cp.min_points_per_centroid = 1
+    if hasattr(ivf, "pq"):
+        ivf.pq.cp.min_points_per_centroid = 1
     if not isinstance(index, faiss.IndexPreTransform):
         return None
     chain: Any = index.chain

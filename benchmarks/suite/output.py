@@ -35,7 +35,15 @@ COLUMNS = {
     "best_epoch": ("cost", "epoch", ".1f"),
 }
 """Of each figure: the axis that it is on, its title, its format."""
-AXES = {"exact": "exact Top-10", "labels": "labels", "cost": "cost"}
+DETAILS = {
+    "code_bytes": ("bytes", "code", ".0f"),
+    "all_bytes": ("bytes", "all", ".1f"),
+    "build_s": ("cost", "build s", ".0f"),
+    "tune_s": ("cost", "tune s", ".0f"),
+}
+"""The same of figures that some tables put into the details of their rows."""
+TITLES = COLUMNS | DETAILS
+AXES = {"exact": "exact Top-10", "labels": "labels", "cost": "cost", "bytes": "bytes"}
 LABELS = {
     "overlap_at_10": "overlap@10 with the exact top 10",
     "recall_at_100": "share of the exact top 10 in the first 100",
@@ -81,7 +89,7 @@ def text(
 ) -> str:
     """An aligned table with its notes."""
     cells = [[row.name, *(cell(row, c, found) for c in columns)] for row, found in zip(rows, compared, strict=True)]
-    heads = ["", *(COLUMNS[c][1] for c in columns)]
+    heads = ["", *(TITLES[c][1] for c in columns)]
     widths = [max(len(line[i].rstrip()) for line in [heads, *cells]) for i in range(len(heads))]
     lines = [title, "", _axes_line(columns, widths), _line(heads, widths)]
     lines.append("-" * len(lines[-1]))
@@ -98,9 +106,9 @@ def cell(row: Row, column: str, found: dict[str, Comparison]) -> str:
     values = row.values(column)
     if not values:
         return "-"
-    form = COLUMNS[column][2]
+    axis, _, form = TITLES[column]
     mean, half = mean_half_range(values)
-    spread = f" ±{half:{form}}" if len(values) > 1 and COLUMNS[column][0] != "cost" else ""
+    spread = f" ±{half:{form}}" if len(values) > 1 and axis not in ("cost", "bytes") else ""
     mark = found[column].mark if column in found else ""
     return f"{mean:{form}}{spread}{mark or (' ' if column in TESTED else '')}"
 
@@ -133,7 +141,7 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 def _axes_line(columns: Sequence[str], widths: Sequence[int]) -> str:
     out = " " * widths[0]
-    for axis, members in groupby(zip(columns, widths[1:], strict=True), key=lambda pair: COLUMNS[pair[0]][0]):
+    for axis, members in groupby(zip(columns, widths[1:], strict=True), key=lambda pair: TITLES[pair[0]][0]):
         width = sum(w + 2 for _, w in members)
         out += "  " + AXES[axis].center(width - 2, "-")
     return out

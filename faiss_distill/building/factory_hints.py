@@ -10,7 +10,7 @@ import faiss
 
 GRAMMAR_OF_FAISS = (
     "IDMap2; OPQ16, OPQ16_64, PCA64, PCAR64, RR64, L2norm, Pad128; IVF4096, IVF4096_HNSW32, IVF4096(SQ8), IMI2x8; "
-    "Flat, PQ16np, PQ16x4fsr, SQ8, RQ8x8, LSQ8x8, PRQ4x2x8, RaBitQ; RFlat, Refine(SQ8)"
+    "Flat, PQ16np, PQ16x4fsr, SQ8, RQ8x8, RQ32x4fsr, LSQ8x8, PRQ4x2x8, RaBitQ; RFlat, Refine(SQ8)"
 )
 """For people; what it is, faiss decides."""
 TAILS = ("", ",Flat", ",IVF1,Flat")

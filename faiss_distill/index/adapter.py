@@ -102,7 +102,7 @@ class IndexAdapter(ABC):
         """A quantizer off to the side with the codebooks of ``state``, trained on its codes; None without codebooks."""
         if self.codebooks is None or state.codebooks is None:
             return None
-        return self.codebooks.holding(state.codebooks, state.codes)
+        return self.codebooks.holding(state)
 
     @property
     def decodes(self) -> bool:

@@ -108,8 +108,7 @@ def _codes(index: Any) -> str | None:
     """The codes' part of the string; None if faiss's own function knows it."""
     kind = type(index)
     if kind in (faiss.IndexPQFastScan, faiss.IndexIVFPQFastScan):
-        residual = "r" if kind is faiss.IndexIVFPQFastScan and index.by_residual else ""
-        return f"PQ{index.pq.M}x{index.pq.nbits}fs{residual}{f'_{index.bbs}' if index.bbs != 32 else ''}"
+        return f"PQ{index.pq.M}x{index.pq.nbits}{_blocks(index)}"
     if kind in (faiss.IndexPQ, faiss.IndexIVFPQ):
         plain = not index.do_polysemous_training
         return f"PQ{index.pq.M}{f'x{index.pq.nbits}' if index.pq.nbits != 8 else ''}{'np' if plain else ''}"
@@ -128,6 +127,14 @@ def _codes(index: Any) -> str | None:
     else:  # runs of codebooks of one size
         starts = [i for i in range(len(bits)) if i == 0 or bits[i] != bits[i - 1]] + [len(bits)]
         sizes = "_".join(f"{b - a}x{bits[a]}" for a, b in itertools.pairwise(starts))
+    if kind.__name__.endswith("FastScan"):
+        sizes += _blocks(index)
     search = next((name for name in NORMS if getattr(type(quantizer), name) == quantizer.search_type), None)
     usual = "ST_LUT_nonorm" if index.metric_type == faiss.METRIC_INNER_PRODUCT else None
     return f"{ADDITIVE[type(quantizer)]}{sizes}{'' if search == usual or search is None else NORMS[search]}"
+
+
+def _blocks(index: Any) -> str:
+    """What says that codes are in the blocks of FastScan."""
+    residual = "r" if isinstance(index, faiss.IndexIVF) and index.by_residual else ""
+    return f"fs{residual}{f'_{index.bbs}' if index.bbs != 32 else ''}"

@@ -10,6 +10,7 @@ import faiss
 from faiss_distill.errors import InputError, UnsupportedIndexError
 from faiss_distill.index.adapter import IndexAdapter
 from faiss_distill.index.families.additive import AdditiveAdapter, IVFAdditiveAdapter
+from faiss_distill.index.families.additive_fastscan import AdditiveFastScanAdapter, IVFAdditiveFastScanAdapter
 from faiss_distill.index.families.fixed import FixedAdapter
 from faiss_distill.index.families.ivf_encoded import IVFFlatAdapter, IVFRaBitQAdapter, IVFScalarQuantizerAdapter
 from faiss_distill.index.families.ivf_rabitq_fastscan import IVFRaBitQFastScanAdapter
@@ -47,6 +48,14 @@ FAMILIES: dict[type, Family] = {
     faiss.IndexLocalSearchQuantizer: Family(AdditiveAdapter, "LSQ16x8"),
     faiss.IndexProductResidualQuantizer: Family(AdditiveAdapter, "PRQ4x4x8"),
     faiss.IndexProductLocalSearchQuantizer: Family(AdditiveAdapter, "PLSQ4x4x8"),
+    faiss.IndexIVFResidualQuantizerFastScan: Family(IVFAdditiveFastScanAdapter, "IVF4096,RQ32x4fsr"),
+    faiss.IndexIVFLocalSearchQuantizerFastScan: Family(IVFAdditiveFastScanAdapter, "IVF4096,LSQ32x4fsr"),
+    faiss.IndexIVFProductResidualQuantizerFastScan: Family(IVFAdditiveFastScanAdapter, "IVF4096,PRQ8x4x4fsr"),
+    faiss.IndexIVFProductLocalSearchQuantizerFastScan: Family(IVFAdditiveFastScanAdapter, "IVF4096,PLSQ8x4x4fsr"),
+    faiss.IndexResidualQuantizerFastScan: Family(AdditiveFastScanAdapter, "RQ32x4fs"),
+    faiss.IndexLocalSearchQuantizerFastScan: Family(AdditiveFastScanAdapter, "LSQ32x4fs"),
+    faiss.IndexProductResidualQuantizerFastScan: Family(AdditiveFastScanAdapter, "PRQ8x4x4fs"),
+    faiss.IndexProductLocalSearchQuantizerFastScan: Family(AdditiveFastScanAdapter, "PLSQ8x4x4fs"),
     faiss.IndexIVFFlat: Family(IVFFlatAdapter, "IVF4096,Flat"),
     faiss.IndexIVFScalarQuantizer: Family(IVFScalarQuantizerAdapter, "IVF4096,SQ8"),
     faiss.IndexIVFRaBitQ: Family(IVFRaBitQAdapter, "IVF4096,RaBitQ"),

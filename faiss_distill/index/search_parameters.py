@@ -66,7 +66,7 @@ def search_parameters(index: Any, values: Mapping[str, float]) -> Any:
     """What faiss takes as ``params`` of a search: the index's own parameters, but for ``values``; nothing is set.
 
     Args:
-        index: any but one with an ``IndexReplicas``, which takes none.
+        index: any that :func:`takes_parameters`.
         values: by the names of :data:`OFFERED`.
 
     Returns:
@@ -110,13 +110,16 @@ def of_quantizer(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def takes_parameters(index: Any) -> bool:
-    """Whether a search of an index takes parameters: not so if an ``IndexReplicas`` is in it."""
+    """Whether a search of an index takes parameters: not so if an ``IndexReplicas`` is in it, or additive FastScan."""
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexPreTransform | faiss.IndexIDMap):
         return takes_parameters(index.index)
     if isinstance(index, faiss.IndexRefine):
         return takes_parameters(index.base_index)
-    return not isinstance(index, faiss.IndexReplicas)
+    if isinstance(index, faiss.IndexShards):
+        whole: Any = index
+        return takes_parameters(whole.at(0))
+    return not isinstance(index, faiss.IndexReplicas | faiss.IndexIVFAdditiveQuantizerFastScan)
 
 
 @contextmanager

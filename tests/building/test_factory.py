@@ -3,7 +3,7 @@
 import faiss
 import numpy as np
 import pytest
-from conftest import METRICS, QUICK, N, core, hasten, serialized, tunable
+from conftest import METRICS, QUICK, N, core, hasten, of_metric, serialized, tunable
 from factories import COARSE, CONTAINERS, ENCODED, FACTORIES, FINE, REFINED
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,7 +17,8 @@ from faiss_distill.losses import LOSSES
 MORE = tunable([
     "PQ8", "IVF16,PQ8", "IVF16,Flat", "IVF16_HNSW8,SQ4", "IVF16,SQfp16", "IVF16,RaBitQ4", "IVF16,RaBitQfs",
     "IVF16,RaBitQfs4", "RQ2x6_1x4", "IMI2x3,PQ8np", "PCAW32,PQ8np", "PCAWR32,PQ8np", "IVF16,PQ8np,Refine(SQ8)",
-    "IVF16,PQ16x4fs_64", "HNSW16", "Flat", "SQ8", "OPQ8,IVF16,PQ8np,Refine(OPQ4_32,PQ4x4np)",
+    "IVF16,RQ8x4fsr_64", "PLSQ2x2x4fs", "IVF16,PQ16x4fs_64", "HNSW16", "Flat", "SQ8",
+    "OPQ8,IVF16,PQ8np,Refine(OPQ4_32,PQ4x4np)",
 ])  # fmt: skip
 
 
@@ -49,6 +50,7 @@ def structure(index):
 def test_the_string_of_an_index_builds_the_like(data, factory, metric):
     if "IMI" in factory and metric == "ip":
         pytest.skip("faiss has none")
+    factory = of_metric(factory, metric)
     index = faiss.index_factory(64, factory, METRICS[metric])
     if "RQ" in factory or "LSQ" in factory:  # which faiss can't read untrained
         index.train(data.documents[:500])
@@ -70,7 +72,7 @@ def test_the_string_of_an_index_builds_the_like(data, factory, metric):
 def test_any_string_survives(outer, transforms, coarse, fine, refined, metric):
     fine = "PQ8x4np" if not coarse and fine in ENCODED else fine
     factory = f"{outer}{''.join(transforms)}{coarse}{',' if coarse else ''}{fine}{refined}"
-    index = faiss.index_factory(64, factory, METRICS[metric])
+    index = faiss.index_factory(64, of_metric(factory, metric), METRICS[metric])
     additive = "RQ" in fine or "LSQ" in fine  # which faiss can't read untrained
     for each in (index, index if additive else faiss.deserialize_index(faiss.serialize_index(index))):
         assert structure(faiss.index_factory(64, factory_string(each), METRICS[metric])) == structure(each)

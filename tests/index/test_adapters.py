@@ -9,7 +9,7 @@ import faiss
 import numpy as np
 import pytest
 import torch
-from conftest import FAISS, METRICS, core, serialized, untrained
+from conftest import FAISS, METRICS, core, of_metric, serialized, settle_norms, untrained, write_back
 from factories import COARSE, CONTAINERS, ENCODED, FACTORIES, FINE, REFINED
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -68,9 +68,12 @@ def assert_search_is_the_oracles(adapter, state, queries, nprobe=4, k=10):
     scores = oracle(state, inside, lists)
     sign = 1 if state.metric is Metric.INNER_PRODUCT else -1
     best = -np.sort(-scores, axis=1)[:, :k]
+    additive = isinstance(adapter.core, faiss.IndexIVFAdditiveQuantizerFastScan | faiss.IndexAdditiveQuantizerFastScan)
+    if additive and state.metric is Metric.L2:  # whose distances leave out the query's norm
+        distances = distances + np.square(inside).sum(1, keepdims=True)
     found = np.where(ids >= 0, sign * distances, -np.inf)
     # FastScan rounds its look-up tables to 8 bits, and additive quantizers may round norms.
-    rounded = isinstance(adapter.core, faiss.IndexIVFPQFastScan | faiss.IndexPQFastScan)
+    rounded = isinstance(adapter.core, faiss.IndexIVFFastScan | faiss.IndexFastScan)
     rounded |= adapter.codebooks.stores_norms and state.metric is Metric.L2
     tolerance = 0.02 * float(np.ptp(scores[np.isfinite(scores)])) if rounded else 1e-4
     np.testing.assert_allclose(found, best, atol=tolerance)
@@ -85,7 +88,7 @@ class TestRoundTrip:
     def test_what_is_extracted_decodes_as_faiss_decodes(self, built, data, factory, metric):
         index = built(factory, metric)
         if "fs" in factory and "IVF" in factory:  # faiss itself crashes in reconstructing from one that was read
-            index = faiss.index_factory(64, factory, METRICS[metric])
+            index = untrained(factory, metric)
             index.train(data.documents[:2000])
             index.add_with_ids(data.documents[:2000], np.arange(2000))
         adapter = open_index(index)
@@ -98,14 +101,13 @@ class TestRoundTrip:
         index = built(factory, metric)
         if not isinstance(open_index(index), CodesAdapter):
             core(index).nprobe = 4
-        distances, ids = index.search(data.queries[:100], 10)
         adapter = open_index(index)
+        settle_norms(adapter)
         state = adapter.extract()
-        with adapter.write(state, adapter.quantizer_with(state.centroids)[0]) as change:
-            change.commit()
+        distances, ids = index.search(data.queries[:100], 10)
+        write_back(adapter, state)
         distances_after, ids_after = index.search(data.queries[:100], 10)
-        # Norms are computed anew, and the last bit may differ.
-        np.testing.assert_allclose(distances, distances_after, rtol=1e-6 if adapter.codebooks.stores_norms else 0)
+        np.testing.assert_array_equal(distances, distances_after)
         assert (ids == ids_after).mean() > (0.95 if adapter.codebooks.n_codes < 3 else 0.999)  # equal scores may swap
         for name, value in vars(state).items():
             np.testing.assert_array_equal(getattr(adapter.extract(), name), value, err_msg=name)
@@ -137,6 +139,7 @@ class TestRoundTrip:
     def test_a_permuted_codebook_with_permuted_codes_searches_the_same(self, built, data, factory, metric):
         index = built(factory, metric)
         adapter = open_index(index)
+        settle_norms(adapter)
         state = adapter.extract()
         distances, _ = index.search(data.queries[:50], 10)
         order = np.random.default_rng(0).permutation(state.codebooks.shape[-2])
@@ -144,8 +147,7 @@ class TestRoundTrip:
         permuted = replace(
             state, codebooks=np.ascontiguousarray(state.codebooks[..., order, :]), codes=inverse[state.codes]
         )
-        with adapter.write(permuted, adapter.quantizer_with(state.centroids)[0]) as change:
-            change.commit()
+        write_back(adapter, permuted)
         np.testing.assert_allclose(index.search(data.queries[:50], 10)[0], distances, atol=1e-5)
 
 
@@ -407,7 +409,7 @@ class TestRefusals:
         if before is not None:
             assert serialized(index) == before
 
-    @pytest.mark.parametrize("factory", ["SQ8", "IVF16,RQ4x4fsr_Nrq2x4", "HNSW8_SQ8"])
+    @pytest.mark.parametrize("factory", ["SQ8", "LSH", "HNSW8_SQ8"])
     def test_other_classes(self, data, factory):
         index = faiss.index_factory(64, factory)
         index.train(data.documents)
@@ -612,7 +614,7 @@ def test_any_factory_string(data, outer, transform, coarse, fine, refined, metri
     if not coarse and fine in ENCODED:
         fine = "PQ8x4np"
     factory = f"{outer}{transform}{coarse}{',' if coarse else ''}{fine}{refined}"
-    index = faiss.index_factory(64, factory, METRICS[metric])
+    index = faiss.index_factory(64, of_metric(factory, metric), METRICS[metric])
     n = 400
     index.train(data.documents[:n])
     rng = np.random.default_rng(seed)
@@ -624,8 +626,9 @@ def test_any_factory_string(data, outer, transform, coarse, fine, refined, metri
     else:
         index.add(data.documents[:n])
     index = faiss.deserialize_index(faiss.serialize_index(index))
-    before, found = serialized(index), index.search(data.queries[:20], 5)
     adapter = open_index(index)
+    settle_norms(adapter)
+    before, found = serialized(index), index.search(data.queries[:20], 5)
     state = adapter.extract()
     quantizer = adapter.quantizer_with(state.centroids)[0]
     with adapter.write(state, quantizer):

@@ -1,12 +1,13 @@
 """Additive codes: sums of codewords, found by beam search and coordinate descent."""
 
 import itertools
+from dataclasses import replace
 
 import faiss
 import numpy as np
 import pytest
 import torch
-from conftest import METRICS, QUICK, N, serialized
+from conftest import METRICS, QUICK, N, serialized, write_back
 
 from faiss_distill import DistillConfig, InputError, UnsupportedIndexError, distill, evaluate
 from faiss_distill.index.registry import open_index
@@ -139,7 +140,9 @@ class TestEncoder:
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("factory", ["IVF16,PRQ2x4x4", "PRQ2x4x4_Nqint8", "IVF16,RQ5x5_Nqint8", "LSQ5x5"])
+@pytest.mark.parametrize(
+    "factory", ["IVF16,PRQ2x4x4", "PRQ2x4x4_Nqint8", "IVF16,RQ5x5_Nqint8", "LSQ5x5", "IVF16,RQ8x4fsr", "PRQ2x4x4fs"]
+)
 def test_tuning_gains(built, data, factory, metric):
     index = built(factory, metric)
     size = len(serialized(index))
@@ -149,7 +152,9 @@ def test_tuning_gains(built, data, factory, metric):
     train, judges = data.queries[:1000], data.queries[1000:]
     report = distill(index, data.documents[:N], train, validation_queries=judges, **options)
     assert report.kept, report.reason
-    assert (len(serialized(index)), index.ntotal) == (size, N)
+    unfilled = 16 * 32 * open_index(index).code_size if "IVF16,RQ8x4fs" in factory else 0  # of blocks
+    assert abs(len(serialized(index)) - size) <= unfilled
+    assert index.ntotal == N
     found = index.search(data.queries[:50], 10)
     again = faiss.deserialize_index(faiss.serialize_index(index))
     np.testing.assert_array_equal(again.search(data.queries[:50], 10)[0], found[0])
@@ -215,18 +220,20 @@ def test_what_cannot_be_handled_is_refused(data):
     for factory, metric, match in (
         ("RQ1x6_3x4", "l2", r"expected additive codebooks of one size, got \[6, 4, 4, 4\] bits"),
         ("IVF16,RQ4x4_Nnone", "l2", "expected an L2 search that knows norms, got search_type ST_LUT_nonorm"),
-        ("RQ4x4_Nrq2x4", "l2", "expected an additive quantizer that stores no norms or numbers for them"),
+        ("RQ4x4_Nqint8", "l2", "expected an additive quantizer that stores no norms or numbers for them"),
     ):
         index = faiss.index_factory(64, factory, METRICS[metric])
         index.train(data.documents[:N])
         index.add(data.documents[:N])
+        if factory == "RQ4x4_Nqint8":
+            index.rq.search_type = faiss.ResidualQuantizer.ST_norm_from_LUT
         before = serialized(index)
         with pytest.raises(UnsupportedIndexError, match=match):
             distill(index, data.documents[:N], data.queries, **QUICK)
         assert serialized(index) == before
 
 
-@pytest.mark.parametrize("norms", ["Ncqint8", "Ncqint4", "Nqint8"])
+@pytest.mark.parametrize("norms", ["Ncqint8", "Ncqint4", "Nqint8", "Nrq2x4"])
 def test_fewer_vectors_than_values_of_norms(built, data, norms):
     """Which k-means alone would refuse; and a sample is searched with the norms as they are."""
     index = built(f"IVF16,RQ4x4_{norms}", "l2", n=2000)
@@ -247,6 +254,91 @@ def test_fewer_vectors_than_values_of_norms(built, data, norms):
     np.testing.assert_array_equal(open_index(few).extract().codes, state.codes)
 
 
+@pytest.mark.parametrize(
+    ("norms", "sample"), [("Ncqint8", 4096), ("Ncqint4", 4096), ("Nlsq2x4", 4096), ("Nrq2x4", 4096), ("Nrq2x4", 200)]
+)
+def test_norms_are_rounded_no_worse_than_by_faiss(built, monkeypatch, norms, sample):
+    """As faiss's training on these very norms does, and once they are, another write-back changes nothing."""
+    monkeypatch.setattr("faiss_distill.index.parts.norms.SAMPLE", sample)
+    index = built(f"RQ4x4_{norms}", "l2")
+    adapter = open_index(index)
+    state = adapter.extract()
+    changed = replace(state, codebooks=state.codebooks * np.float32(1.5))
+    exact = np.square(changed.reconstruct(np.arange(N))).sum(1)
+
+    def error(quantizer):
+        values = faiss.vector_to_array(quantizer.qnorm.codes).view(np.float32)
+        return np.square(exact[:, None] - values).min(1).mean()
+
+    theirs = adapter.codebooks.copy()
+    theirs.qnorm.reset()
+    theirs.train_norm(N, faiss.swig_ptr(exact))
+    write_back(adapter, changed)
+    assert error(index.rq) <= error(theirs) * 1.001
+    values = faiss.vector_to_array(index.rq.qnorm.codes).view(np.float32)
+    if "2x4" in norms:  # FastScan adds up the same from its own tables
+        first, second = faiss.vector_to_array(index.rq.norm_tabs).reshape(2, 16)
+        np.testing.assert_array_equal(values, (first + second[:, None]).ravel())
+    best = index.rq.qnorm.search(exact[:, None], 1)[1][:, 0]
+    packed = faiss.vector_to_array(index.codes).reshape(N, -1)
+    stored = packed[:, 2] & 15 if norms == "Ncqint4" else packed[:, 2]
+    assert (stored == best).mean() > 0.99  # the last bit of a norm may differ
+    before = serialized(index)
+    write_back(adapter, adapter.extract())
+    assert serialized(index) == before
+
+
+def test_norms_that_are_rounded_better_already_stay_so(built):
+    index = built("RQ4x4_Nrq2x4", "l2")
+    adapter = open_index(index)
+    state = adapter.extract()
+    exact = np.square(state.reconstruct(np.arange(N))).sum(1)
+    free = faiss.Clustering1D(256)  # no sums of two
+    free.train_exact(exact[:, None])
+    index.rq.qnorm.reset()
+    index.rq.qnorm.add(faiss.vector_to_array(free.centroids)[:, None])
+    held = adapter.codebooks.holding(state)
+    np.testing.assert_array_equal(faiss.vector_to_array(held.qnorm.codes), faiss.vector_to_array(index.rq.qnorm.codes))
+
+
 def test_centroids_alone_of_an_index_without_lists_are_refused(built, data):
     with pytest.raises(InputError, match="an IndexResidualQuantizer has no centroids"):
         distill(built("RQ4x4"), data.documents[:N], data.queries, learn="centroids", **QUICK)
+
+
+@pytest.mark.parametrize("factory", ["IVF16,RQ8x4fsr", "IVF16,PRQ2x4x4fsr_Nlsq2x4", "IVF16,RQ7x4fs"])
+def test_norms_in_blocks_follow_centroids(built, data, factory):
+    """They are those of whole vectors, so new centroids alone change them, in blocks and for vectors to come."""
+    index = built(factory, "l2")
+    adapter = open_index(index)
+    before = adapter.extract()
+    quantizer, centroids = adapter.quantizer_with(before.centroids * np.float32(1.3))
+    moved = replace(before, centroids=centroids)
+    with adapter.write(moved, quantizer, lists=False) as change:
+        change.commit()
+    index.nprobe = 16
+    for n in (N, N + 100):
+        state, queries = open_index(index).extract(), data.queries[:50]
+        np.testing.assert_array_equal(state.codes[:N], before.codes)
+        decoded = state.reconstruct(np.arange(n))
+        exact = np.square(decoded).sum(1) - 2 * queries @ decoded.T  # faiss's distance, without the query's norm
+        distances, ids = index.search(queries, 10)
+        atol = 0.02 * np.ptp(exact)
+        np.testing.assert_allclose(distances, np.sort(exact, axis=1)[:, :10], atol=atol)
+        np.testing.assert_allclose(distances, np.take_along_axis(exact, ids, 1), atol=atol)
+        index.add(data.documents[N : N + 100])
+
+
+def test_measuring_at_other_lists_leaves_an_index_that_takes_no_parameters(built, data):
+    index = built("IVF16,RQ8x4fsr")
+    with pytest.raises(RuntimeError, match="search params not supported"):
+        index.search(data.queries[:5], 5, params=faiss.SearchParametersIVF(nprobe=2))
+    before = serialized(index)
+    found = evaluate(index, data.documents[:N], data.queries[:200], nprobe=[1, 4, 16], progress=False)
+    assert serialized(index) == before
+    for nprobe, point in zip((1, 4, 16), found.points, strict=True):
+        index.nprobe = nprobe
+        truth = faiss.knn(data.queries[:200], data.documents[:N], 10, index.metric_type)[1]
+        ids = index.search(data.queries[:200], 10)[1]
+        overlap = np.mean([len(np.intersect1d(*pair)) for pair in zip(ids, truth, strict=True)]) / 10
+        assert point.overlap_at_10 == pytest.approx(overlap, abs=2e-3)

@@ -11,7 +11,14 @@ from faiss_distill.index.parts.transaction import Transaction
 from faiss_distill.index.registry import open_index
 from faiss_distill.tuning.gate import Gate
 
-FACTORIES = ["IVF16,PQ16x4", "OPQ8,IVF16_HNSW16,PQ8x4np", "IVF16,SQ8", "PRQ2x2x4", "PCA32,IVF16,PQ16x4fsr"]
+FACTORIES = [
+    "IVF16,PQ16x4",
+    "OPQ8,IVF16_HNSW16,PQ8x4np",
+    "IVF16,SQ8",
+    "PRQ2x2x4",
+    "PCA32,IVF16,PQ16x4fsr",
+    "IVF16,RQ8x4fsr",
+]
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ import torch
 from faiss_distill import DistillConfig, DistillTrainer
 from faiss_distill.data import query_encoders
 from faiss_distill.data.query_encoders import LinearAdapter
-from faiss_distill.index.parts import coarse_quantizers, codebooks, interrupts, transaction, write_back
+from faiss_distill.index.parts import coarse_quantizers, codebooks, interrupts, norms, transaction, write_back
 from faiss_distill.index.registry import FAMILIES, open_index
 from faiss_distill.tuning import trainer
 from faiss_distill.tuning.gate import Gate, Verdict
@@ -38,6 +38,7 @@ MODULES = (
     write_back,
     coarse_quantizers,
     codebooks,
+    norms,
     query_encoders,
     trainer,
     contextlib,
@@ -72,8 +73,12 @@ def small(example: str) -> str:
         ("PQ32x4", "PQ8x4"),
         ("x4x8", "x2x4"),
         ("4x4x8", "2x2x4"),
+        ("RQ32x4fs", "RQ4x4fs"),
+        ("LSQ32x4fs", "LSQ4x4fs"),
+        ("Q8x4x4fs", "Q2x2x4fs"),
     ):
         example = example.replace(large, less)
+    example = re.sub(r"(RQ|LSQ)[\dx]+x4fsr?$", r"\g<0>_Nrq2x4", example)  # norms, for L2
     return re.sub(r"PQ16np$", "PQ4x4np", re.sub(r"Q(4x2x4)$", "Q2x2x4", example.replace("Q16x8", "Q2x4")))
 
 

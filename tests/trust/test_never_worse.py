@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import faiss
 import numpy as np
-from conftest import METRICS, serialized, sized
+from conftest import METRICS, of_metric, serialized, sized
 from faiss.contrib.datasets import SyntheticDataset
 from scipy.stats import norm
 
@@ -18,7 +18,8 @@ CHANCE = 0.05
 FAMILIES = (
     "IVF16,PQ8x4np", "IVF16,PQ16x4np", "IVF8,PQ4np", "OPQ8,IVF16,PQ8x4np", "IVF16_HNSW8,PQ8x4np", "IVF16,PQ16x4fs",
     "L2norm,IVF16,PQ8x4np", "IDMap2,IVF16,PQ8x4np", "IVF16,PQ8x4np,RFlat", "PQ8x4np", "PQ16x4fs", "IVF16,RQ4x4",
-    "RQ4x4", "IVF16,PRQ2x2x4", "IVF32,Flat", "IVF16,SQ4", "IVF16,RaBitQ",
+    "RQ4x4", "IVF16,PRQ2x2x4", "IVF32,Flat", "IVF16,SQ4", "IVF16,RaBitQ", "IVF16,RQ8x4fsr",
+    "PRQ2x4x4fs",
 )  # fmt: skip
 
 
@@ -210,7 +211,7 @@ def attempt(seed):
     log, metric = LOGS[seed // 3 % len(LOGS)], ("ip", "l2")[seed // 2 % 2]
     d, n = int(rng.choice([16, 32, 48])), int(rng.integers(1000, 2500))
     of = world(kind, d, n, rng)
-    index = faiss.index_factory(d, family, METRICS[metric])
+    index = faiss.index_factory(d, of_metric(family, metric), METRICS[metric])
     index.train(of.documents)
     ids = rng.permutation(n) if "IDMap" in family else None
     if ids is None:

@@ -23,7 +23,7 @@ FAMILIES = [
     "IVF16,PQ16x4", "IVF16,PQ1x8np", "IVF16_HNSW16,PQ16x4fsr", "OPQ8,IVF16,PQ8x4np", "PQ8x4np", "PQ16x4fs",
     "RQ4x4", "LSQ4x4", "PRQ2x2x4", "PLSQ2x2x4", "IVF16,RQ4x4_Nqint8", "IVF16,LSQ4x4", "IVF16,PRQ2x2x4",
     "IVF16,PLSQ2x2x4", "IVF16,Flat", "IVF16,SQ4", "IVF16,SQfp16", "IVF16,RaBitQ", "IVF16_HNSW16,RaBitQfs", "shards",
-    "replicas", "IVF16,PQ64x4",
+    "replicas", "IVF16,PQ64x4", "IVF16,RQ8x4fsr", "PRQ2x4x4fs",
 ]  # fmt: skip
 """One of each family, 1 to 64 bytes."""
 TUNED = ["IVF16,PQ16x4", "IVF16,PQ1x8np", "PQ8x4np", "IVF16,RQ4x4", "LSQ4x4"]

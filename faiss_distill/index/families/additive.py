@@ -21,15 +21,11 @@ def quantizer_of(core: Any) -> Any:
     return next((getattr(core, name) for name in NAMES if hasattr(core, name)), None)
 
 
-def _open(core: Any) -> Codebooks:
-    return AdditiveCodebooks(quantizer_of(core), core.metric_type)
-
-
 class AdditiveAdapter(CodesAdapter):
     """One index of additive codes alone."""
 
     def _open_codebooks(self) -> Codebooks:
-        return _open(self.core)
+        return AdditiveCodebooks(quantizer_of(self.core), self.core.metric_type)
 
 
 class IVFAdditiveAdapter(IVFAdapter):
@@ -39,4 +35,8 @@ class IVFAdditiveAdapter(IVFAdapter):
 
     def _check(self) -> None:
         super()._check()
-        self.codebooks = _open(self.core)
+        self.codebooks = self._open_codebooks()
+
+    def _open_codebooks(self) -> Codebooks:
+        """The index's codebooks."""
+        return AdditiveCodebooks(quantizer_of(self.core), self.core.metric_type)

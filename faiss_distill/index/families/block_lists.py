@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from typing import Any
 
 import faiss
@@ -16,7 +15,13 @@ from faiss_distill.state import Int64, Packed
 
 
 class BlockListsAdapter(IVFAdapter):
-    """What the FastScan forms of indexes with inverted lists have in common."""
+    """What the FastScan forms of indexes with inverted lists have in common.
+
+    faiss's search rounds its look-up tables to 8 bits, so its scores differ a little from those that training sees.
+    """
+
+    _in_blocks: Any = faiss.IndexIVFPQFastScan
+    """The class that converts :meth:`_plain` into blocks."""
 
     def _check(self) -> None:
         super()._check()
@@ -44,15 +49,18 @@ class BlockListsAdapter(IVFAdapter):
         blocks = faiss.rev_swig_ptr(lists.get_codes(number), n_bytes)
         return faiss.rev_swig_ptr(lists.get_ids(number), size).copy(), unpack_blocks(self.core, blocks, size)
 
-    @abstractmethod
     def _plain(self) -> Any:
-        """An empty index of the form without blocks, with codes of the same kind, which faiss converts."""
+        """An empty index without blocks, with codes of the same size: 4-bit ones, whatever they stand for."""
+        m = self.core.M  # dimensions, one a code
+        plain: Any = faiss.IndexIVFPQ(faiss.IndexFlatL2(m), m, self.nlist, m, self.core.nbits)
+        plain.own_fields = False
+        return plain
 
     def _hold(self, assignment: Int64, ids: Int64, packed: Packed) -> Any:
         # faiss itself makes the blocks, in converting a plain index: add_core and add_sa_codes would corrupt them.
         plain = self._plain()
         fill_lists(plain.invlists, assignment, ids, packed)
         plain.is_trained, plain.ntotal = True, len(ids)
-        holder = type(self.core)(plain, self.core.bbs)
+        holder = self._in_blocks(plain, self.core.bbs)
         holder.own_fields = False
         return holder

@@ -91,5 +91,5 @@ class CodesAdapter(OneListAdapter):
     ) -> Transaction:
         if lists and state.n != self.core.ntotal:  # a search would read past the codes
             raise InputError("codes", f"those of all {self.core.ntotal} vectors", str(state.n))
-        holder = self._hold(self.codebooks.pack(words, state.codes)) if lists else None
+        holder = self._hold(self.codebooks.pack(words, state)) if lists else None
         return Transaction([CodesWriteBack(self.core, self.codebooks, words, holder)])

@@ -182,7 +182,7 @@ class IVFAdapter(IndexAdapter):
     ) -> Transaction:
         packed = state.codes
         if self.codebooks is not None and lists:
-            packed = self.codebooks.pack(words, state.codes)
+            packed = self.codebooks.pack(words, state)
         holder = self._hold(state.assignment, state.ids, packed.astype(np.uint8, copy=False)) if lists else None
         return Transaction([IVFWriteBack(self.core, self.codebooks, words, quantizer, holder, file)])
 

@@ -11,9 +11,10 @@ import numpy as np
 from faiss.contrib.inspect_tools import get_pq_centroids
 
 from faiss_distill.errors import UnsupportedIndexError
+from faiss_distill.index.parts import norms
 from faiss_distill.index.parts.packing import pack, unpack
 from faiss_distill.index.parts.sizes import check_size
-from faiss_distill.state import Codes, Float32, Packed, decode
+from faiss_distill.state import Codes, Float32, IndexState, Packed, decode
 
 ROWS = 65_536
 """Codes handled at a time where their vectors are needed."""
@@ -47,16 +48,16 @@ class Codebooks(ABC):
         """A copy of the codewords."""
 
     @abstractmethod
-    def holding(self, codewords: Float32, codes: Codes) -> Any:
-        """A quantizer like the live one with other codewords, for vectors with these codes ``(n, n_codes)``."""
+    def holding(self, state: IndexState) -> Any:
+        """A quantizer like the live one with the codewords of ``state``, for its vectors."""
 
     @abstractmethod
     def copy(self) -> Any:
         """A quantizer like the live one, for :meth:`overwrite`."""
 
     @abstractmethod
-    def pack(self, quantizer: Any, codes: Codes) -> Packed:
-        """What an index with ``quantizer``, from :meth:`holding`, stores of ``codes``: uint8 ``(n, code_size)``."""
+    def pack(self, quantizer: Any, state: IndexState) -> Packed:
+        """What an index with ``quantizer``, from :meth:`holding`, stores of ``state``: uint8 ``(n, code_size)``."""
 
     @abstractmethod
     def unpack(self, packed: Packed) -> Codes:
@@ -93,19 +94,23 @@ class ProductCodebooks(Codebooks):
         """A copy of the codewords."""
         return np.array(get_pq_centroids(self._live)).reshape(self.shape)
 
-    def holding(self, codewords: Float32, codes: Codes) -> Any:
+    def holding(self, state: IndexState) -> Any:
         """A quantizer with other codewords."""
+        assert state.codebooks is not None
+        return self._like(state.codebooks)
+
+    def _like(self, codewords: Float32) -> Any:
         pq = faiss.ProductQuantizer(self._live.d, self._live.M, self._live.nbits)
         faiss.copy_array_to_vector(np.ascontiguousarray(codewords).ravel(), pq.centroids)
         return pq
 
     def copy(self) -> Any:
         """A quantizer with the same codewords."""
-        return self.holding(self.read(), np.empty(0, dtype=np.uint8))
+        return self._like(self.read())
 
-    def pack(self, quantizer: Any, codes: Codes) -> Packed:
+    def pack(self, quantizer: Any, state: IndexState) -> Packed:
         """Bit-packed codes."""
-        packed: Packed = pack(codes, self._live.nbits)
+        packed: Packed = pack(state.codes, self._live.nbits)
         return packed
 
     def unpack(self, packed: Packed) -> Codes:
@@ -129,13 +134,19 @@ class ProductCodebooks(Codebooks):
 class AdditiveCodebooks(Codebooks):
     """An ``AdditiveQuantizer``'s: ``(nsplits, steps, ksub, dsub)``, with one split but for the product forms.
 
+    Args:
+        live: the quantizer.
+        metric_type: of the index.
+        with_centroids: whether norms, if any are stored, are those of centroid and codewords together.
+
     Raises:
         UnsupportedIndexError: codebooks of several sizes, or a search that this package does not know.
     """
 
-    def __init__(self, live: Any, metric_type: int) -> None:
+    def __init__(self, live: Any, metric_type: int, with_centroids: bool = False) -> None:
         """Read the shapes."""
         super().__init__(live)
+        self._with_centroids = with_centroids
         bits = faiss.vector_to_array(live.nbits)
         if (bits != bits[0]).any():
             raise UnsupportedIndexError(
@@ -144,9 +155,8 @@ class AdditiveCodebooks(Codebooks):
         kinds = type(live)
         decompresses = live.search_type == kinds.ST_decompress
         without_norms = live.search_type == kinds.ST_LUT_nonorm
-        norms = (kinds.ST_norm_float, kinds.ST_norm_qint8, kinds.ST_norm_qint4, kinds.ST_norm_cqint8)
-        self.stores_norms = live.search_type in (*norms, kinds.ST_norm_cqint4)
-        self._n_norms = {kinds.ST_norm_cqint8: 256, kinds.ST_norm_cqint4: 16}.get(live.search_type, 1)
+        others = (kinds.ST_norm_float, kinds.ST_norm_qint8, kinds.ST_norm_qint4)
+        self.stores_norms = live.search_type in others or norms.levels(live) > 1
         if not (decompresses or without_norms or self.stores_norms):
             raise UnsupportedIndexError(
                 "index",
@@ -177,35 +187,42 @@ class AdditiveCodebooks(Codebooks):
         faiss.copy_array_to_vector(np.ascontiguousarray(codewords).ravel(), quantizer.codebooks)
         return quantizer
 
-    def holding(self, codewords: Float32, codes: Codes) -> Any:
-        """A quantizer with other codewords, which stores the norms of these vectors as well as it can.
-
-        Of few vectors it stores them as the live one does.
-        """
-        quantizer = self._like(codewords)
-        _copy_norms(self._live, quantizer)
-        norms = _norms(codewords, codes) if self.stores_norms else np.empty(0, dtype=np.float32)
-        if len(np.unique(norms)) > self._n_norms:  # with fewer, faiss's k-means refuses or aborts the process
-            quantizer.qnorm.reset()
-            quantizer.train_norm(len(norms), faiss.swig_ptr(norms))
+    def holding(self, state: IndexState) -> Any:
+        """A quantizer with other codewords, which stores the norms of these vectors as well as it can."""
+        assert state.codebooks is not None
+        quantizer = self._like(state.codebooks)
+        norms.copy(self._live, quantizer)
+        if self.stores_norms:
+            norms.fit(quantizer, self._norms(state))
         quantizer.is_trained = True
         return quantizer
 
     def copy(self) -> Any:
         """A quantizer with the same codewords and norms."""
         quantizer = self._like(self.read())
-        _copy_norms(self._live, quantizer)
+        norms.copy(self._live, quantizer)
         return quantizer
 
-    def pack(self, quantizer: Any, codes: Codes) -> Packed:
+    def pack(self, quantizer: Any, state: IndexState) -> Packed:
         """Bit-packed codes, with norms if they are stored."""
-        packed = np.empty((len(codes), quantizer.code_size), dtype=np.uint8)
-        codewords = faiss.vector_to_array(quantizer.codebooks).reshape(self.shape)
-        for start in range(0, len(codes), ROWS):
-            part = np.ascontiguousarray(codes[start : start + ROWS], dtype=np.int32)
-            norms, out = _norms(codewords, part), packed[start : start + ROWS]
-            quantizer.pack_codes(len(part), faiss.swig_ptr(part), faiss.swig_ptr(out), -1, faiss.swig_ptr(norms))
+        packed, squares = np.empty((state.n, quantizer.code_size), dtype=np.uint8), self._norms(state)
+        for start in range(0, state.n, ROWS):
+            part = np.ascontiguousarray(state.codes[start : start + ROWS], dtype=np.int32)
+            pointers = [faiss.swig_ptr(a[start : start + ROWS]) for a in (packed, squares)]
+            quantizer.pack_codes(len(part), faiss.swig_ptr(part), pointers[0], -1, pointers[1])
         return packed
+
+    def _norms(self, state: IndexState) -> Float32:
+        """Squared norms, as they are stored of the vectors of ``state``: float32 ``(n,)``."""
+        assert state.codebooks is not None
+        out = np.empty(state.n, dtype=np.float32)
+        for start in range(0, state.n, ROWS):
+            rows = slice(start, start + ROWS)
+            decoded = decode(state.codes[rows], state.codebooks)
+            if self._with_centroids:
+                decoded += state.centroids[state.assignment[rows]]
+            out[rows] = np.einsum("nd,nd->n", decoded, decoded)
+        return out
 
     def unpack(self, packed: Packed) -> Codes:
         """Codeword numbers ``(n, nsplits * steps)``."""
@@ -224,7 +241,7 @@ class AdditiveCodebooks(Codebooks):
         for part in parts:
             if part.codebook_cross_products.size():
                 part.compute_codebook_tables()
-        _copy_norms(source, live)
+        norms.copy(source, live)
 
     @property
     def trained(self) -> tuple[Any, ...]:
@@ -238,18 +255,3 @@ class AdditiveCodebooks(Codebooks):
         splits, steps, _, _ = self.shape
         of = f"{splits} x {steps}" if splits > 1 else str(steps)
         return {type(self._live).__name__: f"{of} codebooks of {self._bits} bits"}
-
-
-def _norms(codewords: Float32, codes: Any) -> Float32:
-    """Squared norms of what ``codes (n, n_codes)`` decode to: float32 ``(n,)``."""
-    out = np.empty(len(codes), dtype=np.float32)
-    for start in range(0, len(codes), ROWS):
-        decoded = decode(codes[start : start + ROWS], codewords)
-        out[start : start + ROWS] = np.einsum("nd,nd->n", decoded, decoded)
-    return out
-
-
-def _copy_norms(source: Any, target: Any) -> None:
-    target.norm_min, target.norm_max = source.norm_min, source.norm_max
-    target.qnorm.codes, target.qnorm.ntotal = source.qnorm.codes, source.qnorm.ntotal
-    target.qnorm.update_permutation()
