@@ -68,6 +68,23 @@ def best_lists(vectors: Tensor, centroids: Tensor, metric: Metric, price: Tensor
     return torch.addmm(own if price is None else own - price, vectors, centroids.T).argmax(dim=1)
 
 
+def router_loss(scores: Tensor, lists: Tensor) -> Tensor:
+    """Cross-entropy of the lists that a query is led to, and those that its neighbours are in.
+
+    Routing by learning to rank (Vecchiato et al., 2024, arXiv 2404.11731), where a query has several right lists: the
+    target is the share of its neighbours in each.
+
+    Args:
+        scores: of each list for each query, divided by a temperature, ``(nq, nlist)``.
+        lists: of the query's neighbours, int64 ``(nq, k)``.
+
+    Returns:
+        The mean over queries.
+    """
+    per_neighbour = -torch.log_softmax(scores, dim=1).gather(1, lists)
+    return per_neighbour.mean()
+
+
 def between(vectors: Tensor, queries: Tensor, local: Tensor, metric: Metric) -> Tensor:
     """Half-way from documents to the mean of their local queries, which say where they will be looked for.
 

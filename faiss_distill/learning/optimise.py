@@ -363,6 +363,7 @@ def _optimizer(student: Student, documents: float, config: DistillConfig) -> tor
     groups = []
     for parameter, rate, learned in (
         (student.centroids, config.centroid_rate, config.learn is not Learn.CODEBOOKS),
+        (student.router, config.centroid_rate, config.learn is not Learn.CODEBOOKS),
         (student.codebooks, config.codebook_rate, config.learn is not Learn.CENTROIDS),
     ):
         if parameter is None:
