@@ -120,6 +120,11 @@ class Objective:
         self._own = None if own is None else torch.from_numpy(own)
 
     @property
+    def routed(self) -> Int64:
+        """The documents whose lists a router learns to lead to, ascending."""
+        return np.unique(self._nearest)
+
+    @property
     def mines(self) -> bool:
         """Whether candidates depend on what the index finds, and so on the placement of all documents."""
         return self._mixture.has("hard")
