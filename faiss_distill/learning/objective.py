@@ -184,7 +184,8 @@ class Objective:
         nearest = self._nearest[batch.numpy()]
         lists = placement.lists_of(nearest.ravel(), self._documents.device).reshape(nearest.shape)
         scores = similarity(queries, student.signposts, student.coarse_metric)
-        return router_loss(scores / self._temperature, lists)
+        lengths = torch.from_numpy(self._documents.lengths(placement.lists, scores.shape[1])).to(scores)
+        return router_loss(scores / self._temperature, lists, lengths)
 
     def _comparison(
         self, batch: Tensor, candidates: Tensor, exact: Tensor, scored: Tensor | None, share: float = 1.0

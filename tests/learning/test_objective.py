@@ -69,7 +69,7 @@ def test_the_loss_against_a_loop(parts, data):
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_the_routers_loss_against_a_loop(parts, metric):
-    """Cross-entropy of the lists of each query's ten nearest, and nothing of it for the centroids."""
+    """Cross-entropy of the lists of each query's ten nearest, a price on long ones, and nothing for the centroids."""
     trainer, train, _, objective, _ = parts(metric, learn="centroids", router=True)
     state = trainer.task.sample
     router = (state.centroids + np.random.default_rng(0).normal(0, 0.01, state.centroids.shape)).astype(np.float32)
@@ -78,7 +78,8 @@ def test_the_routers_loss_against_a_loop(parts, metric):
         query, lists = train.queries.vectors[q], state.assignment[train.top[q, :10]]
         scores = router @ query if metric == "ip" else -((router - query) ** 2).sum(1)
         share = np.bincount(lists, minlength=len(router)) / 10
-        expected -= (share * log_softmax(scores / 0.05)).sum() / 2
+        expected -= (share * log_softmax(scores / 0.025)).sum() / 2
+        expected += 0.3 * softmax(scores / 0.025) @ np.bincount(state.assignment, minlength=16) / (N / 16) / 2
     value = loss(objective, student, torch.tensor([0, 5]))
     assert float(value.detach()) == pytest.approx(expected, rel=1e-4)
     value.backward()
