@@ -170,6 +170,9 @@ class DistillConfig:
         block_rows: corpus rows held in memory at a time.
         max_memory: bytes, or a text such as ``"4GB"``, that a run may take, not counting the index and what the process
             already holds. Codes and lists that don't fit are mapped from files in the work folder, which must be given.
+        router: give the index a router, vectors of their own to find lists by, so that centroids serve scores alone. It
+            takes as many bytes as the centroids once more, and a coarse quantizer of another class; for few lists
+            probed and long codes of residuals.
         nprobe: judge the result at this many lists probed, instead of the index's own, which stays.
         seed: seeds the split, the sampling and the bootstrap; below 2**64.
         device: torch device of the training and the encoding, such as ``"cpu"`` or ``"cuda"``.
@@ -209,6 +212,7 @@ class DistillConfig:
     judge_half_nprobe: bool = True
     block_rows: int = 16_384
     max_memory: int | str | None = None
+    router: bool = False
     nprobe: int | None = None
     seed: int = 0
     device: str = "cpu"
@@ -245,7 +249,7 @@ class DistillConfig:
             self._set("max_memory", size("max_memory", self.max_memory))
         expected, hint = f"between 1 and top_k={self.top_k}", "set it with top_k"
         self._set("perplexity", number("perplexity", self.perplexity, expected, 1, self.top_k, False, hint))
-        for name in ("balance", "judge_half_nprobe", "progress"):
+        for name in ("balance", "judge_half_nprobe", "router", "progress"):
             self._set(name, flag(name, getattr(self, name)))
         if not isinstance(self.device, str | torch.device):
             raise InputError("device", "a torch device or its name", repr(self.device))
@@ -254,6 +258,9 @@ class DistillConfig:
             raise InputError(
                 "assignment", "'fixed' with encoding='frozen'", repr(self.lists.value), "a code belongs to its list"
             )
+        if self.router and (self.learn is Learn.CODEBOOKS or LOSSES[self.loss].compares == "vectors"):
+            value = "learn='codebooks'" if self.learn is Learn.CODEBOOKS else f"loss={self.loss!r}"
+            raise InputError("router", f"False with {value}", "True", "nothing would teach it which lists to find")
         if self.mixture.single and LOSSES[self.loss].compares != "vectors":
             raise InputError("candidates", "others to rank a document against", repr(self.candidates), "add in_batch")
 

@@ -64,6 +64,7 @@ class IndexState:
         codes: codeword numbers, uint8 (``ksub <= 256``) or uint16, ``(n, nsplits * steps)``; without codebooks what the
             index stores, uint8 ``(n, code_size)``.
         ids: ids as stored in the inverted lists, ascending, int64 ``(n,)``.
+        router: what a search finds its lists by where that is not the centroids, float32 ``(nlist, d)``; else None.
     """
 
     metric: Metric
@@ -74,11 +75,17 @@ class IndexState:
     assignment: Int64
     codes: Codes
     ids: Int64
+    router: Float32 | None = None
 
     @property
     def n(self) -> int:
         """Number of stored vectors."""
         return len(self.ids)
+
+    @property
+    def signposts(self) -> Float32:
+        """What a search finds its lists by: the router, or the centroids, float32 ``(nlist, d)``."""
+        return self.centroids if self.router is None else self.router
 
     @property
     def d(self) -> int:

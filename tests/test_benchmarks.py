@@ -27,6 +27,7 @@ from benchmarks import (
     multiplier,
     processes,
     queries,
+    router,
     scale,
     shards,
     speed,
@@ -542,6 +543,20 @@ def test_families_are_tuned_and_none_is_worse(monkeypatch, tmp_path, capsys):
         if row["kept"] and row in coded:
             assert new > old + 0.01
         assert row["codes"][1] <= 1.03 * row["codes"][0]
+
+
+@pytest.mark.slow
+def test_routers_are_told_from_indexes_without(monkeypatch, tmp_path, capsys):
+    data = cut(debian.load_debian_packages(), 2000, (400, 100, 100))
+    monkeypatch.setattr(router, "dataset", lambda quick: data)
+    argv = ["router", "--quick", "--bytes", "16", "--nprobe", "1", "--metrics", "ip", "--output", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", argv)
+    router.main()
+    said = (tmp_path / "router.txt").read_text()
+    assert said.strip() in capsys.readouterr().out
+    rows = [line for line in said.splitlines() if line.strip().startswith("ip ")]
+    assert ["untuned" in rows[0], "with router" in rows[2], len(rows)] == [True, True, 3]
+    assert f"a router takes {4 * 64 * 384} bytes" in said
 
 
 def test_versions_are_tuned_beside_each_other(monkeypatch, tmp_path, capsys):

@@ -40,9 +40,9 @@ def to_cuvs(index: FaissIndex | PathLike) -> dict[str, Float32]:
         - ``rotation_matrix (d, d)``: ``rotation_matrix @ x`` is what is encoded.
 
     Raises:
-        UnsupportedIndexError: the index is of another kind; its lists are chosen by another metric than its own; its
-            codes are not of 4 to 8 bits a part, and of whole bytes in all; or it does something else to vectors than
-            rotate them.
+        UnsupportedIndexError: the index is of another kind; its lists are chosen by another metric than its own, or
+            by a router; its codes are not of 4 to 8 bits a part, and of whole bytes in all; or it does something else
+            to vectors than rotate them.
         InputError: it is untrained, empty, or no index at all.
 
     Examples::
@@ -58,6 +58,8 @@ def to_cuvs(index: FaissIndex | PathLike) -> dict[str, Float32]:
     got = ""
     if not state.by_residual:
         got = f"{adapter.description}, whose codes are not of residuals"
+    elif state.router is not None:
+        got = f"{adapter.description}, whose lists are found by a router"
     elif state.coarse_metric is not state.metric:
         got = f"lists by {state.coarse_metric.value} and {state.metric.value} within them"
     elif not 4 <= bits <= 8 or bits * splits % 8:

@@ -89,8 +89,11 @@ class IndexAdapter(ABC):
         """Copy the index's parameters, lists and codes into plain arrays."""
 
     @abstractmethod
-    def quantizer_with(self, centroids: Float32) -> tuple[Any, Float32]:
-        """A coarse quantizer like the index's own that holds ``centroids (nlist, d)``, and what it keeps of them."""
+    def quantizer_with(self, centroids: Float32, router: Float32 | None = None) -> tuple[Any, Float32]:
+        """A coarse quantizer that holds ``centroids (nlist, d)``, and what it keeps of them.
+
+        It is like the index's own, but if a ``router (nlist, d)`` is to find the lists: then it holds both.
+        """
 
     @abstractmethod
     def _transaction(

@@ -11,6 +11,7 @@ import numpy as np
 from faiss_distill.errors import DistillError
 from faiss_distill.index.concerns import concerns
 from faiss_distill.index.factory_strings import factory_string
+from faiss_distill.index.parts.coarse_quantizers import router_of
 from faiss_distill.index.registry import open_index
 from faiss_distill.index.sources import as_index
 from faiss_distill.render.content import FACTS, Section
@@ -195,6 +196,9 @@ def parts(index: Any) -> tuple[list[str], dict[str, float], dict[str, int]]:
         quantizer = faiss.downcast_index(index.quantizer)
         _, of_each, below = parts(quantizer)
         shared["coarse quantizer"] = round(index.nlist * sum(of_each.values())) + sum(below.values())
+        if router_of(quantizer) is not None:
+            shared["router"] = 4 * index.nlist * index.d
+            shared["coarse quantizer"] -= shared["router"]
         if isinstance(quantizer, faiss.MultiIndexQuantizer):
             shared["coarse quantizer"] = 4 * quantizer.pq.centroids.size()
     shared |= {"codebooks": books} if (books := _codebooks(index)) else {}

@@ -15,6 +15,8 @@ class Traits:
         lists: whether vectors may change lists.
         codes: which codes become others, in words; None if none do.
         takes_a_sample: whether it can be searched with some of its vectors alone, under their own ids.
+        no_router: why it can't be given a router, in words; None if it can, or has one.
+        router: whether it has one.
         lists_in_a_file: whether new lists may go to a file, which is then mapped.
         summary: what :attr:`changes` says, where that is not the list of these.
     """
@@ -24,6 +26,8 @@ class Traits:
     lists: bool = True
     codes: str | None = None
     takes_a_sample: bool = True
+    no_router: str | None = "it has no lists"
+    router: bool = False
     lists_in_a_file: bool = True
     summary: str | None = None
 
@@ -34,4 +38,5 @@ class Traits:
             return self.summary
         centroids = "coarse centroids" if self.fixed is None else None
         lists = "lists of vectors" if self.lists else None
-        return ", ".join(part for part in (centroids, self.codebooks, self.codes, lists) if part)
+        router = "router" if self.router else None
+        return ", ".join(part for part in (centroids, router, self.codebooks, self.codes, lists) if part)

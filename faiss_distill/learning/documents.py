@@ -143,7 +143,7 @@ class Documents:
 
     def _terms(self, student: Student, placement: Placement, budget: float, lists: bool, codes: bool) -> Terms:
         queries, price, offset = self._queries.all(student), None, 0.0
-        shares, spread = probing(queries, student.centroids, self._nprobe, student.coarse_metric, self.world)
+        shares, spread = probing(queries, student.signposts, self._nprobe, student.coarse_metric, self.world)
         if lists:
             for doublings in range(MAX_DOUBLINGS):
                 terms = Terms(queries, shares, shares * spread * 2**doublings, offset)
@@ -282,7 +282,7 @@ class Documents:
     def scanned(self, student: Student, lists: Int64) -> float:
         """Codes that a training query scans, on average, with documents in ``lists``: ``(n,)``, or :attr:`sample`'s."""
         queries = self._queries.all(student)
-        shares, _ = probing(queries, student.centroids, self._nprobe, student.coarse_metric, self.world)
+        shares, _ = probing(queries, student.signposts, self._nprobe, student.coarse_metric, self.world)
         return self._scanned(shares, lists)
 
     def _scanned(self, shares: Tensor, lists: Int64) -> float:
@@ -332,7 +332,7 @@ class Documents:
             aim = vectors
             if aware:
                 aim = between(vectors, terms.queries, self._local_queries(own[where]), student.coarse_metric)
-            lists[where] = best_lists(aim, student.centroids, student.coarse_metric, terms.price).cpu().numpy()
+            lists[where] = best_lists(aim, student.signposts, student.coarse_metric, terms.price).cpu().numpy()
         return self.world.gathered(lists, len(rows))
 
     def _blocks(self, student: Student, rows: Int64) -> Iterator[tuple[slice, Tensor]]:

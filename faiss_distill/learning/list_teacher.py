@@ -196,7 +196,7 @@ def teacher_for(
         return exact
     sample = np.sort(rng.permutation(len(queries))[:SAMPLED])
     top, _ = exact.top_k(corpus, queries[sample], k, None if exclude is None else exclude[sample])
-    lists = Lists(state.centroids, state.assignment, state.coarse_metric, transforms)
+    lists = Lists(state.signposts, state.assignment, state.coarse_metric, transforms)
     if len(lists.centroids) < MIN_LISTS:
         lists = _lists_of(corpus, exact, rng)
     order = lists.nearest(queries[sample], len(lists.centroids), exact.device)

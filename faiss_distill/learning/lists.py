@@ -11,6 +11,11 @@ from faiss_distill.learning.students import similarity
 from faiss_distill.state import Metric
 from faiss_distill.world import ALONE, World
 
+SHARPNESS = 0.5
+"""Of the temperature of documents' scores, what lists are told apart by: a search probes few of them."""
+SCANNED = 0.3
+"""What a query led to lists of usual length costs in the loss of a router."""
+
 
 def probed_lists(queries: Tensor, centroids: Tensor, nprobe: int, metric: Metric) -> Tensor:
     """The lists that an exact coarse quantizer probes: bool ``(nq, nlist)``, ``nprobe`` true in each row.
@@ -66,6 +71,25 @@ def best_lists(vectors: Tensor, centroids: Tensor, metric: Metric, price: Tensor
     else:
         own = torch.zeros(len(centroids), dtype=centroids.dtype, device=centroids.device)
     return torch.addmm(own if price is None else own - price, vectors, centroids.T).argmax(dim=1)
+
+
+def router_loss(scores: Tensor, lists: Tensor, lengths: Tensor) -> Tensor:
+    """Cross-entropy of the lists that a query is led to and those that its neighbours are in, at a price on long lists.
+
+    Routing by learning to rank (Vecchiato et al., 2024, arXiv 2404.11731), where a query has several right lists: the
+    target is the share of its neighbours in each.
+
+    Args:
+        scores: of each list for each query, ``(nq, nlist)``.
+        lists: of the query's neighbours, int64 ``(nq, k)``.
+        lengths: of the lists, ``(nlist,)``.
+
+    Returns:
+        The mean over queries.
+    """
+    scores = scores / SHARPNESS
+    missed = -torch.log_softmax(scores, dim=1).gather(1, lists).mean()
+    return missed + SCANNED * (scores.softmax(dim=1) @ (lengths / lengths.mean())).mean()
 
 
 def between(vectors: Tensor, queries: Tensor, local: Tensor, metric: Metric) -> Tensor:

@@ -13,9 +13,9 @@ from torch import Tensor
 from faiss_distill.config import DistillConfig, Learn
 from faiss_distill.learning.candidates import Candidates, members
 from faiss_distill.learning.documents import Documents
-from faiss_distill.learning.lists import probed_lists
+from faiss_distill.learning.lists import probed_lists, router_loss
 from faiss_distill.learning.placement import Placement
-from faiss_distill.learning.students import Student
+from faiss_distill.learning.students import Student, similarity
 from faiss_distill.learning.taught import StudentQueries, Taught
 from faiss_distill.learning.teacher import Teacher
 from faiss_distill.losses import LOSSES
@@ -23,6 +23,8 @@ from faiss_distill.state import Int64
 
 MAX_OF_THE_BEST = 128
 """Candidates of a query that a loss of the best sees, at most."""
+ROUTED = 10
+"""Nearest documents of a query that a router learns to lead it to."""
 
 
 class Selection:
@@ -59,7 +61,7 @@ class Selection:
         queries = self._queries.all(student)[own]
         codes = placement.codes_of(student, self.rows, lambda: self._vectors)
         scores = student.full_scores(queries, lists, codes)
-        opened = probed_lists(queries, student.centroids, self._nprobe, student.coarse_metric)
+        opened = probed_lists(queries, student.signposts, self._nprobe, student.coarse_metric)
         probed = opened[:, lists]
         hidden = ~probed if self._own is None else ~probed | self._own[own]
         best = scores.masked_fill(hidden, -torch.inf).topk(10, dim=1)
@@ -113,9 +115,14 @@ class Objective:
         self._candidates = Candidates(self._mixture, taught.top, taught.relevant, documents.corpus.n)
         labelled = self._mixture.has("gt") and taught.relevant is not None
         self._relevant = torch.from_numpy(taught.relevant) if labelled else None
-        self._exact = torch.from_numpy(taught.queries.vectors)
+        self._exact, self._nearest = torch.from_numpy(taught.queries.vectors), taught.top[:, :ROUTED]
         self._queries = StudentQueries(taught.queries, documents.transforms, documents.device)
         self._own = None if own is None else torch.from_numpy(own)
+
+    @property
+    def routed(self) -> Int64:
+        """The documents whose lists a router learns to lead to, ascending."""
+        return np.unique(self._nearest)
 
     @property
     def mines(self) -> bool:
@@ -161,13 +168,24 @@ class Objective:
                 codes = placement.codes_of(student, rows, partial(self._documents.vectors, rows))
                 terms.append(compare(student.full_scores(queries, lists, codes)))
             if learn is not Learn.CODEBOOKS:
-                terms.append(compare(student.coarse_scores(queries, lists)))
+                if student.router is None:
+                    terms.append(compare(student.coarse_scores(queries, lists)))
+                else:
+                    terms.append(share * self._routed(student, placement, queries, batch))
         if self._config.balance and len(terms) == 2:
             full, coarse = terms
             whole = torch.stack(terms).detach()
             self._documents.world.add([whole])
             return full + coarse * (whole[0] / whole[1].clamp(min=1e-30))
         return torch.stack(terms).sum()
+
+    def _routed(self, student: Student, placement: Placement, queries: Tensor, batch: Tensor) -> Tensor:
+        """How badly ``queries (nq, d)``, those of ``batch (nq,)``, are led to the lists of their nearest documents."""
+        nearest = self._nearest[batch.numpy()]
+        lists = placement.lists_of(nearest.ravel(), self._documents.device).reshape(nearest.shape)
+        scores = similarity(queries, student.signposts, student.coarse_metric)
+        lengths = torch.from_numpy(self._documents.lengths(placement.lists, scores.shape[1])).to(scores)
+        return router_loss(scores / self._temperature, lists, lengths)
 
     def _comparison(
         self, batch: Tensor, candidates: Tensor, exact: Tensor, scored: Tensor | None, share: float = 1.0

@@ -217,7 +217,8 @@ class _Run:
         if not self.objective.mines:
             lesson = [] if last else self._lesson(None)
         terms = self.documents.terms(student, self.placement, self.sampled)
-        looked_at = _looked_at(self.documents, self.selection, lesson)
+        routed = None if student.router is None else self.objective.routed
+        looked_at = _looked_at(self.documents, self.selection, lesson, routed)
         self.placement = self.documents.renew(student, self.placement, terms, looked_at)
         score, scanned = self.selection(student, self.placement)
         self.history.append({"epoch": self.epoch, "loss": self.loss, "overlap_at_10": score, "codes_scanned": scanned})
@@ -349,11 +350,15 @@ def _gradients(optimizer: torch.optim.Optimizer, world: World) -> list[Tensor]:
     return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
-def _looked_at(documents: Documents, selection: Selection, lesson: list[Step] | None) -> Int64 | None:
+def _looked_at(
+    documents: Documents, selection: Selection, lesson: list[Step] | None, routed: Int64 | None
+) -> Int64 | None:
     """The documents that a placement is asked for until it is renewed, ascending; None for all."""
     if lesson is None:
         return None
     drawn = [step.own.flatten().numpy() for step in lesson]
+    if routed is not None:
+        drawn.append(routed)
     rows = np.unique(np.concatenate([documents.sample, selection.rows, *drawn]))
     return rows[rows >= 0]
 
@@ -363,6 +368,7 @@ def _optimizer(student: Student, documents: float, config: DistillConfig) -> tor
     groups = []
     for parameter, rate, learned in (
         (student.centroids, config.centroid_rate, config.learn is not Learn.CODEBOOKS),
+        (student.router, config.centroid_rate, config.learn is not Learn.CODEBOOKS),
         (student.codebooks, config.codebook_rate, config.learn is not Learn.CENTROIDS),
     ):
         if parameter is None:

@@ -53,7 +53,7 @@ def given(
     return {
         "index": digest(*vars(task.state).values()),
         "embeddings": digest(corpus.n, corpus.take(some)),
-        "parameters": digest(start.centroids, start.codebooks),
+        "parameters": digest(start.centroids, start.codebooks, start.router),
         "options": options,
         "queries": digest(training.vectors, training.rows, validation.vectors, validation.rows),
         "relevant": digest(training.relevant, validation.relevant),

@@ -106,8 +106,9 @@ def needed(adapter: IndexAdapter, n_queries: int, config: DistillConfig) -> tupl
     books, n = adapter.codebooks, sum(core.ntotal for core in adapter.cores)
     code = adapter.code_size if books is None else books.n_codes * code_dtype(books.ksub)().itemsize
     queries = n_queries * (16 * adapter.index.d + 84 * config.depth)
-    parameters = 4 * COPIES * (adapter.nlist * adapter.core.d + (0 if books is None else int(np.prod(books.shape))))
-    return n * (NUMBERS + 2 * code), FIXED + queries + parameters + n * (SORTED + adapter.copies)
+    tables = 1 + (config.router or adapter.traits.router)
+    parameters = tables * adapter.nlist * adapter.core.d + (0 if books is None else int(np.prod(books.shape)))
+    return n * (NUMBERS + 2 * code), FIXED + queries + 4 * COPIES * parameters + n * (SORTED + adapter.copies)
 
 
 def gigabytes(size: float) -> str:

@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """Of the file; another one is refused."""
-ARRAYS = ("centroids", "codebooks", "queries", "validation_queries")
+ARRAYS = ("centroids", "codebooks", "queries", "validation_queries", "router")
 
 
 @dataclass(frozen=True, eq=False)
 class TunedParameters:
-    """Learned centroids and codebooks, and the queries that lists and codes are chosen for.
+    """Learned centroids, router and codebooks, and the queries that lists and codes are chosen for.
 
     A corpus in shards that one machine can't hold is tuned on a sample: an index of the same training that holds some
     of the vectors. :meth:`apply` then puts what was learned into each shard, with lists and codes of its vectors chosen
@@ -51,6 +51,7 @@ class TunedParameters:
         validation_queries: those that chose and judged, float32 ``(nv, d_in)``, or None likewise.
         config: the options of the tuning.
         fits: what an index must be like, by name.
+        router: what lists are found by, float32 ``(nlist, d)``; None where that is the centroids.
     """
 
     centroids: Float32
@@ -59,6 +60,7 @@ class TunedParameters:
     validation_queries: Float32 | None
     config: DistillConfig
     fits: Mapping[str, Any]
+    router: Float32 | None = None
 
     @classmethod
     def of(
@@ -66,8 +68,9 @@ class TunedParameters:
     ) -> TunedParameters:
         """Those of a tuned ``state`` of the index of a task."""
         return cls(
-            state.centroids, state.codebooks, training.real, validation.real, config, fits(task.adapter, task.state)
-        )
+            state.centroids, state.codebooks, training.real, validation.real, config, fits(task.adapter, task.state),
+            state.router,
+        )  # fmt: skip
 
     def apply(
         self,
@@ -254,10 +257,10 @@ class TunedParameters:
             config, fit = DistillConfig(**facts["config"]), facts["fits"]
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise InputError("parameters", "a file of TunedParameters.save", f"{str(path)!r}: {error}") from error
-        centroids = arrays["centroids"]
+        centroids = arrays.pop("centroids")
         if centroids is None:
             raise InputError("parameters", "a file of TunedParameters.save", f"{str(path)!r} without centroids")
-        return cls(centroids, arrays["codebooks"], arrays["queries"], arrays["validation_queries"], config, fit)
+        return cls(centroids, config=config, fits=fit, **arrays)
 
     def put_into(self, task: Task) -> IndexState:
         """The state of the vectors of a task under these parameters, with the lists and codes that they have.
@@ -269,7 +272,11 @@ class TunedParameters:
         fixed = task.adapter.traits.fixed
         if fixed is not None and not np.array_equal(self.centroids, task.state.centroids):
             raise InputError("parameters", "the centroids of the index", "others", fixed)
-        return replace(task.sample, centroids=self.centroids, codebooks=self.codebooks)
+        if self.router is not None and task.adapter.traits.no_router is not None:
+            raise InputError("parameters", "those without a router", "those with one", task.adapter.traits.no_router)
+        if self.router is None and task.adapter.traits.router:
+            raise InputError("parameters", "those with a router, as the index has one", "those without")
+        return replace(task.sample, centroids=self.centroids, codebooks=self.codebooks, router=self.router)
 
     def check_fits(self, adapter: IndexAdapter, state: IndexState) -> None:
         """Refuse an index that is not of the same training, as far as its shapes and transforms tell.
@@ -291,9 +298,9 @@ class TunedParameters:
         Raises:
             InputError: they are others.
         """
-        for name in ("centroids", "codebooks"):
+        for name in ("centroids", "codebooks", "router"):
             own, held = getattr(self, name), getattr(state, name)
-            if own is not None and not np.array_equal(own, held):
+            if (own is None) != (held is None) or (own is not None and not np.array_equal(own, held)):
                 raise InputError(
                     "index", f"one that holds these parameters, {name} and all", f"other {name}",
                     "apply them to it first, with all of its embeddings",

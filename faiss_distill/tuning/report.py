@@ -103,6 +103,7 @@ class DistillReport(Result):
         read_from: the file that the index was read from, if its path was passed; it is as it was.
         store: of a vector store, where in it the index is and where embeddings came from.
         applied: whether centroids and codebooks were those of :class:`TunedParameters` to start from.
+        router_bytes: bytes that the tuned index takes beyond those before, for a router that it was given; else 0.
         parameters: what was learned, to be put into other indexes of the same training, if the result was kept and no
             query encoder learned along. Not part of :meth:`to_dict`; None if read from JSON.
     """
@@ -141,6 +142,7 @@ class DistillReport(Result):
     read_from: str | None = None
     store: str | None = None
     applied: bool = False
+    router_bytes: int = 0
     parameters: TunedParameters | None = None
 
     @property
@@ -153,6 +155,8 @@ class DistillReport(Result):
         before, after, listed = self.before, self.after, self.before.nlist > 1
         imbalance = f"list imbalance {before.imbalance:.2f} → {after.imbalance:.2f} (1 is even), " if listed else ""
         size = f"bytes of a code {before.code_size} → {after.code_size}"
+        if self.router_bytes:
+            size += f", {self.router_bytes} bytes more for a router: {self.router_bytes / self.n:.1f} a vector"
         how = {"codes": " (with numba)" if self.compiled else ""}
         seconds = "seconds: " + ", ".join(f"{k} {v:.1f}{how.get(k, '')}" for k, v in self.seconds.items())
         tenfold = "seconds with ten times the vectors, about: "

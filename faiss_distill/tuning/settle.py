@@ -21,6 +21,8 @@ def settle(config: DistillConfig, adapter: IndexAdapter) -> DistillConfig:
         InputError: an option asks for what the index does not have.
     """
     traits, name = adapter.traits, type(adapter.cores[0]).__name__
+    if config.router and traits.no_router is not None:
+        raise InputError("router", f"False for an {name}", "True", traits.no_router)
     if traits.codebooks is None:
         if config.learn is Learn.CODEBOOKS:
             raise InputError("learn", "'centroids'", "'codebooks'", f"an {name} has no codebooks")

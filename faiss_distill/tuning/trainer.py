@@ -334,7 +334,9 @@ class DistillTrainer:
         with self._stages("commit", TENFOLD):
             state = sample
             if sample.n < task.state.n:
-                state = replace(task.state, centroids=sample.centroids, codebooks=sample.codebooks)
+                state = replace(
+                    task.state, centroids=sample.centroids, codebooks=sample.codebooks, router=sample.router
+                )
             change = task.adapter.write(state, quantizer, lists=not self._frozen, file=self._lists_file)
         return _Learned(
             state, sample, change, task.query_set(judges, learned.student.query_encoder, self._device), before, train,
@@ -419,6 +421,7 @@ class DistillTrainer:
             best_epoch=learned.best_epoch,
             query_encoder=self.query_encoder if kept else None,
             applied=self._passed is not None,
+            router_bytes=self._router_bytes(learned.state),
             parameters=self._parameters(learned.state) if kept else None,
             compiled=learned.compiled,
             seconds=_with_total(self._stages.seconds),
@@ -437,10 +440,17 @@ class DistillTrainer:
         before, after = (np.bincount(state.assignment, minlength=nlist) for state in (self.task.state, new))
         return before, after
 
+    def _router_bytes(self, new: IndexState) -> int:
+        """What the index grows by if it is given a router, or each of its parts is."""
+        if new.router is None or self.task.state.router is not None:
+            return 0
+        return new.router.nbytes * len(self.task.adapter.cores)
+
     @property
     def _start(self) -> IndexState:
-        """What training starts from: the index as it is, or with the parameters that were passed."""
-        return self.task.sample if self._passed is None else self._passed.put_into(self.task)
+        """What training starts from: the index as it is or with parameters that were passed, and a router if asked."""
+        start = self.task.sample if self._passed is None else self._passed.put_into(self.task)
+        return replace(start, router=start.centroids) if self.config.router and start.router is None else start
 
     def _parameters(self, state: IndexState) -> TunedParameters | None:
         """What was learned, for other indexes; not without the query encoder that was trained along."""

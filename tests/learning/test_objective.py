@@ -67,6 +67,26 @@ def test_the_loss_against_a_loop(parts, data):
     assert float(loss(objective, student, torch.tensor([0, 5])).detach()) == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_routers_loss_against_a_loop(parts, metric):
+    """Cross-entropy of the lists of each query's ten nearest, a price on long ones, and nothing for the centroids."""
+    trainer, train, _, objective, _ = parts(metric, learn="centroids", router=True)
+    state = trainer.task.sample
+    router = (state.centroids + np.random.default_rng(0).normal(0, 0.01, state.centroids.shape)).astype(np.float32)
+    student, expected = CodebookStudent(replace(state, router=router)), 0.0
+    for q in (0, 5):
+        query, lists = train.queries.vectors[q], state.assignment[train.top[q, :10]]
+        scores = router @ query if metric == "ip" else -((router - query) ** 2).sum(1)
+        share = np.bincount(lists, minlength=len(router)) / 10
+        expected -= (share * log_softmax(scores / 0.025)).sum() / 2
+        expected += 0.3 * softmax(scores / 0.025) @ np.bincount(state.assignment, minlength=16) / (N / 16) / 2
+    value = loss(objective, student, torch.tensor([0, 5]))
+    assert float(value.detach()) == pytest.approx(expected, rel=1e-4)
+    value.backward()
+    assert student.router.grad.abs().sum() > 0
+    assert student.centroids.grad is None
+
+
 def test_documents_that_stand_in_are_not_their_own_candidates(parts):
     _, train, _, objective, _ = parts(queries=None, candidates="in_batch + top40")
     rows = torch.from_numpy(train.queries.rows)

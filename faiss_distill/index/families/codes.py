@@ -82,7 +82,7 @@ class CodesAdapter(OneListAdapter):
             ids=numbers(n),
         )
 
-    def quantizer_with(self, centroids: Float32) -> tuple[Any, Float32]:
+    def quantizer_with(self, centroids: Float32, router: Float32 | None = None) -> tuple[Any, Float32]:
         """None: there is no quantizer; and the centroid."""
         return None, centroids
 

@@ -75,7 +75,7 @@ class FixedAdapter(OneListAdapter):
         storage = self._storage
         return np.asarray(storage.sa_decode(storage.sa_encode(np.ascontiguousarray(vectors))))
 
-    def quantizer_with(self, centroids: Float32) -> NoReturn:
+    def quantizer_with(self, centroids: Float32, router: Float32 | None = None) -> NoReturn:
         """Not of such an index."""
         raise NotImplementedError
 

@@ -53,10 +53,30 @@ class IVFAdapter(IndexAdapter):
                 str(invlists.compute_ntotal()),
                 "some were added with NaN or with no list: rebuild the index without them",
             )
-        self._quantizer = faiss.downcast_index(ivf.quantizer)
-        coarse_quantizers.check_quantizer(self._quantizer, ivf.nlist, ivf.d)
-        if not coarse_quantizers.movable(self._quantizer):
-            self.traits = replace(self.traits, fixed=f"the centroids of an {type(self._quantizer).__name__} can't move")
+        quantizer, kind = self._quantizer, type(self._quantizer).__name__
+        coarse_quantizers.check_quantizer(quantizer, ivf.nlist, ivf.d)
+        if not coarse_quantizers.movable(quantizer):
+            self.traits = replace(self.traits, fixed=f"the centroids of an {kind} can't move")
+        routed = coarse_quantizers.router_of(quantizer) is not None
+        self.traits = replace(self.traits, no_router=None if routed else self._no_router(), router=routed)
+
+    def _no_router(self) -> str | None:
+        """Why a router can't take the place of the coarse quantizer, in words; None if it can."""
+        if type(self._quantizer) not in coarse_quantizers.FLAT:
+            return f"its coarse quantizer is an {type(self._quantizer).__name__}, not a flat one"
+        if not self._follows_centroids:
+            return "its codes are not of residuals, so that its centroids do nothing but find lists"
+        return None
+
+    @property
+    def _follows_centroids(self) -> bool:
+        """Whether codes are relative to the centroid of their list."""
+        return bool(self.core.by_residual)
+
+    @property
+    def _quantizer(self) -> Any:
+        """The coarse quantizer, of its real class."""
+        return faiss.downcast_index(self.core.quantizer)
 
     def _check_lists(self, invlists: Any) -> None:
         """Refuse lists whose codes are not as long as the index says, or as many as their ids."""
@@ -122,6 +142,7 @@ class IVFAdapter(IndexAdapter):
             assignment=assignment,
             codes=codes,
             ids=ids,
+            router=coarse_quantizers.router_of(self._quantizer),
         )
 
     @property
@@ -161,10 +182,11 @@ class IVFAdapter(IndexAdapter):
         """faiss's imbalance factor of the lists: 1 if all are of one length, else how much more a search scans."""
         return float(self.core.invlists.imbalance_factor())
 
-    def quantizer_with(self, centroids: Float32) -> tuple[Any, Float32]:
-        """A coarse quantizer like the index's own that holds ``centroids (nlist, d)``, and what it keeps of them.
+    def quantizer_with(self, centroids: Float32, router: Float32 | None = None) -> tuple[Any, Float32]:
+        """A coarse quantizer that holds ``centroids (nlist, d)``, and what it keeps of them.
 
-        None where these are fixed.
+        It is like the index's own, but if a ``router (nlist, d)`` is to find the lists: then it holds both. None where
+        the centroids are fixed.
 
         Raises:
             InputError: they are fixed, and are to be others.
@@ -174,7 +196,10 @@ class IVFAdapter(IndexAdapter):
             if not np.array_equal(centroids, own):
                 raise InputError("centroids", f"those of the {type(self._quantizer).__name__}", "others")
             return None, own
-        quantizer = coarse_quantizers.with_centroids(self._quantizer, centroids)
+        if router is None:
+            quantizer = coarse_quantizers.with_centroids(self._quantizer, centroids)
+        else:
+            quantizer = coarse_quantizers.with_router(self._quantizer, centroids, router)
         return quantizer, quantizer.reconstruct_n(0, self.nlist)
 
     def _transaction(

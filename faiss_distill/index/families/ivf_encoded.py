@@ -54,11 +54,6 @@ class IVFEncodedAdapter(IVFAdapter):
         """What makes codes relative to the centroids of ``quantizer``; None where they hold the vectors themselves."""
         return partial(encoded, self._like(quantizer)) if self._follows_centroids else None
 
-    @property
-    def _follows_centroids(self) -> bool:
-        """Whether codes are relative to the centroid of their list."""
-        return bool(self.core.by_residual)
-
 
 def encoded(index: Any, vectors: Float32, lists: Int64) -> Packed:
     """What ``index`` stores of ``vectors (n, d)`` in ``lists (n,)``: uint8 ``(n, code_size)``."""

@@ -123,9 +123,9 @@ class JointAdapter(IndexAdapter):
         """faiss's imbalance factor of the lists, on average."""
         return float(np.mean([part.imbalance for part in self._parts]))
 
-    def quantizer_with(self, centroids: Float32) -> tuple[Any, Float32]:
-        """A coarse quantizer like that of each that holds ``centroids (nlist, d)``, and what it keeps of them."""
-        return self._first.quantizer_with(centroids)
+    def quantizer_with(self, centroids: Float32, router: Float32 | None = None) -> tuple[Any, Float32]:
+        """A coarse quantizer for each that holds ``centroids (nlist, d)``, and what it keeps of them."""
+        return self._first.quantizer_with(centroids, router)
 
     def write(
         self, state: IndexState, quantizer: Any, lists: bool = True, words: Any = None, file: Path | None = None

@@ -26,6 +26,45 @@ def movable(quantizer: Any) -> bool:
     return kind in (*FLAT, *GRAPHS, faiss.IndexScalarQuantizer)
 
 
+def router_of(quantizer: Any) -> Float32 | None:
+    """What lists are found by where that is not what ``quantizer`` reconstructs, float32 ``(nlist, d)``; else None.
+
+    An ``IndexRefineFlat`` over a flat index, with a ``k_factor`` of 1, chooses by the latter and only then scores.
+    """
+    if type(quantizer) is not faiss.IndexRefineFlat or quantizer.k_factor != 1:
+        return None
+    base: Any = faiss.downcast_index(quantizer.base_index)
+    return base.reconstruct_n(0, base.ntotal) if type(base) in FLAT else None
+
+
+def with_router(quantizer: Any, centroids: Float32, router: Float32) -> Any:
+    """A coarse quantizer of the metric of ``quantizer`` that finds lists by ``router`` and holds ``centroids``.
+
+    Both are ``(nlist, d)``. ``search`` finds by the router and returns the centroids' scores; ``reconstruct`` and
+    residuals are of the centroids; ``assign``, by which faiss adds vectors, goes by the router.
+    """
+    base: Any = faiss.IndexFlat(quantizer.d, quantizer.metric_type)
+    base.add(router)
+    whole: Any = faiss.IndexRefineFlat(base, faiss.swig_ptr(centroids))
+    base.this.disown()
+    whole.own_fields = True
+    return whole
+
+
+def routes(new: Any, old: Any) -> bool:
+    """Whether ``new`` has a router and ``old``, a flat one, has not."""
+    return type(new) is faiss.IndexRefineFlat and type(old) in FLAT
+
+
+def around(flat: Any, source: Any) -> Any:
+    """The like of ``source``, a coarse quantizer with a router, around a ``flat`` one, which it does not own.
+
+    Whoever holds the flat one, of which ``source`` says what it shall hold, goes on with the router.
+    """
+    refined: Any = faiss.downcast_index(source.refine_index)
+    return faiss.IndexRefineFlat(flat, refined.get_xb())
+
+
 def check_quantizer(quantizer: Any, nlist: int, d: int) -> None:
     """Refuse a quantizer whose centroids can't be read, or would be written to where they are mapped from.
 

@@ -82,8 +82,8 @@ class IVFWriteBack(WriteBack):
         core: the index to change.
         codebooks: its codebooks, or None if it has none.
         words: what they shall hold.
-        quantizer: a coarse quantizer of the same class as the index's, holding the new centroids; None to leave that
-            of ``core`` alone.
+        quantizer: a coarse quantizer of the same class as the index's, holding the new centroids, or one with a router,
+            of which the index's own is then made the router; None to leave that of ``core`` alone.
         holder: an index off to the side that owns the new inverted lists; None to leave those of ``core`` alone.
         file: where new lists go when the change is committed, a file that does not exist yet; None for memory.
     """
@@ -102,8 +102,11 @@ class IVFWriteBack(WriteBack):
         self._file = None if holder is None else file
         self._made: Path | None = None
         self._quantizer, self._holder = quantizer, holder
-        self._live_quantizer = faiss.downcast_index(core.quantizer)
+        self._live_quantizer: Any = faiss.downcast_index(core.quantizer)
         self._old_quantizer = None if quantizer is None else faiss.clone_index(core.quantizer)
+        self._owns_quantizer, self._routed = core.own_fields, None
+        if quantizer is not None and coarse_quantizers.routes(quantizer, self._live_quantizer):
+            self._routed = coarse_quantizers.around(self._live_quantizer, quantizer)
         self._old_lists, self._owned, self._nprobe = core.invlists, core.own_invlists, core.nprobe
         # A hash table rebuilt after removals is laid out differently, so the map is copied, not rebuilt, on undo.
         self._old_map = faiss.IndexIVFFlat(faiss.IndexFlatL2(1), 1, 1)  # only to hold it: DirectMap has no copy
@@ -150,6 +153,9 @@ class IVFWriteBack(WriteBack):
 
     def keep(self) -> None:
         """Have the old lists freed, unless they are a caller's own."""
+        if self._routed is not None:
+            self._routed.own_fields, self._core.own_fields = self._owns_quantizer, True
+            self._routed.this.disown()
         if self._holder is not None:
             self._holder.invlists = self._old_lists
             self._holder.own_invlists = self._owned
@@ -167,8 +173,13 @@ class IVFWriteBack(WriteBack):
             self._holder.own_invlists = True
 
     def _write_centroids(self) -> None:
-        if self._quantizer is not None:
-            coarse_quantizers.overwrite(self._live_quantizer, self._quantizer)
+        if self._quantizer is None:
+            return
+        source = self._quantizer
+        if self._routed is not None:
+            self._core.own_fields, self._core.quantizer = False, self._routed
+            source = faiss.downcast_index(source.base_index)
+        coarse_quantizers.overwrite(self._live_quantizer, source)
 
     def _refresh_tables(self) -> None:
         # Of centroids and codebooks; 0 would become 1, and cost memory.
@@ -188,6 +199,8 @@ class IVFWriteBack(WriteBack):
         self._undo_lists()
         if self._made is not None:
             self._made.unlink(missing_ok=True)
+        if self._routed is not None:
+            self._core.quantizer, self._core.own_fields = self._live_quantizer, self._owns_quantizer
         if self._old_quantizer is not None:
             coarse_quantizers.overwrite(self._live_quantizer, self._old_quantizer)
         self._undo_codebooks()

@@ -31,11 +31,13 @@ class Student(nn.Module, ABC):
 
     Attributes:
         centroids: ``(nlist, d)``.
+        router: ``(nlist, d)``, or None where lists are found by the centroids.
         codebooks: ``(nsplits, steps, ksub, dsub)``, or None.
         query_encoder: query inputs to embeddings, in front of the index's transforms.
     """
 
     codebooks: nn.Parameter | None
+    router: nn.Parameter | None
 
     def __init__(self, state: IndexState, query_encoder: nn.Module | None = None) -> None:
         """Copy the state's arrays into parameters."""
@@ -43,7 +45,13 @@ class Student(nn.Module, ABC):
         self.metric, self.coarse_metric = state.metric, state.coarse_metric
         self.by_residual = state.by_residual
         self.centroids = nn.Parameter(torch.tensor(state.centroids))
+        self.router = None if state.router is None else nn.Parameter(torch.tensor(state.router))
         self.query_encoder = query_encoder
+
+    @property
+    def signposts(self) -> nn.Parameter:
+        """What a search finds its lists by: the router, or the centroids, ``(nlist, d)``."""
+        return self.centroids if self.router is None else self.router
 
     def residuals(self, vectors: Tensor, assignment: Tensor) -> Tensor:
         """What the codes stand for: ``vectors (n, d)``, less their centroid if the index is residual."""
