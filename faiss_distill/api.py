@@ -95,14 +95,16 @@ def distill(
             scalar quantizer of 8 bits or more. Nor with a vector store that keeps them, or the texts that they are of,
             which it then embeds again; those that you pass are taken in place of these.
         queries: real queries ``(nq, d)``, from a log, in any of these forms, without labels; texts for a vector store
-            that embeds them. If None, documents are used as queries, which works less well; the report says so.
+            that embeds them. If None, documents are used as queries, which works less well; the report says so. What
+            real queries gain is then known only if some are passed as ``validation_queries``.
         ids: id of each embedding, integers ``(n,)``.
         relevant: ids of the documents relevant to each query: integers ``(nq,)`` or ``(nq, r)``, -1 as padding; a list
             of lists; a dict from query row to ids, or to ids with grades; a scipy sparse matrix, queries by ids; the
             path of a ``.npy`` or a qrels file (TREC, BEIR), see :func:`faiss_distill.read_qrels`. Adds label metrics to
             the report and allows ``gt`` candidates.
         validation_queries: queries that choose the best epoch and judge the result. If None, some of ``queries`` are
-            held out for that (``config.validation_fraction``).
+            held out for that (``config.validation_fraction``). At least 20; without ``queries``, they judge what
+            documents used as queries have taught.
         validation_relevant: as ``relevant``, for ``validation_queries``.
         query_encoder: a ``torch.nn.Module`` from query inputs to embeddings ``(nq, d)``, which is trained along with
             the index (Distill-VQ Eq. 5), in place, on ``config.device`` and in the mode that it is in (call its

@@ -42,7 +42,12 @@ class Gate:
     decides: bool = True
 
     def judge(
-        self, before: Evaluation, after: Evaluation, config: DistillConfig, learns_queries: bool = False
+        self,
+        before: Evaluation,
+        after: Evaluation,
+        config: DistillConfig,
+        learns_queries: bool = False,
+        judges: str = "queries",
     ) -> Verdict:
         """Compare two evaluations of the same queries, each of which weighs once.
 
@@ -51,17 +56,20 @@ class Gate:
             after: the tuned index.
             config: for ``confidence``, ``seed``, ``max_scan_increase`` and ``judge_half_nprobe``.
             learns_queries: whether a query encoder was trained along.
+            judges: what the queries are, if not real ones.
         """
-        verdict = self._verdict(before, after, config, learns_queries)
+        verdict = self._verdict(before, after, config, learns_queries, judges)
         if self.decides or verdict.kept:
             return verdict
         return verdict._replace(kept=True, reason=f"{verdict.reason}; kept as you asked")
 
-    def _verdict(self, before: Evaluation, after: Evaluation, config: DistillConfig, learns_queries: bool) -> Verdict:
+    def _verdict(
+        self, before: Evaluation, after: Evaluation, config: DistillConfig, learns_queries: bool, judges: str
+    ) -> Verdict:
         own, new = before.own, after.own
         gain, interval = paired_gain(before.overlap, after.overlap, config)
         where = f"overlap@10 at nprobe {own.nprobe}" if before.nlist > 1 else "overlap@10"
-        measured = f"{told(gain, interval)} on {len(before.overlap)} held-out queries"
+        measured = f"{told(gain, interval)} on {len(before.overlap)} held-out {judges}"
         if not interval[0] > 0:
             fell = "fell" if interval[1] < 0 else "did not rise for certain"
             return Verdict(False, f"{where} {fell}: {measured}{_advice(config, learns_queries)}", gain, interval)

@@ -11,6 +11,7 @@ import numpy as np
 from torch import nn
 
 from faiss_distill.config import DistillConfig, Encoding
+from faiss_distill.data.stand_ins import Comparison
 from faiss_distill.evaluation.frame import as_frame
 from faiss_distill.evaluation.measure import Evaluation, compared, series_of
 from faiss_distill.render.content import FACTS, Column, Page, Panel, Picture, Role, Section, Series
@@ -28,6 +29,10 @@ SHOWN = 8
 """Queries that won the most, and as many that lost the most, at most."""
 CERTAIN = (
     "Bars are intervals of 95 % over the held-out queries; the gain itself is judged query by query, which is finer."
+)
+NOT_KNOWN = (
+    "documents were used as queries, and judge as well: what real queries gain is not known; as few as 20 of them, "
+    "passed as validation_queries, would judge instead"
 )
 FOUND = {"overlap_at_10": "overlap@10 with the exact top 10", "nearest_in_10": "exact nearest in the first 10"}
 
@@ -68,7 +73,8 @@ class DistillReport(Result):
         metric: ``"inner_product"`` or ``"l2"``.
         n: vectors in the index.
         n_embeddings: of these, the vectors whose embeddings were passed; before and after are measured among them.
-        query_source: ``"queries"``, or ``"documents"`` where there were none and documents were used.
+        query_source: of those trained on: ``"queries"``, or ``"documents"`` where there were none and documents were
+            used.
         n_train: queries trained on, each once, however often it was passed.
         n_stand_ins: of these, documents that were used as queries.
         n_selection: queries that chose the best epoch.
@@ -94,6 +100,11 @@ class DistillReport(Result):
             ``commit`` and the ``total``.
         seconds_tenfold: the same, estimated for ten times as many vectors with as many queries and lists.
         config: the options.
+        judged_by: what before and after are measured on: ``"queries"``, or ``"documents"`` used as queries where no
+            real ones were passed. What real queries gain is then not known.
+        compared: where documents were needed and real queries passed, how these compare: the shares of all pairs of
+            which the query lies further ``outside``, beyond .9 in other regions than documents, and has its neighbours
+            ``further`` away; beyond .6 as well, documents are not used beside queries. Otherwise None.
         versions: of Python and of the packages that took part.
         held_out: the queries that ``n_validation`` counts, as rows of the array that was passed: of
             ``validation_queries``, of ``queries``, or of the embeddings; int64 ``(n_validation,)``. Not part of
@@ -143,6 +154,8 @@ class DistillReport(Result):
     store: str | None = None
     applied: bool = False
     router_bytes: int = 0
+    judged_by: str = "queries"
+    compared: Comparison | None = None
     parameters: TunedParameters | None = None
 
     @property
@@ -175,10 +188,13 @@ class DistillReport(Result):
 
     def _made(self) -> list[str]:
         """How it came about."""
-        share = " (documents were used as queries: the gain on real queries may differ)"
         changed = self.kept and self.config.encoding is not Encoding.FROZEN
         only_codes = changed and not self.best_epoch and not self.applied
         unwritten = self.kept and self.read_from is not None
+        found = self.compared
+        otherwise = "no documents were added to them"
+        if self.query_source == "documents":
+            otherwise = "pass queries= to train on them"
         trained = f"{self.n_train} {self.query_source}"
         if self.query_source == "queries" and self.n_stand_ins:
             trained = f"{self.n_train - self.n_stand_ins} queries and {self.n_stand_ins} documents used as queries"
@@ -194,13 +210,20 @@ class DistillReport(Result):
             self.verdict,
             f"(in brackets: the {self.config.confidence:.0%} interval of the gain)",
             *([] if self.kept else ["(in the table: before → what the tuned index would have found)"]),
-            how + f"measured on {self.n_validation} more" + (share if self.query_source == "documents" else ""),
+            how + f"measured on {self.n_validation} {self._judges}",
+            *([NOT_KNOWN] if self.judged_by == "documents" else []),
+            *([f"{found}: {otherwise}"] if found is not None and found.unlike else []),
             *([] if self.teacher == "exhaustive" else [taught]),
             *([] if self.store is None else [self.store]),
             *([f"{self.read_from} is as it was: write report.index, which holds the result"] if unwritten else []),
             *(["search with the embeddings of report.query_encoder"] if self.query_encoder is not None else []),
             *(["centroids and codebooks are those of before: only lists and codes are new"] if only_codes else []),
         ]
+
+    @property
+    def _judges(self) -> str:
+        """What judged, beside what was trained on."""
+        return "more" if self.judged_by == self.query_source else "real queries"
 
     def page(self) -> Page:
         """What there is to see: recall, gain by query, training, lists and time, as far as they are known."""
@@ -305,6 +328,7 @@ class DistillReport(Result):
         out["index"] = self.description
         out |= {"before": self.before.to_dict(), "after": self.after.to_dict(), "history": list(self.history)}
         out["config"] = {k: getattr(v, "value", v) for k, v in asdict(self.config).items()}
+        out["compared"] = None if self.compared is None else asdict(self.compared)
         for name in ("parameters", "held_out", "list_sizes"):
             del out[name]
         if not isinstance(self.query_encoder, str | None):

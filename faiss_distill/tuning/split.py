@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from faiss_distill.data.neighbours import open_neighbours
 from faiss_distill.data.provenance import SAMPLE
 from faiss_distill.data.queries import Given, Queries
 from faiss_distill.data.relevance import open_relevant
+from faiss_distill.data.stand_ins import DOCUMENTS, Comparison, compared, spaced
 from faiss_distill.data.vectors import Vectors
 from faiss_distill.errors import InputError
 from faiss_distill.losses import LOSSES
@@ -46,8 +47,32 @@ def check_number(n: int, name: str) -> None:
             name,
             f"at least {MIN_QUERIES} distinct ones to train on some and judge by others",
             str(n),
-            "pass more queries, or none to have documents used as queries",
+            f"pass more, or {MIN_QUERIES // 3} or more as validation_queries alone, to judge documents used as queries",
         )
+
+
+def _check_judges(validation: Queries, which: str, otherwise: str) -> None:
+    if len(validation.vectors) < MIN_QUERIES // 3:
+        raise InputError(
+            "validation_queries",
+            f"at least {MIN_QUERIES // 3} distinct ones{which}",
+            str(len(validation.vectors)),
+            f"pass more, or {otherwise}",
+        )
+
+
+class Split(NamedTuple):
+    """What a user passes, as it is used.
+
+    Attributes:
+        train: queries to train on, real ones first, then documents.
+        validation: others, which choose and judge: all real, or all documents.
+        compared: real queries beside documents; None where there are none, or where documents are not needed.
+    """
+
+    train: Queries
+    validation: Queries
+    compared: Comparison | None
 
 
 @dataclass(frozen=True)
@@ -68,21 +93,21 @@ class Splitter:
     query_encoder: Any
     device: torch.device
 
-    def split(self, given: Given, held_out: Given) -> tuple[Queries, Queries]:
+    def split(self, given: Given, held_out: Given) -> Split:
         """Training queries that can be trained on, and validation queries.
 
         Raises:
             InputError: one of them is wrong, or lacks what it belongs to, or there are too few queries.
         """
-        train, validation = self._both(given, held_out)
-        return self._rankable(train), validation
+        split = self._both(given, held_out)
+        return split._replace(train=self._rankable(split.train))
 
-    def _both(self, given: Given, held_out: Given) -> tuple[Queries, Queries]:
+    def _both(self, given: Given, held_out: Given) -> Split:
         some, others = (g.queries is not None or g.inputs is not None for g in (given, held_out))
         for name, present, belongs in (
             ("relevant", given.relevant is not None, some),
             ("teacher", given.neighbours is not None, some),
-            ("validation_queries", others, some),
+            ("validation_query_inputs", held_out.inputs is not None, some),
             ("validation_relevant", held_out.relevant is not None, others),
             ("query_encoder", self.query_encoder is not None, some),
         ):
@@ -94,22 +119,29 @@ class Splitter:
         if others and (given.inputs is None) != (held_out.inputs is None):
             missing = "query_inputs" if given.inputs is None else "validation_query_inputs"
             raise InputError(missing, "inputs for queries and validation_queries alike", "none")
-        if not some:
-            rows = permuted(self.task.corpus.n, self.rng)[: min(STAND_INS, self.config.max_queries)]
-            return self._divide(Queries(self._documents(rows), rows).distinct(self._likeness), "embeddings")
-        whole = self._load(given, "").distinct(self._likeness)
         if not others:
-            train, validation = self._divide(whole, "queries")
-            return self._filled(train, validation), validation
+            whole = self._load(given, "").distinct(self._likeness) if some else self._stand_ins(STAND_INS)
+            train, validation = self._divide(whole, "queries" if some else "embeddings")
+            return self._filled(train, validation) if some else Split(train, validation, None)
+        if not some:
+            validation = self._load(held_out, "validation_").distinct(self._likeness)
+            _check_judges(validation, "", "none, to judge by documents used as queries")
+            train = self._stand_ins(STAND_INS, but=validation)
+            return Split(train, validation, self._compared(validation.vectors))
+        whole = self._load(given, "").distinct(self._likeness)
         validation = self._load(held_out, "validation_").distinct(self._likeness, but=whole)
-        if len(validation.vectors) < MIN_QUERIES // 3:
-            raise InputError(
-                "validation_queries",
-                f"at least {MIN_QUERIES // 3} distinct ones that are not in queries",
-                str(len(validation.vectors)),
-                "pass more, or leave them out to have some held out of queries",
-            )
-        return self._filled(whole, validation), validation
+        _check_judges(validation, " that are not in queries", "leave them out to have some held out of queries")
+        return self._filled(whole, validation)
+
+    def _stand_ins(self, wanted: int, but: Queries | None = None) -> Queries:
+        """Documents that are used as queries."""
+        rows = permuted(self.task.corpus.n, self.rng)[: min(wanted, self.config.max_queries)]
+        return Queries(self._documents(rows), rows).distinct(self._likeness, but=but)
+
+    def _compared(self, real: Float32) -> Comparison | None:
+        """Real queries beside documents."""
+        adapter, corpus = self.task.adapter, self.task.corpus
+        return compared(corpus.take(spaced(corpus.n, DOCUMENTS)), real, adapter.metric, adapter.normalizes)
 
     def _rankable(self, train: Queries) -> Queries:
         """Those of the training queries that ``candidates`` can be drawn for; refused if a batch can't be."""
@@ -132,22 +164,26 @@ class Splitter:
             raise InputError("batch_size", most, str(config.batch_size), hint)
         return train
 
-    def _filled(self, train: Queries, validation: Queries) -> Queries:
-        """Training queries with documents added that are none of the validation queries, if there are few."""
+    def _filled(self, train: Queries, validation: Queries) -> Split:
+        """Training queries, if there are few with documents added that are like them and no validation queries."""
         config, n = self.config, len(train.vectors)
         full = min(config.fill_to, self.task.corpus.n)
         labelled = config.mixture.has("gt") or LOSSES[config.loss].compares == "labels"
         if 2 * n >= full or labelled or self.query_encoder is not None:
-            return train
+            return Split(train, validation, None)
+        found = self._compared(np.concatenate([train.vectors, validation.vectors]))
+        if found is not None and found.unlike:
+            return Split(train, validation, found)
         rows = permuted(self.task.corpus.n, self.rng)[: full - n]
         added = Queries(self._documents(rows), rows).distinct(self._likeness, but=validation)
         assert added.rows is not None
         known = train.neighbours
-        return Queries(
+        train = Queries(
             np.concatenate([train.vectors, added.vectors]),
             np.concatenate([np.full(n, -1, dtype=np.int64), added.rows]),
             neighbours=None if known is None else known.followed_by_unknown(len(added.vectors)),
         )
+        return Split(train, validation, found)
 
     @cached_property
     def _likeness(self) -> Likeness:

@@ -221,10 +221,11 @@ class DistillTrainer:
             task.corpus.check_finite(config.block_rows, config.progress, world.share(task.corpus.n))
             neighbours, self._fuller_index = open_teacher(teacher, adapter.index.d)
             splitter = Splitter(task, config, rng, query_encoder, self._device)
-            self.training_queries, self.validation_queries = splitter.split(
+            self.training_queries, self.validation_queries, self._compared = splitter.split(
                 Given(queries, relevant, query_inputs, neighbours),
                 Given(validation_queries, validation_relevant, validation_query_inputs),
             )
+            self._warn_of_documents()
             n_queries = len(self.training_queries.vectors) + len(self.validation_queries.vectors)
             check_memory(adapter, n_queries, config)
             task.check(self.training_queries.asked, rng, tunes=True)
@@ -389,7 +390,11 @@ class DistillTrainer:
     def _report(self, learned: _Learned, after: Evaluation) -> DistillReport:
         """The outcome, if the index stays as it is; judged here."""
         kept, reason, gain, interval = self._gate.judge(
-            learned.before, after, self.config, self.query_encoder is not None
+            learned.before,
+            after,
+            self.config,
+            self.query_encoder is not None,
+            "queries" if self._judged_by == "queries" else "documents used as queries",
         )
         learns = self._passed is None
         if kept and learns and not learned.best_epoch and self.config.encoding is not Encoding.FROZEN:
@@ -407,6 +412,8 @@ class DistillTrainer:
             n=self.task.state.n,
             n_embeddings=self.task.sample.n,
             query_source=self.query_source,
+            judged_by=self._judged_by,
+            compared=self._compared,
             n_train=len(train.top),
             n_stand_ins=0 if train.queries.rows is None else int((train.queries.rows >= 0).sum()),
             n_selection=learned.n_selection,
@@ -433,6 +440,17 @@ class DistillTrainer:
             held_out=self.validation_queries.origin[learned.n_selection :],
             list_sizes=self._list_sizes(learned.state),
         )
+
+    @property
+    def _judged_by(self) -> str:
+        """What the validation queries are: real ones, unless documents had to be used."""
+        return "queries" if self.validation_queries.rows is None else "documents"
+
+    def _warn_of_documents(self) -> None:
+        """Say that what is trained on is unlike what is asked, if nothing else is there to train on."""
+        alone = self.query_source == "documents"
+        if alone and self._compared is not None and self._compared.unlike and self.world.main:
+            logger.warning("%s: pass queries= to train on them", self._compared)
 
     def _list_sizes(self, new: IndexState) -> tuple[Int64, Int64]:
         """How many vectors each list holds, before and after."""

@@ -264,7 +264,7 @@ class TestLabels:
         labels[4] = 777
         refused(r"relevant: expected ids that the index holds, got 1 others \(777\)", relevant=labels)
 
-    @pytest.mark.parametrize("name", ["relevant", "validation_queries", "validation_relevant"])
+    @pytest.mark.parametrize("name", ["relevant", "validation_relevant"])
     def test_without_what_they_belong_to(self, built, data, name):
         with pytest.raises(InputError, match=f"{name}: expected together with the queries it belongs to"):
             DistillTrainer(built(n=N), data.documents[:N], **{name: data.queries})
