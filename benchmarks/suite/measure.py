@@ -86,13 +86,17 @@ def per_query(found: Int64, truth: Int64, relevant: Int64) -> dict[str, Float32]
     Returns:
         Against the exact search: ``overlap_at_10`` (share of the Top-10 in the first 10), ``nearest_in_10`` (whether
         the nearest is there) and ``recall_at_100`` (share of the Top-10 in the first 100). Against labels:
-        ``mrr_at_10``, ``label_recall_at_10`` and ``label_recall_at_100``.
+        ``mrr_at_10``, ``label_recall_at_10`` and ``label_recall_at_100``, unless no query has any.
     """
     first = found[:, :10]
-    return {
+    scores = {
         "overlap_at_10": recall(first, truth),
         "nearest_in_10": hits(first, truth[:, :1]).astype(np.float32),
         "recall_at_100": recall(found, truth),
+    }
+    if (relevant < 0).all():
+        return scores
+    return scores | {
         "mrr_at_10": reciprocal_rank(first, relevant),
         "label_recall_at_10": recall(first, relevant),
         "label_recall_at_100": recall(found, relevant),

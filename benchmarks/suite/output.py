@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from benchmarks.suite.experiment import Experiment
-from benchmarks.suite.results import LEVEL, TESTED, Comparison, Row, mean_half_range
+from benchmarks.suite.results import LEVEL, TESTED, Comparison, Row, mean_half_range, tested
 
 COLUMNS = {
     "overlap_at_10": ("exact", "overlap@10", ".3f"),
@@ -87,7 +87,8 @@ def environment() -> dict[str, Any]:
 def text(
     title: str, rows: Sequence[Row], compared: Sequence[dict[str, Comparison]], columns: Sequence[str], e: Experiment
 ) -> str:
-    """An aligned table with its notes."""
+    """An aligned table with its notes, without columns that no row has anything in."""
+    columns = [column for column in columns if any(row.values(column) for row in rows)]
     cells = [[row.name, *(cell(row, c, found) for c in columns)] for row, found in zip(rows, compared, strict=True)]
     heads = ["", *(TITLES[c][1] for c in columns)]
     widths = [max(len(line[i].rstrip()) for line in [heads, *cells]) for i in range(len(heads))]
@@ -125,7 +126,7 @@ def notes(rows: Sequence[Row], compared: Sequence[dict[str, Comparison]], e: Exp
     ]
     if any(len(row.runs) > 1 for row in rows):
         out.append(f"Mean of seeds 0 to {e.seeds[-1]} ± half their range; a row without ± has nothing random.")
-    names = {metric: sorted({c[metric].baseline for c in compared if c}) for metric in TESTED}
+    names = {metric: sorted({c[metric].baseline for c in compared if c}) for metric in tested(rows)}
     if any(names.values()):
         out += [
             f"* better, † worse than the strongest baseline of its part, paired t-test over queries, p < {LEVEL}:",
@@ -197,9 +198,9 @@ def write(folder: Path, name: str, written: str, content: dict[str, Any], draw: 
     figure.savefig(folder / f"{name}.png", dpi=150)
 
 
-def dots(figure: Figure, rows: Sequence[Row], metrics: Sequence[str] = TESTED) -> None:
+def dots(figure: Figure, rows: Sequence[Row]) -> None:
     """One dot a row, in a panel for each metric; whiskers are half ranges. The axes need not begin at 0."""
-    shown = [row for row in rows if row.runs]
+    shown, metrics = [row for row in rows if row.runs], tested(rows)
     figure.set_size_inches(4.6 * len(metrics) + 1.5, 0.32 * len(shown) + 1.3)
     groups = list(dict.fromkeys(row.group for row in shown))
     places = [i + 0.8 * groups.index(row.group) for i, row in enumerate(shown)]

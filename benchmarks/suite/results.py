@@ -13,6 +13,7 @@ from scipy import stats
 from benchmarks.suite.measure import Measured
 
 TESTED = ("overlap_at_10", "mrr_at_10")
+"""Metrics that are compared, where they are known."""
 LEVEL = 0.01
 
 
@@ -101,6 +102,11 @@ def paired_p(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:
     return float(stats.ttest_rel(ours, theirs).pvalue)
 
 
+def tested(rows: Sequence[Row]) -> list[str]:
+    """Those of :data:`TESTED` that the rows have: the second needs labels."""
+    return [metric for metric in TESTED if any(metric in run.scores for row in rows for run in row.runs)]
+
+
 def compare(rows: Sequence[Row]) -> list[dict[str, Comparison]]:
     """For each row that is no baseline, each tested metric against its group's strongest baseline in that metric."""
     out = []
@@ -108,7 +114,7 @@ def compare(rows: Sequence[Row]) -> list[dict[str, Comparison]]:
         rivals = [r for r in rows if r.baseline and r.runs and r.group == row.group]
         found: dict[str, Comparison] = {}
         if row.runs and rivals and not row.baseline:
-            for metric in TESTED:
+            for metric in tested(rows):
                 best = max(rivals, key=lambda r: r.mean(metric))
                 ours, theirs = row.per_query(metric), best.per_query(metric)
                 found[metric] = Comparison(best.name, float(np.mean(ours - theirs)), paired_p(ours, theirs))
