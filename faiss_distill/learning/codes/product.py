@@ -254,7 +254,7 @@ class QueryAwareEncoder:
         """
         if self.metric is Metric.L2 and not self._same_length:
             return vectors.new_zeros(len(vectors))
-        scaled = self._length / vectors.norm(dim=1).clamp(min=1e-30)
+        scaled: Tensor = self._length / vectors.norm(dim=1).clamp(min=1e-30)
         return self.factor * (scaled - 1 if self.metric is Metric.L2 else scaled)
 
     def weights(self, local: Tensor) -> Tensor:
