@@ -21,7 +21,7 @@ def rows(e: Experiment) -> Sequence[Row]:
         group = f"{name}; {e.factory()}; nprobe {e.nprobe}"
         out.append(data.row("untuned", e.factory(), group=group, baseline=True))
         for effort in Effort:
-            out.append(data.row(effort.value, e.factory(), DistillConfig(effort=effort), group=group))
+            out.append(data.row(f"ours, {effort.value}", e.factory(), DistillConfig(effort=effort), group=group))
     return out
 
 
@@ -35,7 +35,7 @@ def conclude(rows: Sequence[Row]) -> str:
     lines = ["Seconds of a tuning (median of the seeds), beside faiss's build; all of it: teacher, checks, judging"]
     for group, members in groupby(rows, key=lambda row: row.group):
         untuned, *tuned = members
-        spent = ", ".join(f"{row.name} {seconds(row):.0f}" for row in tuned)
+        spent = ", ".join(f"{row.name.removeprefix('ours, ')} {seconds(row):.0f}" for row in tuned)
         lines.append(f"  {group}: build {untuned.settings['build_seconds']:.0f}, {spent}")
     return "\n".join(lines)
 

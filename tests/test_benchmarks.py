@@ -19,6 +19,7 @@ from benchmarks import (
     conditions,
     cost,
     debian,
+    efforts,
     encoders,
     families,
     figure3,
@@ -643,7 +644,7 @@ def test_quick_and_data_exclude_each_other(tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "module",
-    [table2, table3, table4, table5, table6, figure3, multiplier, codes, queries, conditions],
+    [table2, table3, table4, table5, table6, figure3, multiplier, codes, efforts, queries, conditions],
     ids=lambda m: m.TABLE.name,
 )
 def test_a_table_runs(module, quick, tmp_path, capsys):
