@@ -43,6 +43,8 @@ SHARE = 512
 """Documents that a thread takes at a time, if the search is compiled."""
 SAME = 1e-3
 """Lengths of queries that differ by no more than this share of one are the same."""
+STANDS_IN = 0.1
+"""By how much more a document as a query weighs for a local query that it lacks, relative to the weight of that one."""
 HALF = 24
 """A document's local queries weigh less the further they are: one of this rank half of what the best one does."""
 
@@ -260,14 +262,14 @@ class QueryAwareEncoder:
     def weights(self, local: Tensor) -> Tensor:
         """Those of the directions of documents with these queries of their own: ``(n, R)``.
 
-        The document as a query also stands in for the local queries that it lacks. Otherwise a document that few of the
-        known queries look for would be less exact than those it competes with, for the queries to come as well.
+        The document as a query weighs more the more local queries it lacks. Otherwise one that few of the known queries
+        look for would be less exact than those it competes with, for the queries to come as well.
         """
         weights = self.queries.new_empty(len(local), local.shape[1] + 1)
         near = closeness(local, weights.dtype)
         missing = closeness(torch.zeros_like(local[:1]), weights.dtype).sum() - near.sum(1)
         weights[:, :-1] = self.config.local_weight * near
-        weights[:, -1] = self.config.self_weight * (1 + missing.clamp(min=0))
+        weights[:, -1] = self.config.self_weight * (1 + STANDS_IN * missing.clamp(min=0))
         return weights
 
     def __call__(self, vectors: Tensor, residuals: Tensor, local: Tensor, start: Tensor | None = None) -> Tensor:
