@@ -17,9 +17,8 @@ from faiss_distill.tuning.task import Task
 
 def written(task: Task, documents: Documents, student: Student, placement: Placement) -> tuple[Any, IndexState]:
     """The student's parameters with codes of the whole corpus, and a quantizer that holds the centroids."""
-    centroids, router = (
-        None if learned is None else learned.detach().cpu().numpy() for learned in (student.centroids, student.router)
-    )
+    centroids = student.centroids.detach().cpu().numpy()
+    router = None if student.router is None else student.router.detach().cpu().numpy()
     quantizer, kept = task.adapter.quantizer_with(centroids, router)  # fp16 rounds
     state = replace(task.sample, centroids=kept, assignment=placement.lists, router=router)
     if student.codebooks is None:  # faiss makes the codes, if centroids change them at all
