@@ -15,6 +15,8 @@ from faiss_distill.state import Float32
 Float64 = NDArray[np.float64]
 SHRINKAGES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9)
 FOLDS = 5
+FEW = 20
+"""Queries, of which fewer don't tell where queries are."""
 RIDGE = 1e-3
 """Of the mean variance, added to it: there may be fewer vectors than dimensions."""
 
@@ -29,8 +31,10 @@ def moved(documents: Float32, corpus: Float32, queries: Float32, directions: boo
         directions: whether the length of a query changes no ranking; all then get a typical one.
 
     Returns:
-        One for each of the documents, float32 ``(m, d)``.
+        One for each of the documents, float32 ``(m, d)``; the documents themselves if so few queries tell nothing.
     """
+    if len(queries) < FEW:
+        return documents
     centre, shape = _gaussian(corpus)
     aim, own = _gaussian(queries)
     if not (np.trace(shape) > 0 and np.trace(own) > 0):  # all the same

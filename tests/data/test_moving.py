@@ -58,6 +58,13 @@ def test_directions_get_a_typical_length(rng):
     np.testing.assert_allclose(np.linalg.norm(out, axis=1), 7, rtol=1e-5)
 
 
+@pytest.mark.parametrize("n", [1, 2, 19])
+def test_very_few_queries_move_nothing(rng, n):
+    documents = drawn(rng, 100, 4, 1.0)
+    np.testing.assert_array_equal(moved(documents, documents, drawn(rng, n, 4, 1.0, 9.0), False), documents)
+    assert moved(documents, documents, drawn(rng, 20, 4, 1.0, 9.0), False).mean() == pytest.approx(9, abs=1)
+
+
 def test_vectors_that_are_all_the_same_stay(rng):
     same = np.ones((100, 4), dtype=np.float32)
     np.testing.assert_array_equal(moved(same, same, drawn(rng, 50, 4, 1.0), False), same)
