@@ -2,6 +2,7 @@
 
 python -m benchmarks.conditions
 
+Where documents alone teach, real queries judge, and the gate decides: its row says how many tunings it kept.
 Made from the packaged sample (or ``--data``): the vectors of a condition are those of Debian, changed as its name says.
 """
 
@@ -82,6 +83,7 @@ def conditions(e: Experiment) -> Iterator[tuple[str, Experiment, str, int | None
     yield "norms vary, L2", norms.variant(norms.data, "l2"), plain, None
     yield "queries of another distribution", shifted, plain, None
     yield "queries of another distribution, L2", shifted.variant(shifted.data, "l2"), plain, None
+    yield "queries of another distribution, a hundred of them", shifted, plain, 100
     yield "queries of another distribution, trained on documents alone", shifted, plain, 0
     for d in (96, 768, 1536):
         yield f"{d} dimensions", e.variant(of_dimension(d)(e.data)), plain, None
@@ -96,7 +98,11 @@ def rows(e: Experiment) -> Sequence[Row]:
         for nprobe in (e.nprobe, 1):
             group = f"{name}; {factory}; nprobe {nprobe}"
             out.append(data.row("untuned", factory, search_nprobe=nprobe, group=group, baseline=True))
-            out.append(data.row("ours", factory, OURS, search_nprobe=nprobe, group=group, n_queries=n_queries))
+            judged = n_queries == 0
+            tuned = data.row(
+                "ours", factory, OURS, search_nprobe=nprobe, group=group, n_queries=n_queries, judged=judged
+            )
+            out.append(tuned)
     return out
 
 

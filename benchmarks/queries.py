@@ -17,7 +17,7 @@ from benchmarks.suite import Experiment, Row, Table, main, output
 from benchmarks.suite.results import tested
 
 COUNTS = {
-    "full": (100, 500, 4_000, 40_150),
+    "full": (100, 500, 2_000, 10_000, 40_150),
     "sample": (100, 500, 2_800),
     "quick": (100, 200, 1_500),
     "words": (100, 500, 2_000, 4_500),

@@ -218,7 +218,11 @@ def _add_tune(commands: Any, brief: bool) -> None:
     tune.add_argument(
         "--queries", metavar="FILE", help=f"training queries, {VECTORS} (default: documents are used as queries)"
     )
-    tune.add_argument("--validation-queries", metavar="FILE", help="queries that choose and judge (default: held out)")
+    tune.add_argument(
+        "--validation-queries",
+        metavar="FILE",
+        help="queries that choose and judge (default: held out); 20 do, also without --queries",
+    )
     tune.add_argument("--relevant", metavar="FILE", help=f"relevant ids of the queries, {LABELS}")
     tune.add_argument("--validation-relevant", metavar="FILE", help="the same for --validation-queries")
     tune.add_argument("--teacher", metavar="FILE", help=TEACHER)

@@ -162,8 +162,8 @@ class DistillConfig:
             ``validation_queries``.
         max_queries: a longer query log is sampled down to this many.
         fill_to: if there are fewer training queries than half of this, or than half of the corpus, documents used as
-            queries are added up to this many, unless ``candidates`` or ``loss`` need labels or a query encoder learns.
-            0 adds none.
+            queries are added up to this many, moved to where the real ones are, unless ``candidates`` or ``loss`` need
+            labels or a query encoder learns. 0 adds none.
         confidence: level of the paired bootstrap interval whose lower end must be above 0 for the result to be kept.
         max_scan_increase: the tuned index may scan at most this share more codes per query than before.
         judge_half_nprobe: a result that loses overlap@10 at half the judged nprobe, beyond chance, is not kept either.

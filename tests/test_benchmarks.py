@@ -587,7 +587,11 @@ def test_a_tuning_with_few_queries_sees_no_others(quick, monkeypatch):
     for count in (0, 100, None):
         with pytest.raises(KeyboardInterrupt):
             quick.tune(np.zeros(1, np.uint8), replace(methods.OURS, seed=77), "", False, count)
-    nothing, some, everything = seen
+    with pytest.raises(KeyboardInterrupt):
+        quick.tune(np.zeros(1, np.uint8), replace(methods.OURS, seed=77), "", False, 0, judged=True)
+    nothing, some, everything, judged = seen
+    assert judged[0] is None
+    np.testing.assert_array_equal(judged[1], quick.data.queries[quick.data.validation])
     assert nothing == (None, None)
     assert some[1] is None
     train = quick.data.queries[quick.data.train]

@@ -212,10 +212,12 @@ class Experiment:
         label: str,
         adapter: bool,
         n_queries: int | None = None,
+        judged: bool = False,
     ) -> tuple[FaissSearcher, dict[str, Any]]:
         """A tuned copy of a serialized index, with a linear query adapter if asked, and what the trainer reported.
 
-        Given ``n_queries``, the trainer gets a random choice of so many training queries, and nothing else.
+        Given ``n_queries``, the trainer gets a random choice of so many training queries, and nothing else; if it is to
+        be ``judged``, the validation queries as well, by which the gate then decides.
         """
         data = self.data
         train, validation = data.queries[data.train], data.queries[data.validation]
@@ -224,7 +226,7 @@ class Experiment:
             raise ValueError(f"{label}: expected data with labels, got {self.name}")
         if n_queries is not None:
             train = train[np.random.default_rng(config.seed).permutation(len(train))[:n_queries]]
-            validation = validation[:0]
+            validation = validation if judged else validation[:0]
 
         def make() -> Arrays:
             index = faiss.deserialize_index(start)
@@ -232,7 +234,7 @@ class Experiment:
             trainer = DistillTrainer(
                 index, data.documents, train if len(train) else None, query_encoder=encoder,
                 relevant=labels, validation_queries=validation if len(validation) else None,
-                config=replace(config, progress=False), gate=OpenGate(start_counts=False),
+                config=replace(config, progress=False), gate=(Gate if judged else OpenGate)(start_counts=False),
                 exact=partial(CachedTeacher, cache=self.cache),
             )  # fmt: skip
             report = trainer.train()
@@ -242,6 +244,7 @@ class Experiment:
                 "train_seconds": seconds,
                 "best_epoch": report.best_epoch,
                 "gate": report.reason,
+                "kept": report.kept,
                 "temperature": report.temperature,
                 "history": report.history,
                 "seconds": report.seconds,
@@ -268,6 +271,7 @@ class Experiment:
         x: float | None = None,
         adapter: bool = False,
         n_queries: int | None = None,
+        judged: bool = False,
     ) -> Row:
         """Build, tune for each seed (not at all without ``config``), and measure.
 
@@ -282,6 +286,7 @@ class Experiment:
             x: where a plot has it.
             adapter: whether queries go through a linear adapter that learns.
             n_queries: see :meth:`tune`.
+            judged: likewise; the name of the row then says what was decided.
         """
         nprobe = nprobe or self.nprobe
         probed = search_nprobe or nprobe
@@ -296,9 +301,11 @@ class Experiment:
             settings["config"] = asdict(config)
             for seed in self.seeds:
                 label = f"{group}, {name}" if group else name
-                searcher, detail = self.tune(start, replace(config, seed=seed), label, adapter, n_queries)
+                searcher, detail = self.tune(start, replace(config, seed=seed), label, adapter, n_queries, judged)
                 runs.append(measure(searcher, self.queries, probed))
                 details.append(detail)
+        if judged:
+            name += f", kept {sum(detail['kept'] for detail in details)} of {len(details)}"
         return Row(name, tuple(runs), group, baseline, settings, tuple(details), x)
 
     def peer_row(self, name: str, searchers: Sequence[Searcher], settings: dict[str, Any]) -> Row:

@@ -96,7 +96,7 @@ def _standing_out(
     documents: Float32, queries: Float32, metric: Metric, own: NDArray[np.int64] | None
 ) -> NDArray[np.float64]:
     """Standard deviations from the mean of a query's scores to the tenth best, but that of the query itself."""
-    scores = (queries @ documents.T).astype(np.float64)
+    scores = queries.astype(np.float64) @ documents.T.astype(np.float64)
     if metric is Metric.L2:  # the length of the query is the same for all documents
         scores = 2 * scores - np.square(documents).sum(axis=1, dtype=np.float64)
     if own is not None:

@@ -55,7 +55,7 @@ def given(
         "embeddings": digest(corpus.n, corpus.take(some)),
         "parameters": digest(start.centroids, start.codebooks, start.router),
         "options": options,
-        "queries": digest(training.vectors, training.rows, validation.vectors, validation.rows),
+        "queries": digest(training.asked, training.rows, validation.vectors, validation.rows),
         "relevant": digest(training.relevant, validation.relevant),
         "teacher": digest(*teacher),
         "nprobe": task.adapter.nprobe,

@@ -102,9 +102,9 @@ class DistillReport(Result):
         config: the options.
         judged_by: what before and after are measured on: ``"queries"``, or ``"documents"`` used as queries where no
             real ones were passed. What real queries gain is then not known.
-        compared: where documents were needed and real queries passed, how these compare: the shares of all pairs of
-            which the query lies further ``outside``, beyond .9 in other regions than documents, and has its neighbours
-            ``further`` away; beyond .6 as well, documents are not used beside queries. Otherwise None.
+        compared: where documents were needed and real queries passed, how those that judge compare with documents: the
+            shares of all pairs of which the query lies further ``outside``, and has its neighbours ``further`` away.
+            Beyond .9 and .6 they are another distribution. Otherwise None.
         versions: of Python and of the packages that took part.
         held_out: the queries that ``n_validation`` counts, as rows of the array that was passed: of
             ``validation_queries``, of ``queries``, or of the embeddings; int64 ``(n_validation,)``. Not part of
@@ -192,7 +192,7 @@ class DistillReport(Result):
         only_codes = changed and not self.best_epoch and not self.applied
         unwritten = self.kept and self.read_from is not None
         found = self.compared
-        otherwise = "no documents were added to them"
+        otherwise = "those that were added were moved to where queries are"
         if self.query_source == "documents":
             otherwise = "pass queries= to train on them"
         trained = f"{self.n_train} {self.query_source}"

@@ -14,7 +14,8 @@ from faiss_distill.columns import permuted
 from faiss_distill.config import DistillConfig
 from faiss_distill.data import query_encoders
 from faiss_distill.data.alignment import positions
-from faiss_distill.data.likeness import Likeness
+from faiss_distill.data.likeness import Likeness, unit
+from faiss_distill.data.moving import moved
 from faiss_distill.data.neighbours import open_neighbours
 from faiss_distill.data.provenance import SAMPLE
 from faiss_distill.data.queries import Given, Queries
@@ -127,7 +128,7 @@ class Splitter:
             validation = self._load(held_out, "validation_").distinct(self._likeness)
             _check_judges(validation, "", "none, to judge by documents used as queries")
             train = self._stand_ins(STAND_INS, but=validation)
-            return Split(train, validation, self._compared(validation.vectors))
+            return Split(train, validation, self._compared(validation))
         whole = self._load(given, "").distinct(self._likeness)
         validation = self._load(held_out, "validation_").distinct(self._likeness, but=whole)
         _check_judges(validation, " that are not in queries", "leave them out to have some held out of queries")
@@ -138,10 +139,10 @@ class Splitter:
         rows = permuted(self.task.corpus.n, self.rng)[: min(wanted, self.config.max_queries)]
         return Queries(self._documents(rows), rows).distinct(self._likeness, but=but)
 
-    def _compared(self, real: Float32) -> Comparison | None:
+    def _compared(self, real: Queries) -> Comparison | None:
         """Real queries beside documents."""
-        adapter, corpus = self.task.adapter, self.task.corpus
-        return compared(corpus.take(spaced(corpus.n, DOCUMENTS)), real, adapter.metric, adapter.normalizes)
+        adapter = self.task.adapter
+        return compared(self._sample, real.vectors, adapter.metric, adapter.normalizes)
 
     def _rankable(self, train: Queries) -> Queries:
         """Those of the training queries that ``candidates`` can be drawn for; refused if a batch can't be."""
@@ -165,25 +166,35 @@ class Splitter:
         return train
 
     def _filled(self, train: Queries, validation: Queries) -> Split:
-        """Training queries, if there are few with documents added that are like them and no validation queries."""
+        """Training queries; if there are few, with documents added that are moved to where they are."""
         config, n = self.config, len(train.vectors)
         full = min(config.fill_to, self.task.corpus.n)
         labelled = config.mixture.has("gt") or LOSSES[config.loss].compares == "labels"
         if 2 * n >= full or labelled or self.query_encoder is not None:
             return Split(train, validation, None)
-        found = self._compared(np.concatenate([train.vectors, validation.vectors]))
-        if found is not None and found.unlike:
-            return Split(train, validation, found)
         rows = permuted(self.task.corpus.n, self.rng)[: full - n]
         added = Queries(self._documents(rows), rows).distinct(self._likeness, but=validation)
         assert added.rows is not None
         known = train.neighbours
         train = Queries(
-            np.concatenate([train.vectors, added.vectors]),
+            np.concatenate([train.vectors, self._moved(added.vectors, train.vectors)]),
             np.concatenate([np.full(n, -1, dtype=np.int64), added.rows]),
             neighbours=None if known is None else known.followed_by_unknown(len(added.vectors)),
         )
-        return Split(train, validation, found)
+        return Split(train, validation, self._compared(validation))
+
+    def _moved(self, documents: Float32, queries: Float32) -> Float32:
+        """Documents as queries, moved to where these real ones are."""
+        adapter, sample = self.task.adapter, self._sample
+        if adapter.normalizes:
+            documents, sample, queries = unit(documents), unit(sample), unit(queries)
+        directions = adapter.normalizes or adapter.metric is Metric.INNER_PRODUCT
+        return moved(documents, sample, queries, directions)
+
+    @cached_property
+    def _sample(self) -> Float32:
+        """Some of the documents."""
+        return self.task.corpus.take(spaced(self.task.corpus.n, DOCUMENTS))
 
     @cached_property
     def _likeness(self) -> Likeness:

@@ -94,23 +94,23 @@ class TestGuard:
 
     FILLED = QUICK | {"fill_to": N}
 
-    def test_documents_are_not_added_to_them(self, built, data, others):
-        trainer = DistillTrainer(built(), data.documents[:N], others[:150], config=DistillConfig(**self.FILLED))
-        assert trainer.training_queries.rows is None
-        report = trainer.train()
-        assert (report.n_train, report.n_stand_ins, report.judged_by) == (100, 0, "queries")
-        assert f"{report.compared}: no documents were added to them" in str(report)
+    def test_documents_are_moved_to_where_they_are(self, built, data, others):
+        trainer = DistillTrainer(built(), data.documents[:N], others[:600], config=DistillConfig(**self.FILLED))
+        train = trainer.training_queries
+        real, added = train.vectors[train.rows < 0], train.vectors[train.rows >= 0]
+        assert len(added) > 1000
+        np.testing.assert_allclose(added.mean(axis=0), real.mean(axis=0), atol=0.05)
+        assert compared(data.documents[:N], real, METRICS["ip"], False).unlike
+        assert compared(added, real, METRICS["ip"], False).outside < 0.6
+
+    def test_the_report_says_so(self, built, data, others):
+        report = distill(built(), data.documents[:N], others[:150], **self.FILLED)
+        assert (report.judged_by, report.compared.unlike) == ("queries", True)
+        assert f"{report.compared}: those that were added were moved to where queries are" in str(report)
         again = DistillReport.from_json(report.to_json())
         assert (again.compared, str(again)) == (report.compared, str(report))
 
-    def test_to_others_they_are(self, built, data):
-        report = distill(built(), data.documents[:N], data.queries[:150], **self.FILLED)
-        assert report.n_stand_ins > 1000
-        assert not report.compared.unlike
-        assert "unlike" not in str(report)
-
     def test_a_hundred_of_them_lose_nothing(self, built, data, others):
-        """What the guard is for: what documents teach is worse than nothing."""
         index, before = built("IVF16,PQ8np"), serialized(built("IVF16,PQ8np"))
         report = distill(index, data.documents[:N], others[:100], **self.FILLED)
         assert report.kept or serialized(index) == before

@@ -266,7 +266,9 @@ class TestFewQueries:
         assert real.tolist() == sorted(real, reverse=True)
         assert real.sum() == 100
         assert 1000 - 20 < len(train.vectors) <= 1000  # some documents occur twice
-        np.testing.assert_array_equal(train.vectors[~real], data.documents[train.rows[~real]])
+        rows = train.rows[~real]
+        near = faiss.knn(train.vectors[~real], data.documents[:N], 1, metric=faiss.METRIC_INNER_PRODUCT)[1][:, 0]
+        assert (near == rows).mean() > 0.9  # moved a little
         taught = trainer.task.taught(train, trainer.exact, 40)
         assert (taught.top != train.rows[:, None]).all()
         exact = faiss.knn(train.vectors[:100], data.documents[:N], 40, metric=faiss.METRIC_INNER_PRODUCT)[1]
