@@ -109,7 +109,8 @@ def distill(
             ``train()`` for dropout). The teacher keeps using ``queries``. If the result is kept, search with the
             module's embeddings; otherwise its weights are as they were. For example :class:`LinearAdapter`.
         query_inputs: what the encoder takes: an array or a list (of texts, say) with one entry for each query; None for
-            the queries themselves. If ``queries`` is None, they are what the encoder makes of these at the start.
+            the queries themselves. If ``queries`` is None, they are what the encoder makes of these at the start. What
+            the index finds with that is then what the result is compared with, rather than what ``queries`` find.
         validation_query_inputs: as ``query_inputs``, for ``validation_queries``.
         teacher: the training queries' nearest documents, if you know them: a pair ``(ids, scores)``, integers and
             floats of shape ``(nq, K)``, with a row for each of ``queries``, best first, -1 where there are no more, K

@@ -18,6 +18,7 @@ from benchmarks import (
     conditions,
     cost,
     debian,
+    encoders,
     families,
     figure3,
     growth,
@@ -207,6 +208,20 @@ def test_a_table_without_labels_has_no_columns_of_them(words, monkeypatch, tmp_p
     assert [set(row["against"]) for row in rows] == [set(), {"overlap_at_10"}, set()]
     with pytest.raises(ValueError, match="expected data with labels, got words"):
         Experiment(words, False, 1, Cache(tmp_path / "cache")).row("x", "IVF8,PQ8np", methods.CONTRASTIVE)
+
+
+def test_a_new_encoder_s_queries_are_measured_by_the_old_one_s_ranking(data, monkeypatch):
+    monkeypatch.setattr(encoders, "FACTORY", "IVF16,PQ16x4")
+    for name, part in {"TRAIN": (0, 900), "VALIDATION": (900, 1200), "TEST": (1200, 1400)}.items():
+        monkeypatch.setattr(encoders, name, slice(*part))
+    documents, old = data.documents[:2000], data.queries[:1400]
+    turned = old @ np.linalg.qr(np.random.default_rng(0).standard_normal((64, 64)))[0].astype(np.float32)
+    found = encoders.measured(documents, old, turned, DistillConfig(epochs=1, progress=False))
+    overlap = {name: row["overlap"] for name, row in found.items()}
+    assert overlap["exact search, map"] > 0.95  # a rotation can be undone
+    assert overlap["untuned, map"] == pytest.approx(overlap["untuned, the old encoder's queries"], abs=0.02)
+    for name in ("map and codes tuned", "codes tuned, map as fitted", "tuned for the old encoder, map"):
+        assert overlap[name] > overlap["untuned, map"] + 0.02
 
 
 def test_quantized_rows_are_close():

@@ -183,12 +183,14 @@ def test_code_of_the_options(data):
         "np": np, "scipy": scipy, "nq": 1500, "index": faiss.read_index("wiki.faiss"), "queries": data.queries[1500:],
         "judgements": np.eye(1500, 2000, dtype=int), "names": [f"q{i}" for i in range(1500)],
         "titles": {f"d{i}": i for i in range(2000)}, "sample": data.documents[sample], "ids_of_sample": sample,
+        "new_log": data.queries[:1500, 8:], "new_queries": data.queries[1500:, 8:],
     }  # fmt: skip
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     for block in blocks:
         exec(textwrap.dedent(block), known)
     assert known["relevant"] == {1: {3: 1}}
     assert known["published"].depth == 200
+    assert known["adapter"].linear.in_features == 56
     assert known["mine"] == faiss_distill.DistillConfig(loss="kl", learning_rate=0.01)
 
 

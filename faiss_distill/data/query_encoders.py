@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from faiss_distill.errors import InputError
@@ -23,16 +23,19 @@ if TYPE_CHECKING:
 
 BATCH = 512
 """Queries encoded at a time, outside training."""
+PENALTY = 0.01
+"""Of a fitted map, in units of the mean variance of what it maps."""
 
 
 class LinearAdapter(nn.Module):
-    """A square linear map of query embeddings, the identity at first.
+    """A linear map of query embeddings, the identity at first.
 
     It costs one small matrix product a query and belongs to queries alone: documents are not mapped.
 
     Args:
-        d: dimension of the embeddings.
+        d: dimension of the index's embeddings.
         bias: whether to learn a shift as well.
+        d_in: dimension of the query embeddings, if another; made for that by :meth:`fitted`.
 
     Examples:
         >>> adapter = LinearAdapter(4)
@@ -40,22 +43,56 @@ class LinearAdapter(nn.Module):
         True
     """
 
-    def __init__(self, d: int, bias: bool = False) -> None:
+    def __init__(self, d: int, bias: bool = False, d_in: int | None = None) -> None:
         """Start as the identity."""
         super().__init__()
-        self.linear = nn.Linear(d, d, bias=bias)
+        self.linear = nn.Linear(d if d_in is None else d_in, d, bias=bias)
         nn.init.eye_(self.linear.weight)
         if bias:
             nn.init.zeros_(self.linear.bias)
 
+    @classmethod
+    def fitted(cls, new: ArrayLike, old: ArrayLike) -> LinearAdapter:
+        """The map, with a shift, from a new encoder's embeddings to an old one's, by least squares.
+
+        Where queries come from another encoder than documents did, it is what to start from: see :ref:`new-encoder`.
+        Ridge regression on centred pairs, whose penalty is a hundredth of the mean variance of ``new``.
+
+        Args:
+            new: embeddings ``(n, d_in)`` of some texts.
+            old: embeddings ``(n, d)`` of the same texts, in the same order; some thousand, as ``d_in`` or more.
+
+        Raises:
+            InputError: they are not two matrices of finite numbers with a row for each of the same texts.
+
+        Examples:
+            >>> new = np.random.default_rng(0).standard_normal((500, 3))
+            >>> adapter = LinearAdapter.fitted(new, new @ [[2, 0], [0, 1], [0, 0]] + 5)
+            >>> adapter.matrix.round(1) + 0
+            array([[2., 0., 0.],
+                   [0., 1., 0.]], dtype=float32)
+        """
+        x, y = (_matrix(given, name) for given, name in ((new, "new"), (old, "old")))
+        if len(x) != len(y):
+            raise InputError("old", f"embeddings of the {len(x)} texts of new", str(len(y)))
+        centre, onto = x.mean(axis=0), y.mean(axis=0)
+        spread = (x - centre).T @ (x - centre)
+        penalty = PENALTY * np.trace(spread) / len(spread) * np.eye(len(spread))
+        matrix = np.linalg.lstsq(spread + penalty, (x - centre).T @ (y - onto), rcond=None)[0].T
+        out = cls(y.shape[1], bias=True, d_in=x.shape[1])
+        with torch.no_grad():
+            out.linear.weight.copy_(torch.from_numpy(matrix))
+            out.linear.bias.copy_(torch.from_numpy(onto - matrix @ centre))
+        return out
+
     def forward(self, queries: Tensor) -> Tensor:
-        """``queries (nq, d)`` to ``(nq, d)``."""
+        """``queries (nq, d_in)`` to ``(nq, d)``."""
         out: Tensor = self.linear(queries)
         return out
 
     @property
     def matrix(self) -> Float32:
-        """``A`` of ``A q + b``, float32 ``(d, d)``."""
+        """``A`` of ``A q + b``, float32 ``(d, d_in)``."""
         return self.linear.weight.detach().cpu().numpy().copy()
 
     def to_faiss(self) -> LinearTransform:
@@ -65,13 +102,23 @@ class LinearAdapter(nn.Module):
         """
         import faiss
 
-        d = self.linear.in_features
-        transform = faiss.LinearTransform(d, d, self.linear.bias is not None)
+        transform = faiss.LinearTransform(
+            self.linear.in_features, self.linear.out_features, self.linear.bias is not None
+        )
         faiss.copy_array_to_vector(self.matrix.ravel(), transform.A)
         if self.linear.bias is not None:
             faiss.copy_array_to_vector(self.linear.bias.detach().cpu().numpy().copy(), transform.b)
         transform.is_trained = True
         return transform
+
+
+def _matrix(given: ArrayLike, name: str) -> NDArray[np.float64]:
+    x = np.asarray(given, dtype=np.float64)
+    if x.ndim != 2 or not x.size:
+        raise InputError(name, "embeddings, one a row", f"shape {x.shape}")
+    if not np.isfinite(x).all():
+        raise InputError(name, "finite embeddings", "NaN or infinity")
+    return x
 
 
 def as_inputs(inputs: Any, name: str) -> NDArray[Any]:

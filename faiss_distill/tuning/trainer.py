@@ -216,6 +216,7 @@ class DistillTrainer:
                 query_encoder = query_encoder if inplace else copy.deepcopy(query_encoder)
                 query_encoder.to(self._device)
             self.query_encoder = self._encoder = query_encoder
+            self._encoded_alone = query_inputs is not None  # queries themselves are the teacher's
             if queries is not None and sets == 1:  # told before all embeddings are read
                 check_number(open_queries(adapter, queries, "queries", config.block_rows).n, "queries")
             task.corpus.check_finite(config.block_rows, config.progress, world.share(task.corpus.n))
@@ -292,10 +293,10 @@ class DistillTrainer:
         n_selection = min(len(held_out.top) // 4, MAX_SELECTION)
         judges = held_out.take(slice(n_selection, None))
         with self._stages("judging", TENFOLD):
-            # A query encoder may have learned before: what it makes of the queries counts too.
-            asked = [
-                task.query_set(judges, encoder, self._device) for encoder in dict.fromkeys((None, self.query_encoder))
-            ]
+            # A query encoder may have learned before: what it makes of the queries counts too, and where it has inputs
+            # of its own nothing else does, as searches will have no more than these.
+            encoders = [self.query_encoder] if self._encoded_alone else dict.fromkeys((None, self.query_encoder))
+            asked = [task.query_set(judges, encoder, self._device) for encoder in encoders]
             before = None
             if world.main:
                 found = [self._measure(queries, task.sample) for queries in asked]

@@ -195,6 +195,59 @@ def test_without_queries_the_encoder_makes_them(built, data):
     np.testing.assert_allclose(trainer.training_queries.vectors, expected, atol=1e-5)
 
 
+def test_a_fitted_map_is_that_of_ridge_regression():
+    rng = np.random.default_rng(0)
+    new = rng.standard_normal((300, 5)) + 3
+    old = new @ rng.standard_normal((5, 8)) + 2 + 0.1 * rng.standard_normal((300, 8))
+    adapter = LinearAdapter.fitted(new.astype(np.float32), old.astype(np.float32))
+    # As rows of data: the penalty's, which the shift has no part in.
+    penalty = np.sqrt(0.01 * new.var(axis=0).mean() * 300) * np.eye(5)
+    x = np.vstack([np.hstack([new, np.ones((300, 1))]), np.hstack([penalty, np.zeros((5, 1))])])
+    expected = np.linalg.lstsq(x, np.vstack([old, np.zeros((5, 8))]), rcond=None)[0]
+    np.testing.assert_allclose(adapter.matrix, expected[:5].T, atol=1e-4)
+    np.testing.assert_allclose(adapter.linear.bias.detach(), expected[5], atol=1e-3)
+    given = new[:7].astype(np.float32)
+    np.testing.assert_allclose(adapter.to_faiss().apply(given), given @ expected[:5] + expected[5], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "said"),
+    [
+        (np.ones(4), np.ones((4, 2)), r"new: expected embeddings, one a row, got shape \(4,\)"),
+        (np.ones((4, 3)), np.ones((5, 2)), "old: expected embeddings of the 4 texts of new, got 5"),
+        (np.ones((4, 3)), np.full((4, 2), np.nan), "old: expected finite embeddings, got NaN"),
+        (np.ones((0, 3)), np.ones((0, 2)), "new: expected embeddings, one a row"),
+    ],
+)
+def test_what_no_map_can_be_fitted_to_is_refused(new, old, said):
+    with pytest.raises(InputError, match=said):
+        LinearAdapter.fitted(new, old)
+
+
+def test_a_new_encoder_is_compared_with_its_fitted_map(built, data):
+    """Not with the old encoder's queries, which nobody has any more."""
+    old, judges = data.queries[:1500], slice(1500, 1800)
+    project = np.random.default_rng(0).standard_normal((64, 24)).astype(np.float32)
+    new, index = data.queries @ project, built("IVF16,PQ16x4")
+    index.nprobe = 4
+    adapter = LinearAdapter.fitted(new[:1500], old)
+    start = copy.deepcopy(adapter)
+    report = distill(
+        index, data.documents[:N], old, query_encoder=adapter, query_inputs=new[:1500], inplace=False,
+        validation_queries=data.queries[judges], validation_query_inputs=new[judges], **QUICK | {"nprobe": None},
+    )  # fmt: skip
+    judged = data.queries[judges][75:], start, new[judges][75:]
+
+    def overlap(encoder, inputs):
+        options = {"query_encoder": encoder, "query_inputs": inputs, "progress": False}
+        return evaluate(index, data.documents[:N], judged[0], **options).own.overlap_at_10
+
+    assert report.before.own.overlap_at_10 == pytest.approx(overlap(start, judged[2]), abs=2e-3)
+    assert report.before.own.overlap_at_10 < overlap(None, None) - 0.05
+    assert report.kept
+    assert report.query_encoder.linear.in_features == 24
+
+
 @pytest.fixture(scope="module")
 def tiny_model(tmp_path_factory):
     """A real sentence-transformers model, made of a configuration: two layers of 32 dimensions, pooled to 64."""
