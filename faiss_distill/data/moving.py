@@ -17,6 +17,8 @@ SHRINKAGES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9)
 FOLDS = 5
 FEW = 20
 """Queries, of which fewer don't tell where queries are."""
+SAME = 1e-3
+"""Lengths that differ by no more than this share of one are the same."""
 RIDGE = 1e-3
 """Of the mean variance, added to it: there may be fewer vectors than dimensions."""
 
@@ -28,7 +30,8 @@ def moved(documents: Float32, corpus: Float32, queries: Float32, directions: boo
         documents: ``(m, d)``.
         corpus: a sample of all, ``(n, d)``.
         queries: real ones, ``(nq, d)``.
-        directions: whether the length of a query changes no ranking; all then get a typical one.
+        directions: whether the length of a query changes no ranking. Then, and if real ones all have the same length, all get
+            a typical one.
 
     Returns:
         One for each of the documents, float32 ``(m, d)``; the documents themselves if so few queries tell nothing.
@@ -45,8 +48,9 @@ def moved(documents: Float32, corpus: Float32, queries: Float32, directions: boo
     root, inverse = _roots(shape)
     matrix = inverse @ _roots(root @ target @ root)[0] @ inverse
     out = (documents - centre) @ matrix + aim
-    if directions:
-        typical = np.sqrt(np.square(queries).sum(axis=1, dtype=np.float64).mean())
+    lengths = np.linalg.norm(queries.astype(np.float64), axis=1)
+    if directions or np.ptp(lengths) <= SAME * lengths.mean():
+        typical = np.sqrt(np.square(lengths).mean())
         out *= typical / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), np.finfo(np.float32).tiny)
     return np.ascontiguousarray(out, dtype=np.float32)
 

@@ -51,11 +51,14 @@ def test_few_queries_in_many_dimensions_are_trusted_little(rng):
     assert max(SHRINKAGES) < 1
 
 
-def test_directions_get_a_typical_length(rng):
+def test_directions_get_a_typical_length_and_so_do_all_where_queries_have_one_length(rng):
     documents, queries = drawn(rng, 500, 5, 1.0), drawn(rng, 500, 5, 1.0, 4.0)
-    queries *= 7 / np.linalg.norm(queries, axis=1, keepdims=True)
-    out = moved(documents, documents, queries, True)
-    np.testing.assert_allclose(np.linalg.norm(out, axis=1), 7, rtol=1e-5)
+    same = queries * (7 / np.linalg.norm(queries, axis=1, keepdims=True))
+    typical = np.sqrt(np.square(queries).sum(axis=1).mean())
+    for real, directions, length in ((same, True, 7), (same, False, 7), (queries, True, typical)):
+        out = moved(documents, documents, real, directions)
+        np.testing.assert_allclose(np.linalg.norm(out, axis=1), length, rtol=1e-5)
+    assert np.ptp(np.linalg.norm(moved(documents, documents, queries, False), axis=1)) > 1
 
 
 @pytest.mark.parametrize("n", [1, 2, 19])
