@@ -10,7 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faiss_distill import DistillConfig, InputError
-from faiss_distill.config import EFFORTS, ENUMS, INTEGERS, MAX_SEED, NUMBERS, Effort, Encoding, as_config, field_notes
+from faiss_distill.config import (
+    EFFORTS,
+    ENUMS,
+    INTEGERS,
+    MAX_SEED,
+    NUMBERS,
+    Effort,
+    Encoding,
+    Learn,
+    as_config,
+    field_notes,
+)
 from faiss_distill.losses import LOSSES
 
 
@@ -124,6 +135,8 @@ def configs(draw):
     )
     if given.get("encoding") is Encoding.FROZEN:
         given.pop("assignment", None)
+    if given.get("learn") is Learn.CODEBOOKS or LOSSES[given.get("loss", "listnet")].compares == "vectors":
+        given.pop("router", None)
     top_k = float(min(given.get("top_k", 100), 2**53))
     return DistillConfig(**given, perplexity=draw(st.floats(1, top_k, exclude_min=True, exclude_max=True)))
 

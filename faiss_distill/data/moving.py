@@ -30,8 +30,8 @@ def moved(documents: Float32, corpus: Float32, queries: Float32, directions: boo
         documents: ``(m, d)``.
         corpus: a sample of all, ``(n, d)``.
         queries: real ones, ``(nq, d)``.
-        directions: whether the length of a query changes no ranking. Then, and if real ones all have the same length, all get
-            a typical one.
+        directions: whether the length of a query changes no ranking. Then, and if real ones all have the same length,
+            all get a typical one.
 
     Returns:
         One for each of the documents, float32 ``(m, d)``; the documents themselves if so few queries tell nothing.

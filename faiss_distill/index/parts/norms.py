@@ -3,7 +3,7 @@
 Values come from k-means in one dimension, whose optimum is found by dynamic programming (of many norms, that of a
 sample, which all of them then improve): the same norms always give the same values. Norms of two 4-bit codes are sums
 of two such values, the second one of what the first leaves, as in a residual quantizer (Chen, Guan and Wang, 2010).
-faiss searches for these otherwise, for minutes where there are many norms, and ends further from them.
+faiss searches for these in other ways, which take up to a hundred times as long, and gives new ones each time.
 """
 
 from __future__ import annotations
