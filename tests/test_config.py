@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faiss_distill import DistillConfig, InputError
-from faiss_distill.config import ENUMS, INTEGERS, MAX_SEED, NUMBERS, Encoding, as_config
+from faiss_distill.config import ENUMS, INTEGERS, MAX_SEED, NUMBERS, Encoding, Learn, as_config
 from faiss_distill.losses import LOSSES
 
 
@@ -100,6 +100,8 @@ def configs(draw):
     )
     if given.get("encoding") is Encoding.FROZEN:
         given.pop("assignment", None)
+    if given.get("learn") is Learn.CODEBOOKS or given.get("loss") == "reconstruction":
+        given.pop("router", None)
     top_k = float(min(given.get("top_k", 100), 2**53))
     return DistillConfig(**given, perplexity=draw(st.floats(1, top_k, exclude_min=True, exclude_max=True)))
 
