@@ -170,9 +170,8 @@ class DistillConfig:
         block_rows: corpus rows held in memory at a time.
         max_memory: bytes, or a text such as ``"4GB"``, that a run may take, not counting the index and what the process
             already holds. Codes and lists that don't fit are mapped from files in the work folder, which must be given.
-        router: give the index a router, vectors of their own to find lists by, so that centroids serve scores alone. It
-            takes as many bytes as the centroids once more, and a coarse quantizer of another class; for few lists
-            probed and long codes of residuals.
+        router: give the index a router, vectors of their own to find lists by, so that centroids serve scores alone:
+            for few lists probed. It takes as many bytes as the centroids, and a coarse quantizer of another class.
         nprobe: judge the result at this many lists probed, instead of the index's own, which stays.
         seed: seeds the split, the sampling and the bootstrap; below 2**64.
         device: torch device of the training and the encoding, such as ``"cpu"`` or ``"cuda"``.
