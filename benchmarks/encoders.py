@@ -34,8 +34,8 @@ SHA256 = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
 FACTORY, NPROBE = "IVF64,PQ32np", 4
 DOCUMENTS, FIRST_QUERY = 8_000, 20_000
 TRAIN, VALIDATION, TEST = slice(0, 3_000), slice(3_000, 3_400), slice(3_400, 4_000)
-STILL = 1e-12
-"""Learning rate of a map that stays as it is."""
+RATES = {"map and codes tuned": 1e-3, "codes tuned, map as fitted": 1e-12}
+"""Learning rates of the map. Of 1e-4, the default, and 1e-3 the second does better on validation queries."""
 
 
 def new_embeddings(folder: Path) -> Float32:
@@ -84,7 +84,7 @@ def measured(documents: Float32, old: Float32, new: Float32, config: DistillConf
     say("exact search, map", exact, fitted)
     say("untuned, the old encoder's queries", start, old[TEST])
     say("untuned, map", start, fitted)
-    for name, rate in (("map and codes tuned", config.query_encoder_rate), ("codes tuned, map as fitted", STILL)):
+    for name, rate in RATES.items():
         adapter = LinearAdapter.fitted(new[TRAIN], old[TRAIN])
         inputs = {"query_inputs": new[TRAIN], "validation_query_inputs": new[VALIDATION]}
         index, said = tuned(replace(config, query_encoder_rate=rate), query_encoder=adapter, **inputs)
