@@ -17,7 +17,7 @@ from faiss_distill.data.likeness import unit
 from faiss_distill.state import Float32, Metric
 
 OUTSIDE, FURTHER = 0.9, 0.6
-"""Beyond both, documents taught less than nothing beside 500 real queries: see ``benchmarks/notes.md``, 32."""
+"""Beyond both, documents taught less than nothing beside 500 real queries: see ``benchmarks/notes.md``, 34."""
 DOCUMENTS, ASKED = 4096, 400
 """Documents that are looked at, and queries of each kind, at most."""
 DEPTH = 10
