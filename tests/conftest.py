@@ -27,6 +27,7 @@ QUICK = {
     "nprobe": 4,
     "fill_to": 0,
     "local_queries": 8,
+    "self_weight": 1.0,
 }
 """Options of a tuning that takes a second."""
 FULL = os.environ.get("TRUST") == "full"

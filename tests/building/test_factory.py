@@ -183,7 +183,7 @@ class TestToken:
         [
             ("IVF16,PQ16,Distill(lisnet,in_batch)", "lisnet", "a loss .* did you mean listnet"),
             ("IVF16,PQ16,Distill(epoch=3)", "epoch", "did you mean epochs"),
-            ("IVF16,PQ16,Distill(zzz=3)", "zzz", "an option of DistillConfig, .* it has epochs, batch_size"),
+            ("IVF16,PQ16,Distill(zzz=3)", "zzz", "an option of DistillConfig, .* it has effort, epochs, batch_size"),
             ("IVF16,PQ16,Distill(epochs=-3)", "epochs", "epochs to be an integer of at least 0, got -3"),
             ("IVF16,PQ16,Distill(kl,kl)", "kl", "loss once"),
             ("IVF16,PQ16,Distill(kl,)", ")", "a loss"),
