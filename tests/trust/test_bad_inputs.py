@@ -251,10 +251,11 @@ LABELS = {
 ENDLESS = float("inf")
 OPTIONS = {
     **{name: [-1, True, 2.5, "3", [], np.float64(3), ENDLESS] for name in ("batch_size", "nprobe", "top_k")},
-    "epochs": [-1, None, True, np.bool_(True), 2.5, "3", float("nan"), np.array([1, 2])],
+    "epochs": [-1, True, np.bool_(True), 2.5, "3", float("nan"), np.array([1, 2])],
     "patience": [0, None], "sweeps": [0, "x"], "local_queries": [-1, 1.0], "max_queries": [99, ENDLESS],
     "block_rows": [255, None], "fill_to": [-1, 0.5],
     "seed": [-1, 2**64, 10**30, None, 1.0, True],
+    "effort": ["best", None, 3], "router": [1, "yes", None],
     "loss": ["bpr", None, 3, [], np.array([1, 2])], "learn": ["all", None], "encoding": ["best", b"nearest"],
     "assignment": ["moved", 0], "candidates": ["", "top", "top0", "random9:3", "top" + "9" * 5000, 5, None],
     "temperature": [0.0, -1.0, ENDLESS, float("nan"), 1e-300, 1e300, "1", True, np.float32("inf")],
