@@ -63,6 +63,7 @@ napoleon_use_ivar = True
 nitpick_ignore_regex = [
     # other projects' names: the pages are built without the network
     ("py:.*", r"(numpy|np|torch|faiss|pandas|pd|sentence_transformers|collections|pathlib|enum|typing|argparse)\..*"),
-    ("py:.*", r"(NDArray|Path|Sequence|Any|Enum|nn\.Module|ProcessGroup|Effort|Learn|Assignment|Encoding|Comparison|Self|optional)"),
+    ("py:.*", r"(NDArray|Path|Sequence|Any|Enum|nn\.Module|ProcessGroup|Self|optional)"),
+    ("py:.*", r"(Effort|Learn|Assignment|Encoding|Comparison)"),
     ("py:class", r"faiss_distill\.(evaluation|config|learning|tuning\.gate)\..*"),
 ]
