@@ -635,11 +635,11 @@ def test_help_is_complete(command, capsys):
     out = capsys.readouterr().out
     assert "None" not in out
     if command == ["tune"]:
-        assert "--local-queries" not in out
+        assert "--local-weight" not in out
         with pytest.raises(SystemExit):
             main(["tune", "--help-all"])
         whole = capsys.readouterr().out
-        assert "--local-queries" in whole
+        assert "--local-weight" in whole
         assert "one of" not in whole
         assert not re.findall(r"\b(?:validation_queries|top_k|learning_rate|max_queries)\b(?<!recall@top_k)", whole)
 
