@@ -89,7 +89,7 @@ def test_lists_alone_gain(sample, factory):
     index.nprobe = 4
     report = distill(
         index, sample.documents[:N], sample.queries[sample.train],
-        validation_queries=sample.queries[sample.validation], progress=False,
+        validation_queries=sample.queries[sample.validation], fill_to=0, progress=False,
     )  # fmt: skip
     assert report.kept, report.reason
     assert report.gain > 0.01
