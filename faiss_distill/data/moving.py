@@ -73,14 +73,14 @@ def _roots(matrix: Float64) -> tuple[Float64, Float64]:
 
 def _shrinkage(queries: Float32, shape: Float64) -> float:
     """Of :data:`SHRINKAGES` the one under which queries of one fold are most likely, given those of the others."""
+    from scipy.stats import Covariance, multivariate_normal  # which takes a second to import
+
     found = np.zeros(len(SHRINKAGES))
     for fold in range(FOLDS):
         out = np.arange(len(queries)) % FOLDS == fold
         mean, own = _gaussian(queries[~out])
-        left_out = (queries[out] - mean).T
         towards = np.trace(own) / np.trace(shape) * shape
         for i, share in enumerate(SHRINKAGES):
             lower = np.linalg.cholesky((1 - share) * own + share * towards)
-            white = np.linalg.solve(lower, left_out)
-            found[i] -= np.square(white).sum() / 2 + left_out.shape[1] * np.log(np.diag(lower)).sum()
+            found[i] += multivariate_normal.logpdf(queries[out], mean, Covariance.from_cholesky(lower)).sum()
     return SHRINKAGES[int(found.argmax())]

@@ -305,3 +305,6 @@ def test_a_bound_on_memory_belongs_to_the_tuning_alone(data, tuned):
     built, _ = tuned
     parameters = parameters_of(built(), data, max_memory="1MB")
     assert parameters.options().max_memory is None
+    assert parameters.options().local_queries == parameters.config.local_queries
+    thorough = parameters.options(effort="thorough")
+    assert (thorough.epochs, thorough.local_queries, thorough.sweeps) == (0, 100, 6)

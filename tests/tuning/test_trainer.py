@@ -52,11 +52,13 @@ class TestGain:
         core(index).nprobe = 4
         before = evaluate(index, data.documents[:N], test, progress=False)
         identity, size = id(index), len(serialized(index))
-        report = distill(index, data.documents[:N], data.queries[:1500], **QUICK | {"nprobe": None, "epochs": 3})
+        report = distill(
+            index, data.documents[:N], data.queries[:1500], **QUICK | {"nprobe": None, "epochs": 3, "local_queries": 16}
+        )
         after = evaluate(index, data.documents[:N], test, progress=False)
         assert report.kept
         assert report.after.own.overlap_at_10 - report.before.own.overlap_at_10 == pytest.approx(report.gain, abs=1e-6)
-        assert after.own.overlap_at_10 > before.own.overlap_at_10 + 0.02  # on queries that no part of the run has seen
+        assert after.own.overlap_at_10 > before.own.overlap_at_10 + 0.03  # on queries that no part of the run has seen
         assert after.own.codes_scanned <= before.own.codes_scanned * 1.02
         assert (id(index), core(index).nprobe, index.ntotal) == (identity, 4, N)
         filled_up = 16 * 32 * 8 if "fs" in factory else 0  # the last block of each list
