@@ -121,19 +121,23 @@ class Documents:
         return torch.from_numpy(self.transforms(self.corpus.take(rows))).to(self.device)
 
     @torch.no_grad()
-    def terms(self, student: Student, placement: Placement, budget: float) -> Terms:
+    def terms(
+        self, student: Student, placement: Placement, budget: float, judges: tuple[Tensor, float] | None = None
+    ) -> Terms:
         """On what terms lists and codes are to be chosen under a student, as a sample of the documents tells.
 
         Args:
             student: the parameters.
             placement: the one before.
             budget: what :meth:`scanned` of the sample may be, if lists are query-aware.
+            judges: queries ``(nq, d)`` that don't train, and how many codes they may scan. Documents move to lists that
+                training queries seldom probe; others may probe those more often.
         """
         aware = self._config.lists is Assignment.QUERY_AWARE, self._config.encoding is Encoding.QUERY_AWARE
         if not any(aware):
             return Terms(torch.empty(0), torch.empty(0), None, 0.0)
         with self._stages("lists"):
-            return self._terms(student, placement, budget, *aware)
+            return self._terms(student, placement, budget, judges, *aware)
 
     def terms_of(self, student: Student, terms: Terms) -> Terms:
         """The same terms on the device, with the queries as a student has them."""
@@ -141,13 +145,25 @@ class Documents:
         queries = self._queries.all(student) if len(terms.shares) else terms.queries
         return Terms(queries, terms.shares.to(self.device), price, terms.offset)
 
-    def _terms(self, student: Student, placement: Placement, budget: float, lists: bool, codes: bool) -> Terms:
+    def _terms(
+        self,
+        student: Student,
+        placement: Placement,
+        budget: float,
+        judges: tuple[Tensor, float] | None,
+        lists: bool,
+        codes: bool,
+    ) -> Terms:
         queries, price, offset = self._queries.all(student), None, 0.0
-        shares, spread = probing(queries, student.signposts, self._nprobe, student.coarse_metric, self.world)
+        shares, spread = self._probing(student, queries)
+        bounds = [(shares, budget)]
+        if judges is not None:
+            bounds.append((self._probing(student, judges[0])[0], judges[1]))
         if lists:
             for doublings in range(MAX_DOUBLINGS):
                 terms = Terms(queries, shares, shares * spread * 2**doublings, offset)
-                if self._scanned(shares, self._lists(student, terms, self.sample, placement.lists)) <= budget:
+                chosen = self._lists(student, terms, self.sample, placement.lists)
+                if all(self._scanned(probed, chosen) <= most for probed, most in bounds):
                     price = terms.price
                     break
         if codes:
@@ -281,9 +297,12 @@ class Documents:
 
     def scanned(self, student: Student, lists: Int64) -> float:
         """Codes that a training query scans, on average, with documents in ``lists``: ``(n,)``, or :attr:`sample`'s."""
-        queries = self._queries.all(student)
-        shares, _ = probing(queries, student.signposts, self._nprobe, student.coarse_metric, self.world)
+        shares, _ = self._probing(student, self._queries.all(student))
         return self._scanned(shares, lists)
+
+    def _probing(self, student: Student, queries: Tensor) -> tuple[Tensor, float]:
+        """See :func:`probing`."""
+        return probing(queries, student.signposts, self._nprobe, student.coarse_metric, self.world)
 
     def _scanned(self, shares: Tensor, lists: Int64) -> float:
         """What the corpus costs a query, with a sample of it in ``lists``, each probed by this share of the queries."""

@@ -58,7 +58,7 @@ class Selection:
         """Mean overlap@10, between 0 and 1, and codes that a query scans of the whole corpus."""
         world, lists = self._documents.world, placement.lists_of(self.rows, self._vectors.device)
         own = world.share(len(self._truth))
-        queries = self._queries.all(student)[own]
+        queries = self.queries(student)[own]
         codes = placement.codes_of(student, self.rows, lambda: self._vectors)
         scores = student.full_scores(queries, lists, codes)
         opened = probed_lists(queries, student.signposts, self._nprobe, student.coarse_metric)
@@ -72,6 +72,10 @@ class Selection:
         world.add([sums])
         mean, scanned = (sums / len(self._truth)).tolist()
         return world.agreed((mean, scanned))
+
+    def queries(self, student: Student) -> Tensor:
+        """The selection queries as the student has them, ``(nq, d)`` on the device."""
+        return self._queries.all(student)
 
 
 class Step(NamedTuple):

@@ -170,8 +170,8 @@ class _Run:
         self.optimizer = _optimizer(student, selection.spread, config)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, warm_cosine(self.steps))
         self.placement = documents.start
-        _, scanned = selection(own, self.placement)
-        self.limit, self.sampled = scanned * (1 + config.max_scan_increase), math.inf
+        _, self.scanned = selection(own, self.placement)
+        self.limit, self.sampled = self.scanned * (1 + config.max_scan_increase), math.inf
         if config.lists is Assignment.QUERY_AWARE:
             self.sampled = documents.scanned(own, self.placement.lists[documents.sample])
         self.best: Best | None = None
@@ -216,7 +216,8 @@ class _Run:
         self.documents.world.parameters(student)
         if not self.objective.mines:
             lesson = [] if last else self._lesson(None)
-        terms = self.documents.terms(student, self.placement, self.sampled)
+        judges = self.selection.queries(student), self.scanned
+        terms = self.documents.terms(student, self.placement, self.sampled, judges)
         routed = None if student.router is None else self.objective.routed
         looked_at = _looked_at(self.documents, self.selection, lesson, routed)
         self.placement = self.documents.renew(student, self.placement, terms, looked_at)

@@ -127,6 +127,32 @@ def test_query_aware_lists_cost_no_more_codes_scanned(parts, built, metric):
 
 
 @pytest.mark.parametrize("metric", METRICS)
+def test_nor_do_other_queries_scan_more(parts, data, metric):
+    """Those that choose the epoch: what scans more for them is of no use, however good it is."""
+    documents, student, _ = parts(metric, encoding="nearest")
+    start, budget = documents.start, documents.scanned(student, documents.start.lists)
+    freely = renewed(documents, student, start, budget).lists
+    # They look where documents moved to.
+    grown = torch.from_numpy(np.bincount(freely, minlength=16) - np.bincount(start.lists, minlength=16))
+    others = torch.from_numpy(data.queries[600:])
+    opened = probed_lists(others, student.signposts, 4, student.coarse_metric)
+    others = others[(opened * grown).sum(1).topk(40).indices]
+    probed, _ = probing(others, student.signposts, 4, student.coarse_metric)
+
+    def scanned(lists):
+        return float(probed[torch.from_numpy(lists)].sum())
+
+    most = scanned(start.lists)
+    assert scanned(freely) > 1.02 * most
+    terms = documents.terms(student, start, budget, (others, most))
+    lists = documents.renew(student, start, terms).lists
+    assert scanned(lists) <= most * (1 + 1e-6)
+    assert documents.scanned(student, lists) <= budget
+    assert (lists != start.lists).any()
+    assert (terms.price > documents.terms(student, start, budget).price).all()
+
+
+@pytest.mark.parametrize("metric", METRICS)
 def test_codes_of_blocks_are_codes_of_the_whole(parts, metric, monkeypatch):
     monkeypatch.setattr("faiss_distill.learning.documents.SAMPLED_DOCUMENTS", 300)
     whole, student, _ = parts(metric)
