@@ -31,6 +31,8 @@ SIZES = {"full": (4, 8, 16, 32, 64), "sample": (4, 8, 16, 32, 64), "quick": (8,)
 RQ_TO = 8
 """Bytes up to which there is an 8-bit residual quantizer of whole vectors: with 16 codebooks of 256 codewords of all
 dimensions, a search takes a hundred times as long as with 4 bits, and training and tuning as many minutes."""
+RQ4_TO = 32
+"""The same with 4 bits."""
 YARDSTICK = "OPQ,PQ x8"
 """What the others are compared with, at equal bytes."""
 
@@ -60,13 +62,10 @@ class Code:
 
 CODES = {
     YARDSTICK: Code("PQ{0}np".format, lambda size: size),
-    "PQ x4fsr": Code(lambda size: f"PQ{2 * size}x4fsr"),
     "OPQ,PQ x4fsr": Code(lambda size: f"PQ{2 * size}x4fsr", lambda size: 2 * size),
     "RQ x8": Code("RQ{0}x8".format, up_to=RQ_TO),
-    "PRQ 2x8": Code(lambda size: f"PRQ{size // 2}x2x8"),
     "OPQ,PRQ 2x8": Code(lambda size: f"PRQ{size // 2}x2x8", lambda size: size // 2),
-    "RQ x4fsr": Code(lambda size: f"RQ{2 * size}x4fsr"),
-    "PRQ 4x4fsr": Code(lambda size: f"PRQ{size // 2}x4x4fsr"),
+    "RQ x4fsr": Code(lambda size: f"RQ{2 * size}x4fsr", up_to=RQ4_TO),
     "OPQ,PRQ 4x4fsr": Code(lambda size: f"PRQ{size // 2}x4x4fsr", lambda size: size // 2),
 }
 """Kinds of codes. PRQ has two bytes for each part of a vector: two codewords of 8 bits, or four of 4."""

@@ -154,9 +154,9 @@ class DistillConfig:
             has it.
         local_weight: weight of the nearest of these in the error that the document's code minimises; further ones weigh
             less, the 25th half as much.
-        self_weight: weight of the document itself, taken as a query; more, up to five times as much, for one that lacks
-            local queries. More serves label metrics such as MRR, and documents that few queries look for, at the cost
-            of some overlap.
+        self_weight: weight of the document itself, taken as a query; several times as much for one that lacks local
+            queries, above all where documents differ in norm. More serves label metrics such as MRR, and documents that
+            few queries look for, at the cost of some overlap.
         global_weight: weight of the covariance of all training queries.
         validation_fraction: share of ``queries`` that is held out, with all queries near these, if there are no
             ``validation_queries``.

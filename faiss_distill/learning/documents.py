@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache, cached_property, partial
 
 import numpy as np
 import torch
@@ -259,7 +259,7 @@ class Documents:
         """What finds query-aware codes, from those in ``placement`` on where it has some."""
         assert student.codebooks is not None
         books = student.codebooks.detach()
-        encoder = encoder_of(terms.queries, books, student.metric, self._config, terms.offset)
+        encoder = encoder_of(terms.queries, books, student.metric, self._config, terms.offset, self._uneven)
         self.compiled = encoder.compiled
 
         def encode(part: Int64, vectors: Tensor, opened: Tensor) -> Tensor:
@@ -323,6 +323,14 @@ class Documents:
             codes[where] = encode(own[where], vectors, opened).cpu().numpy()
             bar.update(len(vectors) * self.world.size)
         return self.world.gathered(codes, len(rows))
+
+    @cached_property
+    def _uneven(self) -> float:
+        """Standard deviation of the documents' lengths, relative to their mean, as a sample tells."""
+        few = min(SAMPLED_DOCUMENTS, self._config.block_rows)
+        lengths = self.vectors(self.sample[:: -(-len(self.sample) // few)]).norm(dim=1)
+        deviation, mean = lengths.std(correction=0), lengths.mean()
+        return self.world.agreed(float(deviation / mean) if mean else 0.0)
 
     def _offset(self, student: Student, queries: Tensor, placement: Placement) -> float:
         """What a query's competitors are wrong by: approximate minus exact score, mean over a sample of both."""

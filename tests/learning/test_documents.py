@@ -357,3 +357,16 @@ def test_training_looks_at_few_documents_where_queries_are_few(built, data, monk
     encoded.clear()
     DistillTrainer(built(), data.documents[:N], data.queries[:150], config=DistillConfig(**mined)).train()
     assert encoded[:3] == [N] * 3
+
+
+def test_how_much_documents_differ_in_length(parts, data, monkeypatch):
+    """Behind the transforms, of a sample."""
+    documents, _, _ = parts()
+    assert documents._uneven == pytest.approx(0, abs=1e-6)
+    lengths = np.random.default_rng(0).lognormal(0, 0.25, N).astype(np.float32)
+    monkeypatch.setattr(documents, "vectors", lambda rows: torch.from_numpy(data.documents[rows] * lengths[rows, None]))
+    expected = lengths.std() / lengths.mean()
+    for limit in (N, N // 4):
+        monkeypatch.setattr("faiss_distill.learning.documents.SAMPLED_DOCUMENTS", limit)
+        documents.__dict__.pop("_uneven", None)
+        assert documents._uneven == pytest.approx(expected, rel=1e-5 if limit == N else 0.1)

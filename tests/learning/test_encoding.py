@@ -146,11 +146,14 @@ class TestQueryAwareEncoder:
                 modelled = -(u[i, r] @ e[i] + kappa * e[i] @ e[i]) * encoder.scale
                 assert float(modelled) == pytest.approx(float(change), abs=1e-9)
 
-    def test_the_document_stands_in_for_the_queries_that_it_lacks(self, metric):
-        encoder = QueryAwareEncoder(self.queries, self.books, metric, DistillConfig(local_queries=3, self_weight=2.0))
+    @pytest.mark.parametrize(("uneven", "stands_in"), [(0.0, 0.1), (0.25, 0.6)])
+    def test_the_document_stands_in_for_the_queries_that_it_lacks(self, metric, uneven, stands_in):
+        """More so where lengths differ: short documents lack the most."""
+        config = DistillConfig(local_queries=3, self_weight=2.0)
+        encoder = QueryAwareEncoder(self.queries, self.books, metric, config, uneven=uneven)
         own = encoder.directions(self.x, self.local)[1][:, -1]
         assert own[1:].tolist() == pytest.approx([2.0] * 9)
-        assert float(own[0]) == pytest.approx(2 * (1 + 0.1 * (1 / (1 + 1 / HALF) + 1 / (1 + 2 / HALF))))
+        assert float(own[0]) == pytest.approx(2 * (1 + stands_in * (1 / (1 + 1 / HALF) + 1 / (1 + 2 / HALF))))
 
     @pytest.mark.parametrize("same", [True, False])
     def test_the_document_as_a_query_is_as_long_as_queries_are(self, metric, same):

@@ -11,8 +11,8 @@ from faiss_distill.state import Metric
 
 
 def encoder_of(
-    queries: Tensor, codebooks: Tensor, metric: Metric, config: DistillConfig, offset: float
+    queries: Tensor, codebooks: Tensor, metric: Metric, config: DistillConfig, offset: float, uneven: float = 0.0
 ) -> QueryAwareEncoder:
     """What finds query-aware codes of codebooks ``(nsplits, steps, ksub, dsub)``, by one step or by several."""
     kind = QueryAwareEncoder if codebooks.shape[1] == 1 else AdditiveEncoder
-    return kind(queries, codebooks, metric, config, offset)
+    return kind(queries, codebooks, metric, config, offset, uneven)

@@ -33,10 +33,16 @@ class AdditiveEncoder(QueryAwareEncoder):
     """
 
     def __init__(
-        self, queries: Tensor, codebooks: Tensor, metric: Metric, config: DistillConfig, offset: float = 0.0
+        self,
+        queries: Tensor,
+        codebooks: Tensor,
+        metric: Metric,
+        config: DistillConfig,
+        offset: float = 0.0,
+        uneven: float = 0.0,
     ) -> None:
         """Take the moments of the queries, and their products with all codewords."""
-        super().__init__(queries, codebooks, metric, config, offset)
+        super().__init__(queries, codebooks, metric, config, offset, uneven)
         dsub = codebooks.shape[-1]
         self._books = codebooks.flatten(0, 1)
         self._segments = [slice(i * dsub, (i + 1) * dsub) for i in range(len(codebooks)) for _ in codebooks[i]]

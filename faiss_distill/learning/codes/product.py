@@ -43,8 +43,10 @@ SHARE = 512
 """Documents that a thread takes at a time, if the search is compiled."""
 SAME = 1e-3
 """Lengths of queries that differ by no more than this share of one are the same."""
-STANDS_IN = 0.1
-"""By how much more a document as a query weighs for a local query that it lacks, relative to the weight of that one."""
+STANDS_IN, UNEVEN = 0.1, 2.0
+"""By how much more a document as a query weighs for a local query that it lacks, relative to the weight of that one, and
+what is added to that where documents differ in length, for a relative standard deviation of 1. Short ones lack most
+local queries there, without being looked for less."""
 HALF = 24
 """A document's local queries weigh less the further they are: one of this rank half of what the best one does."""
 
@@ -201,15 +203,22 @@ class QueryAwareEncoder:
         metric: the index's metric.
         config: the weights, ``local_queries`` and ``sweeps``.
         offset: what local queries' scores shall be wrong by: approximate minus exact score, higher being better.
+        uneven: standard deviation of the documents' lengths, relative to their mean.
     """
 
     def __init__(
-        self, queries: Tensor, codebooks: Tensor, metric: Metric, config: DistillConfig, offset: float = 0.0
+        self,
+        queries: Tensor,
+        codebooks: Tensor,
+        metric: Metric,
+        config: DistillConfig,
+        offset: float = 0.0,
+        uneven: float = 0.0,
     ) -> None:
         """Take the moments of the queries."""
         d = queries.shape[1]
         self.queries, self.codebooks, self.metric, self.config = queries, codebooks, metric, config
-        self.offset = offset
+        self.offset, self._stands_in = offset, STANDS_IN + UNEVEN * uneven
         mean = queries.mean(0)
         centred = queries - mean
         covariance = centred.T @ centred / len(queries)
@@ -269,7 +278,7 @@ class QueryAwareEncoder:
         near = closeness(local, weights.dtype)
         missing = closeness(torch.zeros_like(local[:1]), weights.dtype).sum() - near.sum(1)
         weights[:, :-1] = self.config.local_weight * near
-        weights[:, -1] = self.config.self_weight * (1 + STANDS_IN * missing.clamp(min=0))
+        weights[:, -1] = self.config.self_weight * (1 + self._stands_in * missing.clamp(min=0))
         return weights
 
     def __call__(self, vectors: Tensor, residuals: Tensor, local: Tensor, start: Tensor | None = None) -> Tensor:
