@@ -44,7 +44,7 @@ SHARE = 512
 SAME = 1e-3
 """Lengths of queries that differ by no more than this share of one are the same."""
 STANDS_IN, UNEVEN = 0.1, 2.0
-"""By how much more a document as a query weighs for a local query that it lacks, relative to the weight of that one, and
+"""How much more a document as a query weighs for a local query that it lacks, relative to the weight of that one, and
 what is added to that where documents differ in length, for a relative standard deviation of 1. Short ones lack most
 local queries there, without being looked for less."""
 HALF = 24
