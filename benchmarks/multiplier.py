@@ -32,8 +32,8 @@ MULTIPLES = (1, 1.5, 2, 3)
 MOST = {"full": 64, "words": 48, "wordnet-mpnet": 128}
 """Bytes of an untuned one at most: with 64 segments faiss takes a quarter of an hour of one core to train OPQ."""
 THOROUGH = DistillConfig(effort=Effort.THOROUGH)
-OTHERS = {8: ("RQ x8", "RQ x4fsr"), 16: ("RQ x4fsr", "OPQ,PRQ 2x8"), 32: ("OPQ,PRQ 2x8",), 64: ("OPQ,PRQ 2x8",)}
-"""By bytes, the kinds of :mod:`benchmarks.codes` that an index of OPQ and product codes is not the best of."""
+OTHERS = {8: ("RQ x4fsr",), 16: ("OPQ,PRQ 2x8",)}
+"""By bytes, the kind of :mod:`benchmarks.codes` to try in place of product codes."""
 
 
 def rows(e: Experiment) -> Sequence[Row]:

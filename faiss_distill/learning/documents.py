@@ -21,7 +21,7 @@ from faiss_distill.learning.students import Student, similarity
 from faiss_distill.learning.taught import StudentQueries, Taught
 from faiss_distill.progress import Bar, progress_bar
 from faiss_distill.stages import TENFOLD, Stages, covered_tenfold
-from faiss_distill.state import Bool, Codes, Float32, Float64, IndexState, Int64, Packed, Transforms
+from faiss_distill.state import Bool, Codes, Float32, Float64, IndexState, Int64, Metric, Packed, Transforms
 from faiss_distill.workdir import NOWHERE, Stored, Workdir
 from faiss_distill.world import ALONE, World
 
@@ -33,8 +33,9 @@ SAMPLED_DOCUMENTS, SAMPLED_QUERIES = 8192, 512
 """At most, to find out how wrong the scores of a query's competitors are."""
 LAP = 2**17
 """Documents that are encoded between two checkpoints: about half a minute of two cores."""
-COMPETITORS = 0.02
-"""Share of the documents that compete for a query: those that come nearest to it."""
+COMPETITORS, FEWEST = {Metric.INNER_PRODUCT: 0.02, Metric.L2: 0.003}, 20
+"""Share of the documents that compete for a query, those that come nearest to it, and how many they are at least. For L2
+scores of those further away are wrong by much more. Of the first ten they are wrong the other way."""
 Encode = Callable[[Int64, Tensor, Tensor], Tensor]
 """From rows ``(k,)`` of the corpus, their vectors ``(k, d)`` and lists ``(k,)`` to codes, int64, one row each."""
 
@@ -341,7 +342,8 @@ class Documents:
         exact = similarity(asked, vectors, student.metric)
         codes = placement.codes_of(student, rows, lambda: vectors)
         wrong = student.full_scores(asked, placement.lists_of(rows, self.device), codes) - exact
-        competitors = exact.topk(max(1, round(COMPETITORS * len(rows))), dim=1).indices
+        wanted = max(FEWEST, round(COMPETITORS[student.metric] * len(rows)))
+        competitors = exact.topk(min(wanted, len(rows)), dim=1).indices
         return float(wrong.gather(1, competitors).mean())
 
     def _lists(self, student: Student, terms: Terms, rows: Int64, before: Int64) -> Int64:
