@@ -34,8 +34,8 @@ SAMPLED_DOCUMENTS, SAMPLED_QUERIES = 8192, 512
 LAP = 2**17
 """Documents that are encoded between two checkpoints: about half a minute of two cores."""
 COMPETITORS, FEWEST = {Metric.INNER_PRODUCT: 0.02, Metric.L2: 0.003}, 20
-"""Share of the documents that compete for a query, those that come nearest to it, and how many they are at least. For L2
-scores of those further away are wrong by much more. Of the first ten they are wrong the other way."""
+"""Share of the documents that compete for a query, those that come nearest to it, and how many they are at least. For
+L2 the scores of those further away are wrong by much more, and those of the very nearest by much less."""
 Encode = Callable[[Int64, Tensor, Tensor], Tensor]
 """From rows ``(k,)`` of the corpus, their vectors ``(k, d)`` and lists ``(k,)`` to codes, int64, one row each."""
 
@@ -331,7 +331,7 @@ class Documents:
         few = min(SAMPLED_DOCUMENTS, self._config.block_rows)
         lengths = self.vectors(self.sample[:: -(-len(self.sample) // few)]).norm(dim=1)
         deviation, mean = lengths.std(correction=0), lengths.mean()
-        return self.world.agreed(float(deviation / mean) if mean else 0.0)
+        return float(deviation / mean) if mean else 0.0
 
     def _offset(self, student: Student, queries: Tensor, placement: Placement) -> float:
         """What a query's competitors are wrong by: approximate minus exact score, mean over a sample of both."""
