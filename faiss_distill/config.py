@@ -155,8 +155,8 @@ class DistillConfig:
         local_weight: weight of the nearest of these in the error that the document's code minimises; further ones weigh
             less, the 25th half as much.
         self_weight: weight of the document itself, taken as a query; several times as much for one that lacks local
-            queries, above all where documents differ in norm. More serves label metrics such as MRR, and documents that
-            few queries look for, at the cost of some overlap.
+            queries where documents differ in norm. More serves label metrics such as MRR, and documents that few
+            queries look for, at the cost of some overlap.
         global_weight: weight of the covariance of all training queries.
         validation_fraction: share of ``queries`` that is held out, with all queries near these, if there are no
             ``validation_queries``.

@@ -43,10 +43,9 @@ SHARE = 512
 """Documents that a thread takes at a time, if the search is compiled."""
 SAME = 1e-3
 """Lengths of queries that differ by no more than this share of one are the same."""
-STANDS_IN, UNEVEN = 0.1, 2.0
-"""How much more a document as a query weighs for a local query that it lacks, relative to the weight of that one, and
-what is added to that where documents differ in length, for a relative standard deviation of 1. Short ones lack most
-local queries there, without being looked for less."""
+STANDS_IN = 2.0
+"""How much more a document as a query weighs for a local query that it lacks, relative to the weight of that one, times
+the relative standard deviation of the documents' lengths. Short ones lack most, without being looked for less."""
 HALF = 24
 """A document's local queries weigh less the further they are: one of this rank half of what the best one does."""
 
@@ -218,7 +217,7 @@ class QueryAwareEncoder:
         """Take the moments of the queries."""
         d = queries.shape[1]
         self.queries, self.codebooks, self.metric, self.config = queries, codebooks, metric, config
-        self.offset, self._stands_in = offset, STANDS_IN + UNEVEN * uneven
+        self.offset, self._stands_in = offset, STANDS_IN * uneven
         mean = queries.mean(0)
         centred = queries - mean
         covariance = centred.T @ centred / len(queries)
@@ -271,8 +270,8 @@ class QueryAwareEncoder:
     def weights(self, local: Tensor) -> Tensor:
         """Those of the directions of documents with these queries of their own: ``(n, R)``.
 
-        The document as a query weighs more the more local queries it lacks. Otherwise one that few of the known queries
-        look for would be less exact than those it competes with, for the queries to come as well.
+        Where documents differ in length, the document as a query weighs more the more local queries it lacks. Otherwise
+        short ones would be less exact than the long ones that they compete with, for the queries to come as well.
         """
         weights = self.queries.new_empty(len(local), local.shape[1] + 1)
         near = closeness(local, weights.dtype)
