@@ -157,10 +157,10 @@ class Documents:
     ) -> Terms:
         queries, price, offset = self._queries.all(student), None, 0.0
         shares, spread = self._probing(student, queries)
-        bounds = [(shares, budget)]
-        if judges is not None:
-            bounds.append((self._probing(student, judges[0])[0], judges[1]))
         if lists:
+            bounds = [(shares, budget)]
+            if judges is not None:
+                bounds.append((self._probing(student, judges[0])[0], judges[1]))
             for doublings in range(MAX_DOUBLINGS):
                 terms = Terms(queries, shares, shares * spread * 2**doublings, offset)
                 chosen = self._lists(student, terms, self.sample, placement.lists)
