@@ -33,9 +33,9 @@ SAMPLED_DOCUMENTS, SAMPLED_QUERIES = 8192, 512
 """At most, to find out how wrong the scores of a query's competitors are."""
 LAP = 2**17
 """Documents that are encoded between two checkpoints: about half a minute of two cores."""
-COMPETITORS, FEWEST = {Metric.INNER_PRODUCT: 0.02, Metric.L2: 0.003}, 20
-"""Share of the documents that compete for a query, those that come nearest to it, and how many they are at least. For
-L2 the scores of those further away are wrong by much more, and those of the very nearest by much less."""
+COMPETITORS = {Metric.INNER_PRODUCT: 0.02, Metric.L2: 0.01}
+"""Share of the documents that compete for a query: those that come nearest to it. For L2 the scores of those further
+away are wrong by much more."""
 Encode = Callable[[Int64, Tensor, Tensor], Tensor]
 """From rows ``(k,)`` of the corpus, their vectors ``(k, d)`` and lists ``(k,)`` to codes, int64, one row each."""
 
@@ -158,15 +158,15 @@ class Documents:
         queries, price, offset = self._queries.all(student), None, 0.0
         shares, spread = self._probing(student, queries)
         if lists:
-            bounds = [(shares, budget)]
-            if judges is not None:
-                bounds.append((self._probing(student, judges[0])[0], judges[1]))
+            judged, most = (shares, budget) if judges is None else (self._probing(student, judges[0])[0], judges[1])
             for doublings in range(MAX_DOUBLINGS):
                 terms = Terms(queries, shares, shares * spread * 2**doublings, offset)
                 chosen = self._lists(student, terms, self.sample, placement.lists)
-                if all(self._scanned(probed, chosen) <= most for probed, most in bounds):
-                    price = terms.price
-                    break
+                if self._scanned(shares, chosen) <= budget:
+                    price = terms.price if price is None else price  # if none suits the judges
+                    if self._scanned(judged, chosen) <= most:
+                        price = terms.price
+                        break
         if codes:
             offset = self.world.agreed(self._offset(student, queries, placement))
         return Terms(queries, shares, price, offset)
@@ -330,8 +330,8 @@ class Documents:
         """Standard deviation of the documents' lengths, relative to their mean, as a sample tells."""
         few = min(SAMPLED_DOCUMENTS, self._config.block_rows)
         lengths = self.vectors(self.sample[:: -(-len(self.sample) // few)]).norm(dim=1)
-        deviation, mean = lengths.std(correction=0), lengths.mean()
-        return float(deviation / mean) if mean else 0.0
+        lengths = lengths[lengths > 0]
+        return float(lengths.std(correction=0) / lengths.mean()) if len(lengths) else 0.0
 
     def _offset(self, student: Student, queries: Tensor, placement: Placement) -> float:
         """What a query's competitors are wrong by: approximate minus exact score, mean over a sample of both."""
@@ -342,8 +342,7 @@ class Documents:
         exact = similarity(asked, vectors, student.metric)
         codes = placement.codes_of(student, rows, lambda: vectors)
         wrong = student.full_scores(asked, placement.lists_of(rows, self.device), codes) - exact
-        wanted = max(FEWEST, round(COMPETITORS[student.metric] * len(rows)))
-        competitors = exact.topk(min(wanted, len(rows)), dim=1).indices
+        competitors = exact.topk(max(1, round(COMPETITORS[student.metric] * len(rows))), dim=1).indices
         return float(wrong.gather(1, competitors).mean())
 
     def _lists(self, student: Student, terms: Terms, rows: Int64, before: Int64) -> Int64:

@@ -216,7 +216,9 @@ class _Run:
         self.documents.world.parameters(student)
         if not self.objective.mines:
             lesson = [] if last else self._lesson(None)
-        judges = self.selection.queries(student), self.scanned
+        judges = None
+        if config.lists is Assignment.QUERY_AWARE:
+            judges = self.selection.queries(student), self.scanned
         terms = self.documents.terms(student, self.placement, self.sampled, judges)
         routed = None if student.router is None else self.objective.routed
         looked_at = _looked_at(self.documents, self.selection, lesson, routed)

@@ -554,6 +554,22 @@ def test_an_epoch_that_scans_more_is_not_the_best(built, data, monkeypatch):
     assert [h["codes_scanned"] for h in report.history] == [99.0, 100.9, 101.1, 150.0]
 
 
+@pytest.mark.parametrize("assignment", ["query_aware", "fixed"])
+def test_queries_that_choose_the_epoch_have_a_say_in_the_price_of_lists(built, data, monkeypatch, assignment):
+    told = []
+    real = Documents.terms
+    monkeypatch.setattr(Documents, "terms", lambda *a: told.append(a[-1]) or real(*a))
+    report = distill(built(), data.documents[:N], data.queries, assignment=assignment, **QUICK)
+    assert len(told) == len(report.history)
+    if assignment == "fixed":
+        assert told == [None] * len(told)
+        return
+    for queries, scanned in told:
+        assert queries.shape == (report.n_selection, 64)
+        cost = open_index(built()).cost(queries.numpy(), {"nprobe": 4})
+        assert scanned == pytest.approx(cost.codes / len(queries))
+
+
 @pytest.mark.parametrize("metric", METRICS)
 def test_selection_is_what_a_search_of_its_documents_finds(built, data, metric):
     """The score that picks the best epoch, against faiss searching an index of just those documents."""

@@ -43,9 +43,10 @@ SHARE = 512
 """Documents that a thread takes at a time, if the search is compiled."""
 SAME = 1e-3
 """Lengths of queries that differ by no more than this share of one are the same."""
-STANDS_IN = 2.0
+STANDS_IN, UNEVEN = 2.0, 0.25
 """How much more a document as a query weighs for a local query that it lacks, relative to the weight of that one, times
-the relative standard deviation of the documents' lengths. Short ones lack most, without being looked for less."""
+the relative standard deviation of the documents' lengths, but that up to the second number. Short ones lack most,
+without being looked for less."""
 HALF = 24
 """A document's local queries weigh less the further they are: one of this rank half of what the best one does."""
 
@@ -217,7 +218,7 @@ class QueryAwareEncoder:
         """Take the moments of the queries."""
         d = queries.shape[1]
         self.queries, self.codebooks, self.metric, self.config = queries, codebooks, metric, config
-        self.offset, self._stands_in = offset, STANDS_IN * uneven
+        self.offset, self._stands_in = offset, STANDS_IN * min(uneven, UNEVEN)
         mean = queries.mean(0)
         centred = queries - mean
         covariance = centred.T @ centred / len(queries)
