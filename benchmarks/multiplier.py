@@ -32,7 +32,7 @@ MULTIPLES = (1, 1.5, 2, 3)
 MOST = {"full": 64, "words": 48, "wordnet-mpnet": 128}
 """Bytes of an untuned one at most: with 64 segments faiss takes a quarter of an hour of one core to train OPQ."""
 THOROUGH = DistillConfig(effort=Effort.THOROUGH)
-OTHERS = {8: ("RQ x4fsr",), 16: ("OPQ,PRQ 2x8",)}
+OTHERS = {"words": {8: "RQ x4fsr", 16: "OPQ,PRQ 2x8"}}
 """By bytes, the kind of :mod:`benchmarks.codes` to try in place of product codes."""
 
 
@@ -45,9 +45,8 @@ def rows(e: Experiment) -> Sequence[Row]:
     for name, config in {"ours": OURS, "ours, thorough": THOROUGH}.items():
         for size in TUNED[e.name]:
             out.append(e.row(name, e.factory(size=size), config, group=f"{size} bytes", x=size))
-    for size in () if e.quick else TUNED[e.name]:
-        for kind in OTHERS.get(size, ()):
-            out.append(e.row(f"ours, {kind}", CODES[kind].factory(e, size), OURS, group=f"{size} bytes", x=size))
+    for size, kind in OTHERS.get(e.name, {}).items():
+        out.append(e.row(f"ours, {kind}", CODES[kind].factory(e, size), OURS, group=f"{size} bytes", x=size))
     return sorted(out, key=lambda row: (row.x or 0, not row.baseline))
 
 
@@ -75,12 +74,14 @@ def conclude(rows: Sequence[Row]) -> str:
 
 
 def draw(figure: Figure, rows: Sequence[Row]) -> None:
-    """Recall against bytes."""
+    """Recall against bytes, with the multiplier of what does best."""
     metrics = tested(rows)
     figure.set_size_inches(5 * len(metrics), 4)
     for ax, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
         output.lines(ax, rows, metric, "bytes a vector", lambda row: row.x or 0, base=2)
-        for tuned in (row for row in rows if not row.baseline):
+        tuned_rows = [row for row in rows if not row.baseline]
+        for size in dict.fromkeys(row.x for row in tuned_rows):
+            tuned = max((row for row in tuned_rows if row.x == size), key=lambda row: row.mean(metric))
             value, beyond = multiplier(rows, tuned, metric)
             here, level = tuned.x or 0, tuned.mean(metric)
             ax.plot([here, here * value], [level, level], ":", color=output.COLORS["ours"], lw=1)
