@@ -198,17 +198,20 @@ def test_a_set_without_labels_is_known_by_its_folder(words, tmp_path):
 def test_a_table_without_labels_has_no_columns_of_them(words, monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(multiplier.TUNED, "words", (8,))
     monkeypatch.setattr(multiplier, "MULTIPLES", (1, 2))
-    monkeypatch.setattr(multiplier, "OURS", replace(methods.OURS, epochs=1))
+    monkeypatch.setattr(multiplier, "OTHERS", {})
+    for name in ("OURS", "THOROUGH"):
+        monkeypatch.setattr(multiplier, name, replace(getattr(multiplier, name), epochs=1))
     monkeypatch.setattr(Experiment, "factory", lambda self, size: f"IVF8,PQ{size}np")  # OPQ is slow
     argv = ["--data", str(words), "--seeds", "1", "--output", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
     main(multiplier.TABLE, argv)
     shown = capsys.readouterr().out
     assert "Data: words, 600 documents, 300 training and 40 test queries" in shown
-    assert "  8 bytes: overlap@10" in shown
+    assert "  8 bytes, ours: overlap@10" in shown
+    assert "  8 bytes, ours, thorough: overlap@10" in shown
     assert "MRR" not in shown
     rows = json.loads((tmp_path / "out" / "multiplier.json").read_text())["rows"]
-    assert [row["mean"]["mrr_at_10"] for row in rows] == [None] * 3
-    assert [set(row["against"]) for row in rows] == [set(), {"overlap_at_10"}, set()]
+    assert [row["mean"]["mrr_at_10"] for row in rows] == [None] * 4
+    assert [set(row["against"]) for row in rows] == [set(), {"overlap_at_10"}, {"overlap_at_10"}, set()]
     with pytest.raises(ValueError, match="expected data with labels, got words"):
         Experiment(words, False, 1, Cache(tmp_path / "cache")).row("x", "IVF8,PQ8np", methods.CONTRASTIVE)
 
@@ -565,7 +568,7 @@ def test_the_byte_multiplier_is_read_off_the_untuned_curve():
         assert not beyond
     best = Row("ours", (run_of(0.7),), x=8)
     assert multiplier.multiplier(rows, best, "overlap_at_10") == (pytest.approx(4.0), True)
-    assert "  8 bytes: overlap@10 above 4.00, MRR@10" in multiplier.conclude([*rows, best])
+    assert "  8 bytes, ours: overlap@10 above 4.00, MRR@10" in multiplier.conclude([*rows, best])
 
 
 def test_sizes_that_do_not_divide_the_dimension_are_padded(quick):

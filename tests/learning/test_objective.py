@@ -232,8 +232,9 @@ def test_a_failure_while_mining_leaves_the_index_bitwise(built, data, monkeypatc
 def test_refreshed_lists_are_those_that_faiss_would_choose(built, data, metric):
     index = built(metric=metric)
     before = open_index(index).extract()
-    report = distill(index, data.documents[:N], data.queries, **QUICK, assignment="refreshed")
-    assert report.kept
+    config = DistillConfig(**QUICK, assignment="refreshed")
+    trainer = DistillTrainer(index, data.documents[:N], data.queries, config=config, gate=Gate(start_counts=False))
+    assert trainer.train().kept
     after = open_index(index).extract()
     moved = before.assignment != after.assignment
     assert 0 < moved.mean() < 0.5

@@ -53,7 +53,7 @@ class TestGain:
         before = evaluate(index, data.documents[:N], test, progress=False)
         identity, size = id(index), len(serialized(index))
         report = distill(
-            index, data.documents[:N], data.queries[:1500], **QUICK | {"nprobe": None, "epochs": 3, "local_queries": 16}
+            index, data.documents[:N], data.queries[:1500], **QUICK | {"nprobe": None, "epochs": 3, "local_queries": 32}
         )
         after = evaluate(index, data.documents[:N], test, progress=False)
         assert report.kept
