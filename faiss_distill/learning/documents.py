@@ -132,7 +132,7 @@ class Documents:
             placement: the one before.
             budget: what :meth:`scanned` of the sample may be, if lists are query-aware.
             judges: queries ``(nq, d)`` that don't train, and how many codes they may scan. Documents move to lists that
-                training queries seldom probe; others may probe those more often.
+                training queries seldom probe; others may probe those more often. Left out if no price suits them.
         """
         aware = self._config.lists is Assignment.QUERY_AWARE, self._config.encoding is Encoding.QUERY_AWARE
         if not any(aware):

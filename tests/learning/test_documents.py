@@ -152,7 +152,7 @@ def test_nor_do_other_queries_scan_more(parts, data, metric):
     assert (lists != start.lists).any()
     price = documents.terms(student, start, budget).price
     assert (terms.price > price).all()
-    # What no price would do is left out.
+    # No price suits those that may scan nothing: then it is that for the training queries alone.
     torch.testing.assert_close(documents.terms(student, start, budget, (others, 0.0)).price, price)
 
 

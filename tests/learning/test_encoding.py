@@ -146,7 +146,7 @@ class TestQueryAwareEncoder:
                 modelled = -(u[i, r] @ e[i] + kappa * e[i] @ e[i]) * encoder.scale
                 assert float(modelled) == pytest.approx(float(change), abs=1e-9)
 
-    @pytest.mark.parametrize(("uneven", "stands_in"), [(0.0, 0.0), (0.25, 0.5)])
+    @pytest.mark.parametrize(("uneven", "stands_in"), [(0.0, 0.0), (0.1, 0.2), (0.25, 0.5), (1.0, 0.5)])
     def test_the_document_stands_in_for_the_queries_that_it_lacks(self, metric, uneven, stands_in):
         """Where lengths differ: short documents lack the most."""
         config = DistillConfig(local_queries=3, self_weight=2.0)
