@@ -27,6 +27,8 @@ from faiss_distill.world import ALONE, World
 
 MAX_DOUBLINGS = 8
 """Of the price of a list, before documents are left where they are."""
+LEAST_SCANNED = 0.85
+"""Of their budget, by training queries: prices above that break up lists, which few judges can ask for."""
 SAMPLED_LISTS = 16_384
 """Documents that tell what lists cost, at most: while training, codes scanned are known to about 1 %."""
 SAMPLED_DOCUMENTS, SAMPLED_QUERIES = 8192, 512
@@ -132,7 +134,7 @@ class Documents:
             placement: the one before.
             budget: what :meth:`scanned` of the sample may be, if lists are query-aware.
             judges: queries ``(nq, d)`` that don't train, and how many codes they may scan. Documents move to lists that
-                training queries seldom probe; others may probe those more often. Left out if no price suits them.
+                training queries seldom probe; others may probe those more often. Left out if no price suits both.
         """
         aware = self._config.lists is Assignment.QUERY_AWARE, self._config.encoding is Encoding.QUERY_AWARE
         if not any(aware):
@@ -158,18 +160,31 @@ class Documents:
         queries, price, offset = self._queries.all(student), None, 0.0
         shares, spread = self._probing(student, queries)
         if lists:
-            judged, most = (shares, budget) if judges is None else (self._probing(student, judges[0])[0], judges[1])
-            for doublings in range(MAX_DOUBLINGS):
-                terms = Terms(queries, shares, shares * spread * 2**doublings, offset)
-                chosen = self._lists(student, terms, self.sample, placement.lists)
-                if self._scanned(shares, chosen) <= budget:
-                    price = terms.price if price is None else price  # if none suits the judges
-                    if self._scanned(judged, chosen) <= most:
-                        price = terms.price
-                        break
+            unit = Terms(queries, shares, shares * spread, offset)
+            judged = (shares, budget) if judges is None else (self._probing(student, judges[0])[0], judges[1])
+            price = self._price(student, placement.lists, unit, budget, *judged)
         if codes:
             offset = self.world.agreed(self._offset(student, queries, placement))
         return Terms(queries, shares, price, offset)
+
+    def _price(
+        self, student: Student, before: Int64, unit: Terms, budget: float, judged: Tensor, most: float
+    ) -> Tensor | None:
+        """The lowest price that keeps training queries within their budget and judges, if it may, within theirs."""
+        assert unit.price is not None
+        lowest = None
+        for doublings in range(MAX_DOUBLINGS):
+            price = unit.price * float(2**doublings)
+            chosen = self._lists(student, replace(unit, price=price), self.sample, before)
+            scanned = self._scanned(unit.shares, chosen)
+            if scanned > budget:
+                continue
+            lowest = price if lowest is None else lowest
+            if scanned < LEAST_SCANNED * budget:
+                break
+            if self._scanned(judged, chosen) <= most:
+                return price
+        return lowest
 
     @torch.no_grad()
     def renew(self, student: Student, placement: Placement, terms: Terms, rows: Int64 | None = None) -> Placement:
