@@ -35,9 +35,10 @@ SAMPLED_DOCUMENTS, SAMPLED_QUERIES = 8192, 512
 """At most, to find out how wrong the scores of a query's competitors are."""
 LAP = 2**17
 """Documents that are encoded between two checkpoints: about half a minute of two cores."""
-COMPETITORS = {Metric.INNER_PRODUCT: 0.02, Metric.L2: 0.01}
-"""Share of the documents that compete for a query: those that come nearest to it. For L2 the scores of those further
-away are wrong by much more."""
+COMPETITORS = {Metric.INNER_PRODUCT: (0.02, 0.02), Metric.L2: (0.002, 0.01)}
+"""Share of the documents that compete for a query, those that come nearest to it: where documents have as many local
+queries as they may, and where they have half of them or less. For L2 the scores of those further away are wrong by much
+more, and to count fewer is a bonus for documents that are in few queries' Top-K."""
 Encode = Callable[[Int64, Tensor, Tensor], Tensor]
 """From rows ``(k,)`` of the corpus, their vectors ``(k, d)`` and lists ``(k,)`` to codes, int64, one row each."""
 
@@ -348,6 +349,12 @@ class Documents:
         lengths = lengths[lengths > 0]
         return float(lengths.std(correction=0) / lengths.mean()) if len(lengths) else 0.0
 
+    @cached_property
+    def _lacking(self) -> float:
+        """How many of the local queries that documents may have they lack, as a share that a sample tells."""
+        most = max(1, self._config.local_queries) * len(self.sample)
+        return 1 - float((self._local.of(self.sample) >= 0).sum() / most)
+
     def _offset(self, student: Student, queries: Tensor, placement: Placement) -> float:
         """What a query's competitors are wrong by: approximate minus exact score, mean over a sample of both."""
         rng = np.random.default_rng(self._config.seed)
@@ -357,7 +364,9 @@ class Documents:
         exact = similarity(asked, vectors, student.metric)
         codes = placement.codes_of(student, rows, lambda: vectors)
         wrong = student.full_scores(asked, placement.lists_of(rows, self.device), codes) - exact
-        competitors = exact.topk(max(1, round(COMPETITORS[student.metric] * len(rows))), dim=1).indices
+        full, half = COMPETITORS[student.metric]
+        share = full + (half - full) * min(1.0, 2 * self._lacking)
+        competitors = exact.topk(max(1, round(share * len(rows))), dim=1).indices
         return float(wrong.gather(1, competitors).mean())
 
     def _lists(self, student: Student, terms: Terms, rows: Int64, before: Int64) -> Int64:
