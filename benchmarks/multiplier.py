@@ -24,15 +24,18 @@ TUNED = {
     "sample": (8, 16),
     "quick": (8,),
     "words": (8, 16),
-    "wordnet-mpnet": (32, 64),
+    "wordnet-mpnet": (32, 64, 96),
 }
 """Bytes of the tuned indexes."""
 MULTIPLES = (1, 1.5, 2, 3)
 """Of these, the bytes of the untuned ones."""
-MOST = {"full": 64, "words": 48, "wordnet-mpnet": 128}
+MOST = {"full": 64, "words": 48, "wordnet-mpnet": 192}
 """Bytes of an untuned one at most: with 64 segments faiss takes a quarter of an hour of one core to train OPQ."""
 THOROUGH = DistillConfig(effort=Effort.THOROUGH)
-OTHERS = {"words": {8: "RQ x4fsr", 16: "OPQ,PRQ 2x8"}}
+OTHERS = {
+    "full": {8: "RQ x4fsr", 16: "OPQ,PRQ 2x8", 32: "OPQ,PRQ 2x8"},
+    "words": {8: "RQ x4fsr", 16: "OPQ,PRQ 2x8"},
+}
 """By bytes, the kind of :mod:`benchmarks.codes` to try in place of product codes."""
 
 
