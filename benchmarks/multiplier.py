@@ -33,7 +33,7 @@ MOST = {"full": 64, "words": 48, "wordnet-mpnet": 192}
 """Bytes of an untuned one at most: with 64 segments faiss takes a quarter of an hour of one core to train OPQ."""
 THOROUGH = DistillConfig(effort=Effort.THOROUGH)
 OTHERS = {
-    "full": {8: "RQ x4fsr", 16: "OPQ,PRQ 2x8", 32: "OPQ,PRQ 2x8"},
+    "full": {8: "RQ x8", 16: "OPQ,PRQ 2x8", 32: "OPQ,PRQ 2x8"},
     "words": {8: "RQ x4fsr", 16: "OPQ,PRQ 2x8"},
 }
 """By bytes, the kind of :mod:`benchmarks.codes` to try in place of product codes."""
