@@ -31,7 +31,7 @@ SIZES = {"full": (4, 8, 16, 32, 64), "sample": (4, 8, 16, 32, 64), "quick": (8,)
 RQ_TO = 8
 """Bytes up to which there is an 8-bit residual quantizer of whole vectors: with 16 codebooks of 256 codewords of all
 dimensions, a search takes a hundred times as long as with 4 bits, and training and tuning as many minutes."""
-RQ4_TO = 32
+RQ4_TO = 16
 """The same with 4 bits."""
 YARDSTICK = "OPQ,PQ x8"
 """What the others are compared with, at equal bytes."""
