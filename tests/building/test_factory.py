@@ -215,7 +215,9 @@ class TestToken:
     def test_it_stays_with_the_index(self, data):
         """One line for the options, and one to tune."""
         metric = faiss.METRIC_INNER_PRODUCT
-        index = index_factory(64, "IVF16,PQ16x4,Distill(kl, epochs=1, top_k=40, perplexity=25, seed=3, fill_to=0)", metric)
+        index = index_factory(
+            64, "IVF16,PQ16x4,Distill(kl, epochs=1, top_k=40, perplexity=25, seed=3, fill_to=0)", metric
+        )
         hasten(index)
         index.train(data.documents[:N])
         index.add(data.documents[:N])
