@@ -31,6 +31,8 @@ LISTS_FROM = 10_000
 """Vectors from which lists are worth their quantizer."""
 KEPT = 0.75
 """Share of the budget that is enough, if it spares dropping dimensions."""
+RESIDUAL = 4, 16
+"""Bytes between which residual codes of 4 bits find more than product codes of 4 bits do in ``benchmarks.codes``."""
 GRAPH_FROM = 16_384
 """Lists from which their quantizer is a graph."""
 
@@ -108,7 +110,7 @@ def suggest(n: int, d: int, bytes_per_vector: float, metric: int | str = "l2") -
     bytes_per_vector = number("bytes_per_vector", bytes_per_vector, "a number of at least 1", 1, LARGEST)
     metric = as_metric(metric)
     nlist, coarse, reasons = _lists(n)
-    transform, codes, why = _codes(n, d, int(bytes_per_vector))
+    transform, codes, why = _codes(n, d, int(bytes_per_vector), bool(coarse) and metric == faiss.METRIC_INNER_PRODUCT)
     reasons += why
     plain = ",".join(filter(None, [transform, coarse, codes]))
     tuned = bool(coarse) or codes.startswith("PQ")
@@ -151,8 +153,8 @@ def _lists(n: int) -> tuple[int, str, list[str]]:
     return nlist, graph, [why, f"HNSW32: of {nlist:,} centroids, a graph finds the nearest without comparing all"]
 
 
-def _codes(n: int, d: int, size: int) -> tuple[str, str, list[str]]:
-    """The tokens of transform and codes, and why."""
+def _codes(n: int, d: int, size: int, residual: bool) -> tuple[str, str, list[str]]:
+    """The tokens of transform and codes, and why; whether ``residual`` codes would do with 4 bits and without norms."""
     if n < POINTS * 16 or size >= 4 * d:
         enough = (
             "the budget holds the vectors as they are" if size >= 4 * d else f"{n:,} vectors are too few to train on"
@@ -181,6 +183,11 @@ def _codes(n: int, d: int, size: int) -> tuple[str, str, list[str]]:
             "down to 4 dimensions a segment, which costs much recall in benchmarks.suggestions"
         )
     why.append("np: without polysemous training, which plain searches don't use and tuning would undo")
-    if not short and size >= 8:
+    if not short and residual and RESIDUAL[0] <= size <= RESIDUAL[1]:
+        why.append(
+            f"for faster searches and a little less recall, RQ{2 * size}x4fsr in place of OPQ{segments} and {codes}; "
+            "tuning takes several times as long"
+        )
+    elif not short and size >= 8:
         why.append(f"for faster searches and a little less recall, PQ{2 * segments}x4fsr in place of {codes}")
     return transform, codes, why

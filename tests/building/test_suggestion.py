@@ -72,6 +72,27 @@ def test_memory_with_lists_and_a_graph(data, monkeypatch):
     assert "_HNSW32" in check_memory(data.documents, 16)
 
 
+@pytest.mark.parametrize(
+    ("n", "size", "metric", "faster"),
+    [
+        (60_506, 16, "ip", "RQ32x4fsr in place of OPQ16 and PQ16np"),
+        (60_506, 4, "ip", "RQ8x4fsr in place of OPQ4 and PQ4np"),
+        (60_506, 24, "ip", "PQ48x4fsr in place of PQ24np"),
+        (60_506, 16, "l2", "PQ32x4fsr in place of PQ16np"),  # norms would take some of the bytes
+        (60_506, 3, "ip", None),
+        (9_990, 16, "ip", "PQ32x4fsr in place of PQ16np"),  # no lists
+        (900, 16, "ip", None),
+    ],
+)
+def test_what_is_faster(n, size, metric, faster):
+    said = [reason for reason in suggest(n, 384, size, metric).reasons if "faster" in reason]
+    assert len(said) == (faster is not None)
+    if faster is not None:
+        assert faster in said[0]
+        index = index_factory(384, f"IVF1024,{faster.split()[0]}", metric)
+        assert describe(index).bytes_per_vector["codes"] == size
+
+
 def check_memory(x, size):
     got = suggest(len(x), 64, size)
     index = index_factory(64, got.factory)
