@@ -39,6 +39,8 @@ COMPETITORS = {Metric.INNER_PRODUCT: (0.02, 0.02), Metric.L2: (0.002, 0.01)}
 """Share of the documents that compete for a query, those that come nearest to it: where documents have as many local
 queries as they may, and where they have half of them or less. For L2 the scores of those further away are wrong by much
 more, and to count fewer is a bonus for documents that are in few queries' Top-K."""
+FEWEST = 20
+"""Documents of the corpus that compete, at least: in a small one some nearest would be no more than those to be found."""
 Encode = Callable[[Int64, Tensor, Tensor], Tensor]
 """From rows ``(k,)`` of the corpus, their vectors ``(k, d)`` and lists ``(k,)`` to codes, int64, one row each."""
 
@@ -365,8 +367,8 @@ class Documents:
         codes = placement.codes_of(student, rows, lambda: vectors)
         wrong = student.full_scores(asked, placement.lists_of(rows, self.device), codes) - exact
         full, half = COMPETITORS[student.metric]
-        share = full + (half - full) * min(1.0, 2 * self._lacking)
-        competitors = exact.topk(max(1, round(share * len(rows))), dim=1).indices
+        share = max(full + (half - full) * min(1.0, 2 * self._lacking), FEWEST / self.corpus.n)
+        competitors = exact.topk(max(1, round(min(share, 1.0) * len(rows))), dim=1).indices
         return float(wrong.gather(1, competitors).mean())
 
     def _lists(self, student: Student, terms: Terms, rows: Int64, before: Int64) -> Int64:
