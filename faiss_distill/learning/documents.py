@@ -40,7 +40,7 @@ COMPETITORS = {Metric.INNER_PRODUCT: (0.02, 0.02), Metric.L2: (0.002, 0.01)}
 queries as they may, and where they have half of them or less. For L2 the scores of those further away are wrong by much
 more, and to count fewer is a bonus for documents that are in few queries' Top-K."""
 FEWEST = 20
-"""Documents of the corpus that compete, at least: in a small one some nearest would be no more than those to be found."""
+"""Documents that compete, at least: the nearest few of a small corpus are those to be found themselves."""
 Encode = Callable[[Int64, Tensor, Tensor], Tensor]
 """From rows ``(k,)`` of the corpus, their vectors ``(k, d)`` and lists ``(k,)`` to codes, int64, one row each."""
 
