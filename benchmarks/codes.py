@@ -20,6 +20,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullLocator
 
 from benchmarks.methods import OURS
 from benchmarks.suite import Experiment, Row, Table, main, output
@@ -142,15 +143,17 @@ def draw(figure: Figure, rows: Sequence[Row]) -> None:
                 places, heights = [row.mean(x) for row in members], [row.mean(metric) for row in members]
                 style = {"ls": "-", "marker": "o", "lw": 1.4} if tuned else {"ls": "--", "marker": ".", "lw": 0.7}
                 ax.plot(places, heights, color=colors[name], ms=4, **style)
-            ax.set_xscale("log", base=2 if x == "code_bytes" else 10)
+            ax.set_xscale("log", base=10 if x == "latency_ms" else 2)
+            ax.xaxis.set_major_formatter("{x:.3g}")
+            ax.xaxis.set_minor_locator(NullLocator())
             ax.set_xlabel(label, fontsize=8)
             ax.tick_params(labelsize=7)
             ax.grid(alpha=0.3)
         line[0].set_ylabel(output.LABELS[metric], fontsize=8)
-        ticks = sorted({row.mean("code_bytes") for row in rows})
-        line[0].set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     handles = [Line2D([], [], color=colors[name], label=name) for name in names]
-    figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
+    for label, dashes in (("tuned", "-"), ("untuned", "--")):
+        handles.append(Line2D([], [], color="0.3", ls=dashes, label=label))
+    figure.legend(handles=handles, loc="outside lower center", ncols=8, fontsize=8, frameon=False)
 
 
 TABLE = Table("codes", "Product and additive codes at equal bytes", rows, draw, COLUMNS, conclude)
