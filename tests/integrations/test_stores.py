@@ -203,7 +203,7 @@ def test_embeddings_that_are_passed_take_the_place_of_its_own(kind, corpus, log,
     own = distill(held, queries=log["queries"], inplace=False, **OPTIONS)
     given = distill(held, corpus.documents, log["queries"], inplace=False, **OPTIONS)
     assert "embeddings as passed" in given.store
-    assert given.kept or kind.name == "DSPy"  # which finds over .9 before, so that an epoch may gain nothing for certain
+    assert given.kept or kind.name == "DSPy"  # which finds over .9 before: an epoch may gain nothing for certain
     assert ("put report.index there" in given.store) == given.kept
     assert own.gain == pytest.approx(given.gain, abs=5e-3)
     assert serialized(source_of(held).index) == state
