@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from benchmarks.methods import OURS
 from benchmarks.suite import Experiment, Row, Table, main, output
 from benchmarks.suite.results import tested
+from faiss_distill.tuning.split import n_held_out
 
 COUNTS = {
     "full": (100, 500, 2_000, 10_000, 40_150),
@@ -31,7 +32,8 @@ def rows(e: Experiment) -> Sequence[Row]:
     out = [e.row("untuned", factory, baseline=True), e.row("ours, documents alone", factory, OURS, n_queries=0)]
     for count in COUNTS[e.name]:
         name = f"ours, {count} queries"
-        if 2 * count < min(OURS.fill_to, len(e.data.documents)):
+        trained = count - n_held_out(count, OURS.validation_fraction)
+        if 2 * trained < min(OURS.fill_to, len(e.data.documents)):
             alone = replace(OURS, fill_to=0)
             if count == COUNTS[e.name][1]:
                 out.append(e.row(f"{count} queries, no documents (fill_to=0)", factory, alone, n_queries=count))

@@ -86,7 +86,7 @@ def distill(
             ``IndexIVFRaBitQ``; on its own or inside ``IndexPreTransform``, ``IndexIDMap``, ``IndexIDMap2``,
             ``IndexRefineFlat`` and ``IndexRefine``; or several in an ``IndexShards`` or ``IndexReplicas``.
             :doc:`/guide` has a table. Or a vector store that searches one (:doc:`/stores`): of LangChain, LlamaIndex,
-            Haystack, txtai, vicinity or Hugging Face datasets.
+            Haystack, txtai, vicinity, DSPy or Hugging Face datasets.
         embeddings: the vectors that were added to it, ``(n, d)``: a numpy array or memmap, a torch tensor, a flat index
             that holds them, or the path of a file or folder (:doc:`/files`). Any float dtype, or integers of 8 bits.
             They are read in blocks and need not fit in memory. Row ``i`` belongs to id ``i`` (rows of removed ids are

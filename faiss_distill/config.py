@@ -161,7 +161,7 @@ class DistillConfig:
         validation_fraction: share of ``queries`` that is held out, with all queries near these, if there are no
             ``validation_queries``.
         max_queries: a longer query log is sampled down to this many.
-        fill_to: if there are fewer training queries than half of this, or than half of the corpus, documents used as
+        fill_to: if there are fewer training queries than half of this, and than half of the corpus, documents used as
             queries are added up to this many, moved to where the real ones are, unless ``candidates`` or ``loss`` need
             labels or a query encoder learns. 0 adds none.
         confidence: level of the paired bootstrap interval whose lower end must be above 0 for the result to be kept.

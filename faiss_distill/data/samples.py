@@ -43,11 +43,11 @@ def load_debian_packages(directory: PathLike | None = None) -> RetrievalData:
     """Debian package descriptions (documents) and synopses (queries), embedded.
 
     A document is the long description of a Debian 12 package, a query a one-line synopsis, and the document relevant
-    to it is its own package's description. Both were embedded with the sentence-transformers model all-MiniLM-L6-v2:
-    384 dimensions, unit norm, so that the inner product is the cosine.
+    to it is its own package's description. Both were embedded with the sentence-transformers model all-MiniLM-L6-v2,
+    its linear layers quantized to int8: 384 dimensions, unit norm, so that the inner product is the cosine.
 
     The packaged sample has 16,000 documents and 4,400 queries (2,800 to train, 700 to validate, 900 to test). It is
-    stored as int8 with one scale a row, so its vectors differ from the model's by about 1 % of their norm; they are
+    stored as int8 with one scale a row, so its vectors differ from the full set's by about 1 % of their norm; they are
     brought back to unit norm here. ``benchmarks/make_sample.py`` makes it.
 
     Args:

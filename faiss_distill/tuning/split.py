@@ -62,6 +62,11 @@ def _check_judges(validation: Queries, which: str, otherwise: str) -> None:
         )
 
 
+def n_held_out(n: int, fraction: float) -> int:
+    """How many of ``n`` queries choose and judge, when the split is ours."""
+    return min(max(round(fraction * n), MIN_VALIDATION), n // 3, MAX_VALIDATION)
+
+
 class Split(NamedTuple):
     """What a user passes, as it is used.
 
@@ -241,8 +246,8 @@ class Splitter:
     def _divide(self, whole: Queries, name: str) -> tuple[Queries, Queries]:
         n = len(whole.vectors)
         check_number(n, name)
-        held_out = min(max(round(self.config.validation_fraction * n), MIN_VALIDATION), n // 3, MAX_VALIDATION)
-        judges, others = self._likeness.hold_out(whole.vectors, self.rng.permutation(n), held_out)
+        wanted = n_held_out(n, self.config.validation_fraction)
+        judges, others = self._likeness.hold_out(whole.vectors, self.rng.permutation(n), wanted)
         if len(judges) < MIN_QUERIES // 3:
             raise InputError(
                 name,
