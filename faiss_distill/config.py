@@ -73,6 +73,12 @@ EFFORTS: dict[Effort, dict[str, int]] = {
     Effort.THOROUGH: {"epochs": 8, "local_queries": 100, "sweeps": 6},
 }
 """The options that each sets, unless they are given."""
+
+
+class Usual(int):
+    """What ``effort`` has set an option to, so that ``dataclasses.replace(config, effort=...)`` sets it anew."""
+
+
 INTEGERS = {
     "epochs": 0,
     "batch_size": 1,
@@ -236,9 +242,11 @@ class DistillConfig:
                 expected = f"one of {', '.join(map(repr, names))}"
                 raise InputError(name, expected, repr(value), did_you_mean(value, names)) from None
         for name, value in EFFORTS[self.effort].items():
-            if getattr(self, name) is None:
-                self._set(name, value)
+            if getattr(self, name) is None or isinstance(getattr(self, name), Usual):
+                self._set(name, Usual(value))
         for name, least in INTEGERS.items():
+            if isinstance(getattr(self, name), Usual):
+                continue
             if getattr(self, name) is not None or name not in ("batch_size", "nprobe"):
                 self._set(name, integer(name, getattr(self, name), least, MAX_SEED if name == "seed" else None))
         for name, (expected, low, high, ends) in NUMBERS.items():

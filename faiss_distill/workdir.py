@@ -82,9 +82,9 @@ class Workdir:
             self._write_run()
             return
         found = self._read_run()
-        for name, value in self._run["given"].items():
+        for name, value in sorted(self._run["given"].items(), key=lambda item: item[0] != "options"):
             if found["given"].get(name) != value:
-                changed = f"the folder of a run with {'other ' if name == 'options' else 'another '}{name}"
+                changed = f"the folder of a run with {'other' if name.endswith('s') else 'another'} {name}"
                 if name == "options":
                     changed += f" ({_differences(found['given'].get(name), value)})"
                 raise InputError("workdir", "the folder of this run", changed, "pass another folder, or remove it")

@@ -1,6 +1,7 @@
 import dataclasses
 import inspect
 import json
+import pickle
 import re
 
 import numpy as np
@@ -96,6 +97,15 @@ class TestEffort:
         config, sweeps = DistillConfig(effort=effort.value, sweeps=7), EFFORTS[effort] | {"sweeps": 7}
         assert {name: getattr(config, name) for name in sweeps} == sweeps
         assert DistillConfig(effort=effort) == DistillConfig(effort=effort, **EFFORTS[effort])
+
+    @pytest.mark.parametrize("effort", Effort)
+    def test_takes_the_place_of_another_but_of_nothing_given(self, effort):
+        for other in Effort:
+            config = dataclasses.replace(DistillConfig(effort=other, sweeps=7), effort=effort.value)
+            assert config == DistillConfig(effort=effort, sweeps=7)
+            copy = pickle.loads(pickle.dumps(config))
+            assert dataclasses.replace(copy, effort=other).epochs == EFFORTS[other]["epochs"]
+        assert dataclasses.replace(DistillConfig(epochs=3), effort=effort).epochs == 3
 
     def test_the_default_is_the_default(self):
         assert DistillConfig() == DistillConfig(effort="default")

@@ -15,6 +15,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from faiss_distill.checks import integer
+from faiss_distill.data.vectors import open_vectors
 from faiss_distill.errors import InputError
 from faiss_distill.state import Float32
 
@@ -44,8 +46,13 @@ class LinearAdapter(nn.Module):
     """
 
     def __init__(self, d: int, bias: bool = False, d_in: int | None = None) -> None:
-        """Start as the identity."""
+        """Start as the identity.
+
+        Raises:
+            InputError: a dimension is no positive integer.
+        """
         super().__init__()
+        d, d_in = integer("d", d, 1), None if d_in is None else integer("d_in", d_in, 1)
         self.linear = nn.Linear(d if d_in is None else d_in, d, bias=bias)
         nn.init.eye_(self.linear.weight)
         if bias:
@@ -60,10 +67,11 @@ class LinearAdapter(nn.Module):
 
         Args:
             new: embeddings ``(n, d_in)`` of some texts.
-            old: embeddings ``(n, d)`` of the same texts, in the same order; some thousand, as ``d_in`` or more.
+            old: embeddings ``(n, d)`` of the same texts, in the same order; some thousand, and more than
+                ``d_in``.
 
         Raises:
-            InputError: they are not two matrices of finite numbers with a row for each of the same texts.
+            InputError: they are not two matrices of finite numbers with a row for each of the same texts, or too few.
 
         Examples:
             >>> new = np.random.default_rng(0).standard_normal((500, 3))
@@ -75,6 +83,8 @@ class LinearAdapter(nn.Module):
         x, y = (_matrix(given, name) for given, name in ((new, "new"), (old, "old")))
         if len(x) != len(y):
             raise InputError("old", f"embeddings of the {len(x)} texts of new", str(len(y)))
+        if len(x) <= x.shape[1]:
+            raise InputError("new", f"more texts than its {x.shape[1]} dimensions", str(len(x)), "pass some thousand")
         centre, onto = x.mean(axis=0), y.mean(axis=0)
         spread = (x - centre).T @ (x - centre)
         penalty = PENALTY * np.trace(spread) / len(spread) * np.eye(len(spread))
@@ -113,7 +123,10 @@ class LinearAdapter(nn.Module):
 
 
 def _matrix(given: ArrayLike, name: str) -> NDArray[np.float64]:
-    x = np.asarray(given, dtype=np.float64)
+    try:
+        x = np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(name, "an array of embeddings, one a row", str(error)) from None
     if x.ndim != 2 or not x.size:
         raise InputError(name, "embeddings, one a row", f"shape {x.shape}")
     if not np.isfinite(x).all():
@@ -139,6 +152,8 @@ def as_inputs(inputs: Any, name: str) -> NDArray[Any]:
         raise InputError(name, "an array or a list with one entry a query", type(inputs).__name__)
     if len(out) == 0:
         raise InputError(name, "one for each query", "none")
+    if out.dtype.kind == "f":
+        open_vectors(out.reshape(len(out), -1), name).check_finite(BATCH)
     return out
 
 
@@ -166,9 +181,19 @@ def evaluating(encoder: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def embed(encoder: nn.Module, inputs: NDArray[Any], device: torch.device) -> Tensor:
-    """All of ``inputs`` as embeddings ``(nq, d)`` on ``device``, in evaluation mode."""
+    """All of ``inputs`` as embeddings ``(nq, d)`` on ``device``, in evaluation mode.
+
+    Raises:
+        InputError: some of them are not finite.
+    """
     with evaluating(encoder):
-        return torch.cat([apply(encoder, inputs[i : i + BATCH], device) for i in range(0, len(inputs), BATCH)])
+        out = torch.cat([apply(encoder, inputs[i : i + BATCH], device) for i in range(0, len(inputs), BATCH)])
+    bad = (~torch.isfinite(out).all(dim=1)).nonzero().flatten().tolist()
+    if bad:
+        shown = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
+        got = f"NaN or infinity for {len(bad)} of {len(out)} queries ({shown})"
+        raise InputError("query_encoder", "finite embeddings", got)
+    return out
 
 
 def home(encoder: Any) -> torch.device:

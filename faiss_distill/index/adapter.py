@@ -101,11 +101,22 @@ class IndexAdapter(ABC):
     ) -> Transaction:
         """A transaction that puts a checked ``state`` into the index."""
 
-    def words(self, state: IndexState) -> Any:
-        """A quantizer off to the side with the codebooks of ``state``, trained on its codes; None without codebooks."""
+    def words(self, state: IndexState, norms: Float32 | None = None) -> Any:
+        """A quantizer off to the side with the codebooks of ``state``, trained on its codes; None without codebooks.
+
+        Args:
+            state: of this index.
+            norms: how it is to round norms, from :meth:`norms` of an index of the same training; None to learn it.
+        """
         if self.codebooks is None or state.codebooks is None:
             return None
-        return self.codebooks.holding(state)
+        return self.codebooks.holding(state, norms)
+
+    def norms(self, state: IndexState) -> Float32 | None:
+        """How an index that holds ``state`` rounds the norms that it stores; None where it stores none."""
+        if self.codebooks is None or state.codebooks is None:
+            return None
+        return self.codebooks.norms(self.words(state))
 
     @property
     def decodes(self) -> bool:

@@ -13,9 +13,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from faiss_distill.checks import flag
-from faiss_distill.config import EFFORTS, DistillConfig, Effort
+from faiss_distill.config import DistillConfig, Usual
 from faiss_distill.data.formats.files import check_file
-from faiss_distill.data.queries import Queries
 from faiss_distill.errors import InputError
 from faiss_distill.index.registry import IndexAdapter
 from faiss_distill.state import Float32, IndexState
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """Of the file; another one is refused."""
-ARRAYS = ("centroids", "codebooks", "queries", "validation_queries", "router")
+ARRAYS = ("centroids", "codebooks", "queries", "validation_queries", "router", "norms")
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +51,8 @@ class TunedParameters:
         config: the options of the tuning.
         fits: what an index must be like, by name.
         router: what lists are found by, float32 ``(nlist, d)``; None where that is the centroids.
+        norms: how additive codes round the norms that they store, float32: the ends, the values and the terms of
+            these; None where none are stored.
     """
 
     centroids: Float32
@@ -61,16 +62,7 @@ class TunedParameters:
     config: DistillConfig
     fits: Mapping[str, Any]
     router: Float32 | None = None
-
-    @classmethod
-    def of(
-        cls, task: Task, state: IndexState, training: Queries, validation: Queries, config: DistillConfig
-    ) -> TunedParameters:
-        """Those of a tuned ``state`` of the index of a task."""
-        return cls(
-            state.centroids, state.codebooks, training.real, validation.real, config, fits(task.adapter, task.state),
-            state.router,
-        )  # fmt: skip
+    norms: Float32 | None = None
 
     def apply(
         self,
@@ -223,8 +215,6 @@ class TunedParameters:
             "candidates": DistillConfig.candidates,
             "loss": DistillConfig.loss,
         }
-        if "effort" in options:  # then what it sets is no longer as it was
-            unused |= dict.fromkeys(EFFORTS[Effort.DEFAULT])
         return replace(self.config, **{**unused, "epochs": 0, **options})
 
     def save(self, path: PathLike) -> None:
@@ -234,7 +224,8 @@ class TunedParameters:
             OSError: it can't be written; what was at ``path`` is still there.
         """
         arrays = {name: getattr(self, name) for name in ARRAYS}
-        options = {k: getattr(v, "value", v) for k, v in asdict(self.config).items()}
+        given = {k: v for k, v in asdict(self.config).items() if not isinstance(v, Usual)}
+        options = {k: getattr(v, "value", v) for k, v in given.items()}
         facts = {"format": FORMAT, "config": options, "fits": dict(self.fits)}
         tensors = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in arrays.items() if v is not None}
         write_arrays(Path(path), tensors, {"faiss_distill": json.dumps(facts)})
@@ -309,12 +300,14 @@ class TunedParameters:
 
 def fits(adapter: IndexAdapter, state: IndexState) -> dict[str, Any]:
     """What an index must be like to be given the parameters of another one, by name, as JSON has it."""
+    rounding = None if adapter.codebooks is None else adapter.codebooks.norms(adapter.codebooks.copy())
     return {
         "metric": state.metric.value,
         "coarse metric": state.coarse_metric.value,
         "by_residual": state.by_residual,
         "centroids": list(state.centroids.shape),
         "codebooks": None if state.codebooks is None else list(state.codebooks.shape),
+        "rounded norms": None if rounding is None else len(rounding),
         "transforms": digest(*(array for step in adapter.transforms.steps for array in step or ("normalize",))),
     }
 

@@ -25,7 +25,7 @@ from faiss_distill.data.vectors import Vectors
 from faiss_distill.errors import InputError
 from faiss_distill.losses import LOSSES
 from faiss_distill.state import Float32, Int64, Metric
-from faiss_distill.tuning.task import Task, open_queries
+from faiss_distill.tuning.task import WITHOUT, Task, open_queries
 
 logger = logging.getLogger(__name__)
 
@@ -217,7 +217,8 @@ class Splitter:
     def _load(self, given: Given, prefix: str) -> Queries:
         encoder, entries, vectors = self.query_encoder, None, None
         if given.queries is not None:
-            vectors = open_queries(self.task.adapter, given.queries, f"{prefix}queries", self.config.block_rows)
+            name, rows = f"{prefix}queries", self.config.block_rows
+            vectors = open_queries(self.task.adapter, given.queries, name, rows, WITHOUT)
         if given.inputs is not None:
             entries = query_encoders.as_inputs(given.inputs, f"{prefix}query_inputs")
         counts = [x.n if isinstance(x, Vectors) else len(x) for x in (vectors, entries) if x is not None]

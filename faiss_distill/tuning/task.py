@@ -33,6 +33,8 @@ SHIFT_QUERIES = 100
 DESTRUCTIVE, SLIGHT = 0.5, 0.9
 """What is left of the ranking behind a mean, as a share of what the index could find without it: too little to tune
 below the first, worth no word above the second."""
+WITHOUT = "leave it out to use documents instead"
+"""What to do about ``queries`` in a tuning that there are none of."""
 
 
 @dataclass(frozen=True)
@@ -222,8 +224,15 @@ def check_scores(
     logger.warning("%s", found)
 
 
-def open_queries(adapter: IndexAdapter, queries: Any, name: str, block_rows: int) -> Vectors:
+def open_queries(adapter: IndexAdapter, queries: Any, name: str, block_rows: int, hint: str = "") -> Vectors:
     """Queries, checked in full.
+
+    Args:
+        adapter: the index.
+        queries: as they were passed.
+        name: of the argument.
+        block_rows: rows read at a time.
+        hint: what to do if there are none.
 
     Raises:
         InputError: wrong dimension, none at all, or not finite.
@@ -232,6 +241,6 @@ def open_queries(adapter: IndexAdapter, queries: Any, name: str, block_rows: int
     if vectors.d != adapter.index.d:
         raise InputError(name, f"dimension {adapter.index.d} as the index has", str(vectors.d))
     if vectors.n == 0:
-        raise InputError(name, "at least one query", "none", "leave it out to use documents instead")
+        raise InputError(name, "at least one query", "none", hint)
     vectors.check_finite(block_rows)
     return vectors

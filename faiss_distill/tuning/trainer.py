@@ -38,11 +38,11 @@ from faiss_distill.state import IndexState, Int64
 from faiss_distill.tuning.gate import Gate
 from faiss_distill.tuning.given import digest, digest_of_all, given
 from faiss_distill.tuning.memory import check_memory, columns_folder, enough_memory
-from faiss_distill.tuning.parameters import TunedParameters
+from faiss_distill.tuning.parameters import TunedParameters, fits
 from faiss_distill.tuning.report import DistillReport, versions
 from faiss_distill.tuning.settle import check_depths, settle
 from faiss_distill.tuning.split import Splitter, check_number
-from faiss_distill.tuning.task import open_queries, open_task
+from faiss_distill.tuning.task import WITHOUT, open_queries, open_task
 from faiss_distill.tuning.teachers import open_teacher, teacher_of
 from faiss_distill.tuning.weights import Weights
 from faiss_distill.tuning.write_back import mined, written
@@ -218,7 +218,7 @@ class DistillTrainer:
             self.query_encoder = self._encoder = query_encoder
             self._encoded_alone = query_inputs is not None  # queries themselves are the teacher's
             if queries is not None and sets == 1:  # told before all embeddings are read
-                check_number(open_queries(adapter, queries, "queries", config.block_rows).n, "queries")
+                check_number(open_queries(adapter, queries, "queries", config.block_rows, WITHOUT).n, "queries")
             task.corpus.check_finite(config.block_rows, config.progress, world.share(task.corpus.n))
             neighbours, self._fuller_index = open_teacher(teacher, adapter.index.d)
             splitter = Splitter(task, config, rng, query_encoder, self._device)
@@ -339,7 +339,8 @@ class DistillTrainer:
                 state = replace(
                     task.state, centroids=sample.centroids, codebooks=sample.codebooks, router=sample.router
                 )
-            change = task.adapter.write(state, quantizer, lists=not self._frozen, file=self._lists_file)
+            words = task.adapter.words(state, None if self._passed is None else self._passed.norms)
+            change = task.adapter.write(state, quantizer, not self._frozen, words, self._lists_file)
         return _Learned(
             state, sample, change, task.query_set(judges, learned.student.query_encoder, self._device), before, train,
             taught.facts, documents.compiled, n_selection, temperature, learned.history, learned.best_epoch,
@@ -475,7 +476,11 @@ class DistillTrainer:
         """What was learned, for other indexes; not without the query encoder that was trained along."""
         if self.query_encoder is not None:
             return None
-        return TunedParameters.of(self.task, state, self.training_queries, self.validation_queries, self.config)
+        adapter, passed = self.task.adapter, self._passed
+        return TunedParameters(
+            state.centroids, state.codebooks, self.training_queries.real, self.validation_queries.real, self.config,
+            fits(adapter, self.task.state), state.router, adapter.norms(state) if passed is None else passed.norms,
+        )  # fmt: skip
 
     def _measure(self, queries: QuerySet, sample: IndexState) -> Evaluation:
         """What the index finds now, among those of its vectors that are in ``sample``."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from faiss_distill.data.alignment import positions
 from faiss_distill.evaluation.measure import probing, search
 from faiss_distill.learning.documents import Documents
@@ -19,6 +21,8 @@ def written(task: Task, documents: Documents, student: Student, placement: Place
     """The student's parameters with codes of the whole corpus, and a quantizer that holds the centroids."""
     centroids = student.centroids.detach().cpu().numpy()
     router = None if student.router is None else student.router.detach().cpu().numpy()
+    if task.state.router is None and router is not None and np.array_equal(router, centroids):
+        router = None  # it would find the same lists
     quantizer, kept = task.adapter.quantizer_with(centroids, router)  # fp16 rounds
     state = replace(task.sample, centroids=kept, assignment=placement.lists, router=router)
     if student.codebooks is None:  # faiss makes the codes, if centroids change them at all

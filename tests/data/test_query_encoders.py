@@ -217,6 +217,8 @@ def test_a_fitted_map_is_that_of_ridge_regression():
         (np.ones((4, 3)), np.ones((5, 2)), "old: expected embeddings of the 4 texts of new, got 5"),
         (np.ones((4, 3)), np.full((4, 2), np.nan), "old: expected finite embeddings, got NaN"),
         (np.ones((0, 3)), np.ones((0, 2)), "new: expected embeddings, one a row"),
+        ("new.npy", np.ones((4, 2)), "new: expected an array of embeddings, one a row, got could not convert"),
+        (np.ones((3, 3)), np.ones((3, 2)), "new: expected more texts than its 3 dimensions, got 3"),
     ],
 )
 def test_what_no_map_can_be_fitted_to_is_refused(new, old, said):
@@ -453,6 +455,32 @@ class TestRefusals:
         self.refused(built, data, match, LinearAdapter(64), query_inputs="w1")
         match = "query_inputs: expected one for each query, got none"
         self.refused(built, data, match, LinearAdapter(64), query_inputs=[])
+
+    def test_inputs_that_are_not_finite(self, built, data):
+        bad = data.queries.copy()
+        bad[[7, 1900], 3] = np.nan, np.inf
+        match = r"^query_inputs: expected finite float32 values, got NaN or infinity in 2 of 2000 rows \(7, 1900\)"
+        for queries in (data.queries, None):
+            self.refused(built, data, match, LinearAdapter(64), queries=queries, query_inputs=bad)
+        given = {"query_inputs": data.queries[:1500], "validation_query_inputs": bad[1500:]}
+        self.refused(
+            built, data, "^validation_query_inputs: .* in 1 of 500 rows", LinearAdapter(64), queries=None, **given
+        )
+        with pytest.raises(InputError, match=match):
+            evaluate(built(), data.documents[:N], data.queries, query_inputs=bad, query_encoder=LinearAdapter(64))
+
+    def test_some_of_what_it_makes_is_not_finite(self, built, data):
+        vectors = data.queries.copy()
+        vectors[[7, 1900], 3] = np.nan, np.inf
+        match = r"query_encoder: expected finite embeddings, got NaN or infinity for 2 of 2000 queries \(7, 1900\)"
+        numbers = list(range(2000))
+        self.refused(built, data, match, Table(vectors), queries=None, query_inputs=numbers)
+        self.refused(built, data, "query_encoder: .*NaN or infinity for", Table(vectors), query_inputs=numbers)
+
+    def test_dimensions_of_an_adapter(self):
+        for wrong in ("a", 2.5, 0):
+            with pytest.raises(InputError, match=r"^d: expected an integer"):
+                LinearAdapter(wrong)
 
     def test_parts_that_miss_what_they_belong_to(self, built, data):
         match = "query_encoder: expected together with the queries it belongs to"

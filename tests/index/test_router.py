@@ -169,6 +169,16 @@ def test_it_is_not_kept_where_it_is_no_better(built, data):
     assert serialized(index) == before
 
 
+@pytest.mark.parametrize("options", [{"epochs": 0}, {"learn": "centroids", "learning_rate": 1e-30}])
+def test_one_that_learned_nothing_takes_no_bytes(built, data, options):
+    index = built("IVF16,PQ16x4")
+    report = tuned(index, data, **options)
+    assert report.kept
+    assert report.router_bytes == 0
+    assert report.parameters.router is None
+    assert type(faiss.downcast_index(index.quantizer)) is faiss.IndexFlatIP
+
+
 def test_a_copy_is_given_one_and_the_index_stays(built, data):
     index = built("OPQ8,IVF16,PQ8x4np,RFlat")
     before = serialized(index)

@@ -76,6 +76,49 @@ def test_shards_are_tuned_from_a_sample(tmp_path, data, factory, metric):
     assert found["tuned"] > found["untuned"] + 0.02
 
 
+@pytest.mark.usefixtures("always_kept")
+@pytest.mark.parametrize("factory", ["IVF16,RQ6x4_Nqint8", "IVF16,RQ6x4_Ncqint8", "IVF16,RQ6x4fsr_Nrq2x4"])
+def test_shards_round_norms_alike(tmp_path, data, factory):
+    """Though those of the vectors of one are longer: faiss merges what they store, and not how to read it."""
+    lengths = np.exp(0.3 * np.random.default_rng(0).standard_normal((4000, 1)))
+    vectors = (data.documents[:4000] * lengths).astype(np.float32)
+    empty, test = trained(SimpleNamespace(documents=vectors), factory, "l2"), data.queries[1500:1700]
+    sample = np.arange(0, 4000, 2)
+    small = empty()
+    small.add_with_ids(vectors[sample], sample)
+    learned = distill(small, vectors[sample], data.queries[:500], ids=sample, **QUICK).parameters
+    learned.save(tmp_path / "learned")
+    parameters = TunedParameters.load(tmp_path / "learned")
+    np.testing.assert_array_equal(parameters.norms, learned.norms)
+    by_length = np.argsort(lengths[:, 0])
+    shards = []
+    for rows in (np.sort(by_length[:2000]), np.sort(by_length[2000:])):
+        shard = empty()
+        shard.add_with_ids(vectors[rows], rows)
+        applied = parameters.apply(shard, vectors[rows], ids=rows, keep=True, progress=False)
+        np.testing.assert_array_equal(applied.parameters.norms, parameters.norms)
+        core(shard).nprobe = 4
+        shards.append(shard)
+    apart = faiss.IndexShards(64, False, False)
+    for shard in shards:
+        apart.add_shard(shard)
+    open_index(apart)  # which refuses parts of other codebooks
+    found = apart.search(test, 10)[0]
+    faiss.merge_into(shards[0], shards[1], shift_ids=False)
+    np.testing.assert_allclose(shards[0].search(test, 10)[0], found, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("always_kept")
+def test_those_of_other_norms_do_not_fit(data):
+    vectors = data.documents[:N]
+    indexes = [filled(trained(data, f"IVF16,RQ6x4_N{kind}", "l2")(), vectors) for kind in ("qint8", "cqint8")]
+    parameters = distill(indexes[0], vectors, data.queries[:500], **QUICK).parameters
+    before = serialized(indexes[1])
+    with pytest.raises(InputError, match="parameters: expected those of an index with the rounded norms 2, got"):
+        parameters.apply(indexes[1], vectors)
+    assert serialized(indexes[1]) == before
+
+
 def test_on_the_index_that_was_tuned_they_do_as_well(data):
     empty = trained(data)
     one, other = filled(empty(), data.documents[:N]), filled(empty(), data.documents[:N])

@@ -9,7 +9,7 @@ import torch
 from conftest import METRICS, QUICK, N, core, serialized, untrained
 
 import faiss_distill.tuning.trainer
-from faiss_distill import DistillConfig, DistillTrainer, InputError, LinearAdapter, distill, evaluate
+from faiss_distill import DistillConfig, DistillTrainer, InputError, LinearAdapter, distill, evaluate, index_factory
 from faiss_distill.evaluation.measure import measure
 from faiss_distill.index.parts.write_back import IVFWriteBack
 from faiss_distill.index.registry import open_index
@@ -590,6 +590,25 @@ def test_selection_is_what_a_search_of_its_documents_finds(built, data, metric):
     _, found = index.search(taught.queries.vectors, 10)
     expected = np.mean([len(np.intersect1d(f, t[:10])) for f, t in zip(found, taught.top, strict=True)]) / 10
     assert got == pytest.approx(expected, abs=0.003)
+
+
+@pytest.mark.parametrize("effort", ["quick", "thorough"])
+def test_an_effort_is_what_is_done(built, data, tmp_path, monkeypatch, effort):
+    """However options are given beside it."""
+    ran = []
+    monkeypatch.setattr(DistillTrainer, "train", lambda trainer: ran.append(trainer.config))
+    options = {"top_k": 40, "perplexity": 25.0}
+    DistillConfig(**options).to_toml(tmp_path / "options.toml")
+    distill(built(), data.documents[:N], data.queries, effort=effort, **options)
+    for config in (DistillConfig(**options), DistillConfig(effort="default", **options), tmp_path / "options.toml"):
+        distill(built(), data.documents[:N], data.queries, effort=effort, config=config)
+    index = index_factory(64, "IVF16,PQ16x4,Distill(top_k=40, perplexity=25.0)")
+    index.train(data.documents[:N])
+    index.add(data.documents[:N])
+    distill(index, data.documents[:N], data.queries, effort=effort)
+    assert ran == [DistillConfig(effort=effort, **options)] * 5
+    distill(index, data.documents[:N], data.queries, effort=effort, epochs=2)
+    assert ran[-1] == DistillConfig(effort=effort, epochs=2, **options)
 
 
 def test_the_index_nprobe_is_not_touched(built, data):

@@ -11,7 +11,7 @@ import numpy as np
 from faiss.contrib.inspect_tools import get_pq_centroids
 
 from faiss_distill.errors import UnsupportedIndexError
-from faiss_distill.index.parts import norms
+from faiss_distill.index.parts import norms as rounding
 from faiss_distill.index.parts.packing import pack, unpack
 from faiss_distill.index.parts.sizes import check_size
 from faiss_distill.state import Codes, Float32, IndexState, Packed, decode
@@ -48,12 +48,21 @@ class Codebooks(ABC):
         """A copy of the codewords."""
 
     @abstractmethod
-    def holding(self, state: IndexState) -> Any:
-        """A quantizer like the live one with the codewords of ``state``, for its vectors."""
+    def holding(self, state: IndexState, norms: Float32 | None = None) -> Any:
+        """A quantizer like the live one with the codewords of ``state``, for its vectors.
+
+        Args:
+            state: codewords and codes.
+            norms: how to round norms, as :meth:`norms` has it; None to learn that from the vectors.
+        """
 
     @abstractmethod
     def copy(self) -> Any:
         """A quantizer like the live one, for :meth:`overwrite`."""
+
+    def norms(self, quantizer: Any) -> Float32 | None:
+        """What a quantizer from :meth:`holding` has learned of norms, float32; None where none are stored."""
+        return None
 
     @abstractmethod
     def pack(self, quantizer: Any, state: IndexState) -> Packed:
@@ -94,7 +103,7 @@ class ProductCodebooks(Codebooks):
         """A copy of the codewords."""
         return np.array(get_pq_centroids(self._live)).reshape(self.shape)
 
-    def holding(self, state: IndexState) -> Any:
+    def holding(self, state: IndexState, norms: Float32 | None = None) -> Any:
         """A quantizer with other codewords."""
         assert state.codebooks is not None
         return self._like(state.codebooks)
@@ -156,7 +165,7 @@ class AdditiveCodebooks(Codebooks):
         decompresses = live.search_type == kinds.ST_decompress
         without_norms = live.search_type == kinds.ST_LUT_nonorm
         others = (kinds.ST_norm_float, kinds.ST_norm_qint8, kinds.ST_norm_qint4)
-        self.stores_norms = live.search_type in others or norms.levels(live) > 1
+        self.stores_norms = live.search_type in others or rounding.levels(live) > 1
         if not (decompresses or without_norms or self.stores_norms):
             raise UnsupportedIndexError(
                 "index",
@@ -187,20 +196,24 @@ class AdditiveCodebooks(Codebooks):
         faiss.copy_array_to_vector(np.ascontiguousarray(codewords).ravel(), quantizer.codebooks)
         return quantizer
 
-    def holding(self, state: IndexState) -> Any:
-        """A quantizer with other codewords, which stores the norms of these vectors as well as it can."""
+    def holding(self, state: IndexState, norms: Float32 | None = None) -> Any:
+        """A quantizer with other codewords, which stores norms as it is told, or those of these vectors as it can."""
         assert state.codebooks is not None
         quantizer = self._like(state.codebooks)
-        norms.copy(self._live, quantizer)
-        if self.stores_norms:
-            norms.fit(quantizer, self._norms(state))
+        rounding.put(quantizer, rounding.read(self._live) if norms is None else norms)
+        if self.stores_norms and norms is None:
+            rounding.fit(quantizer, self._norms(state))
         quantizer.is_trained = True
         return quantizer
+
+    def norms(self, quantizer: Any) -> Float32 | None:
+        """Ends, values and terms of them."""
+        return rounding.read(quantizer) if self.stores_norms else None
 
     def copy(self) -> Any:
         """A quantizer with the same codewords and norms."""
         quantizer = self._like(self.read())
-        norms.copy(self._live, quantizer)
+        rounding.put(quantizer, rounding.read(self._live))
         return quantizer
 
     def pack(self, quantizer: Any, state: IndexState) -> Packed:
@@ -241,7 +254,7 @@ class AdditiveCodebooks(Codebooks):
         for part in parts:
             if part.codebook_cross_products.size():
                 part.compute_codebook_tables()
-        norms.copy(source, live)
+        rounding.put(live, rounding.read(source))
 
     @property
     def trained(self) -> tuple[Any, ...]:

@@ -29,12 +29,18 @@ def levels(quantizer: Any) -> int:
     }.get(quantizer.search_type, 1)  # fmt: skip
 
 
-def copy(source: Any, target: Any) -> None:
-    """Store norms in ``target`` as in ``source``."""
-    target.norm_min, target.norm_max = source.norm_min, source.norm_max
-    target.qnorm.codes, target.qnorm.ntotal = source.qnorm.codes, source.qnorm.ntotal
-    target.qnorm.update_permutation()
-    target.norm_tabs = source.norm_tabs
+def read(quantizer: Any) -> Float32:
+    """What a quantizer has learned of norms: their ends, the values they are rounded to, and the terms of these."""
+    ends = np.array([quantizer.norm_min, quantizer.norm_max], dtype=np.float32)
+    return np.concatenate([ends, _values(quantizer), faiss.vector_to_array(quantizer.norm_tabs)])
+
+
+def put(quantizer: Any, learned: Float32) -> None:
+    """Have a quantizer round norms as another of its kind does, of which :func:`read` has told how."""
+    count = levels(quantizer)
+    quantizer.norm_min, quantizer.norm_max = map(float, learned[:2])
+    if count > 1:
+        _set(quantizer, learned[2 : 2 + count], learned[2 + count :])
 
 
 def fit(quantizer: Any, norms: Float32) -> None:
@@ -52,11 +58,18 @@ def fit(quantizer: Any, norms: Float32) -> None:
     first = _k_means(norms, 16 if of_two_codes else count)
     second = _k_means(norms - _nearest(first, norms), 16) if of_two_codes else np.zeros(1, dtype=np.float32)
     values = (first + second[:, None]).ravel()
-    if _loss(values, norms) < _loss(faiss.vector_to_array(quantizer.qnorm.codes).view(np.float32), norms):
-        quantizer.qnorm.reset()
-        quantizer.qnorm.add(values[:, None])
-        if of_two_codes:
-            faiss.copy_array_to_vector(np.concatenate([first, second]), quantizer.norm_tabs)
+    if _loss(values, norms) < _loss(_values(quantizer), norms):
+        _set(quantizer, values, np.concatenate([first, second]) if of_two_codes else values[:0])
+
+
+def _values(quantizer: Any) -> Float32:
+    return faiss.vector_to_array(quantizer.qnorm.codes).view(np.float32)
+
+
+def _set(quantizer: Any, values: Float32, terms: Float32) -> None:
+    quantizer.qnorm.reset()
+    quantizer.qnorm.add(np.ascontiguousarray(values)[:, None])
+    faiss.copy_array_to_vector(np.ascontiguousarray(terms), quantizer.norm_tabs)
 
 
 def _k_means(x: Float32, k: int) -> Float32:
