@@ -154,8 +154,8 @@ def dying_there(at=2, write=Workdir._write_run):
 
 REFUSED = {
     "another index": ("the folder of a run with another index; pass another folder, or remove it", {}),
-    "another corpus": ("the folder of a run with another embeddings", {}),
-    "other queries": ("the folder of a run with another queries", {}),
+    "another corpus": ("the folder of a run with other embeddings", {}),
+    "other queries": ("the folder of a run with other queries", {}),
     "other options": (r"a run with other options \(epochs=1, now 2; seed=0, now 3\)", {"epochs": 2, "seed": 3}),
     "not to resume": ("one of a run that has begun; resume=True goes on with it", {"resume": False}),
     "one byte changed": ("another 'teacher.safetensors'; remove it", {}),

@@ -217,8 +217,8 @@ class Splitter:
     def _load(self, given: Given, prefix: str) -> Queries:
         encoder, entries, vectors = self.query_encoder, None, None
         if given.queries is not None:
-            name, rows = f"{prefix}queries", self.config.block_rows
-            vectors = open_queries(self.task.adapter, given.queries, name, rows, WITHOUT)
+            adapter, block_rows = self.task.adapter, self.config.block_rows
+            vectors = open_queries(adapter, given.queries, f"{prefix}queries", block_rows, WITHOUT)
         if given.inputs is not None:
             entries = query_encoders.as_inputs(given.inputs, f"{prefix}query_inputs")
         counts = [x.n if isinstance(x, Vectors) else len(x) for x in (vectors, entries) if x is not None]
