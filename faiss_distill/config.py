@@ -211,7 +211,7 @@ class DistillConfig:
     global_weight: float = 0.5
     validation_fraction: float = 0.1
     max_queries: int = 65_536
-    fill_to: int = 20_000
+    fill_to: int = 40_000
     confidence: float = 0.95
     max_scan_increase: float = 0.01
     judge_half_nprobe: bool = True

@@ -106,7 +106,7 @@ def add_flops(shape: Shape, n: int) -> float:
 
 
 def tune_flops(n: int, d: int) -> float:
-    """What tuning with 20,000 queries takes: the teacher, three epochs, four passes of encoding."""
+    """What tuning with 40,000 queries takes: the teacher, three epochs, four passes of encoding."""
     queries = min(DistillConfig.fill_to, n)
     return 2.0 * n * queries * d + ENCODING * n * d + EPOCHS * queries * d
 

@@ -51,7 +51,7 @@ class Suggestion(Result):
         total_bytes: of the index.
         training_bytes: of the vectors that faiss trains on, in memory beside the index while it is built.
         build_seconds: that faiss will train and add for, on this machine, within a factor of about two.
-        tune_seconds: the same of the tuning, with 20,000 queries; 0 where nothing is to be tuned.
+        tune_seconds: the same of the tuning, with 40,000 queries; 0 where nothing is to be tuned.
     """
 
     factory: str
