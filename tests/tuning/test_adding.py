@@ -306,5 +306,13 @@ def test_a_bound_on_memory_belongs_to_the_tuning_alone(data, tuned):
     parameters = parameters_of(built(), data, max_memory="1MB")
     assert parameters.options().max_memory is None
     assert parameters.options().local_queries == parameters.config.local_queries
-    thorough = parameters.options(effort="thorough")
-    assert (thorough.epochs, thorough.local_queries, thorough.sweeps) == (0, 100, 6)
+
+
+def test_an_effort_sets_what_the_tuning_was_not_given(data, built, tmp_path):
+    given = parameters_of(built(), data).config.local_queries
+    for options, local_queries in (({}, given), ({"local_queries": None}, 100)):
+        parameters = parameters_of(built(), data, **options)
+        parameters.save(tmp_path / "learned")
+        for known in (parameters, TunedParameters.load(tmp_path / "learned")):
+            thorough = known.options(effort="thorough")
+            assert (thorough.epochs, thorough.local_queries, thorough.sweeps) == (0, local_queries, 6)
