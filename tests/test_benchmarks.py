@@ -708,6 +708,17 @@ def test_routers_are_told_from_indexes_without(monkeypatch, tmp_path, capsys):
     assert f"a router takes {4 * 64 * 384} bytes" in said
 
 
+def test_one_rotation_serves_both_metrics():
+    data = debian.load_debian_packages()
+    data = replace(data, documents=np.ascontiguousarray(data.documents[:600, :8]))
+    rotation = router.rotation_for(data, 2)
+    for metric in ("ip", "l2"):
+        shared = router.built(data, "IVF4,PQ2np", metric, rotation)
+        np.testing.assert_array_equal(
+            faiss.serialize_index(shared), faiss.serialize_index(router.built(data, "OPQ2,IVF4,PQ2np", metric, None))
+        )
+
+
 def test_versions_are_tuned_beside_each_other(monkeypatch, tmp_path, capsys):
     data = cut(debian.load_debian_packages(), 2000, (400, 100, 100))
     given = data.documents, data.queries[data.train], data.queries[data.test]

@@ -157,6 +157,7 @@ REFUSED = {
     "another corpus": ("the folder of a run with other embeddings", {}),
     "other queries": ("the folder of a run with other queries", {}),
     "other options": (r"a run with other options \(epochs=1, now 2; seed=0, now 3\)", {"epochs": 2, "seed": 3}),
+    "other options and corpus": (r"a run with other options \(seed=0, now 3\)", {"seed": 3}),
     "not to resume": ("one of a run that has begun; resume=True goes on with it", {"resume": False}),
     "one byte changed": ("another 'teacher.safetensors'; remove it", {}),
     "cut short": ("another 'teacher.safetensors'", {}),
@@ -179,7 +180,7 @@ def test_what_is_refused(tmp_path, data, built, name):
     if name == "another index":
         index.remove_ids(np.arange(1))
         x, options["ids"] = x[1:], np.arange(1, N)
-    elif name == "another corpus":
+    elif name in ("another corpus", "other options and corpus"):
         x[7] *= 1.0001
     elif name == "other queries":
         q = q[1:]

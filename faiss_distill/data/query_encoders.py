@@ -188,11 +188,7 @@ def embed(encoder: nn.Module, inputs: NDArray[Any], device: torch.device) -> Ten
     """
     with evaluating(encoder):
         out = torch.cat([apply(encoder, inputs[i : i + BATCH], device) for i in range(0, len(inputs), BATCH)])
-    bad = (~torch.isfinite(out).all(dim=1)).nonzero().flatten().tolist()
-    if bad:
-        shown = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
-        got = f"NaN or infinity for {len(bad)} of {len(out)} queries ({shown})"
-        raise InputError("query_encoder", "finite embeddings", got)
+    open_vectors(out.numpy(force=True), "query_encoder").check_finite(BATCH)
     return out
 
 

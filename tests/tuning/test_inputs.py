@@ -351,3 +351,11 @@ def test_integers_of_8_bits_tune_as_the_same_floats(data, dtype):
     narrow, floats = distill(index, x, q, **options), distill(other, wide, q.astype(np.float32), **options)
     assert narrow.gain == floats.gain
     assert serialized(index) == serialized(other)
+
+
+def test_without_queries_there_is_nothing_to_evaluate(built, data):
+    """And no documents to do it with, as a tuning has."""
+    with pytest.raises(InputError, match=r"^queries: expected at least one query, got none$"):
+        evaluate(built(n=N), data.documents[:N], data.queries[:0])
+    with pytest.raises(InputError, match=r"^queries: .* got none; leave it out to use documents instead$"):
+        distill(built(n=N), data.documents[:N], data.queries[:0], **QUICK)
