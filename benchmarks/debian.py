@@ -4,7 +4,7 @@
     python -m benchmarks.debian --data DIR         # the full set
     python -m benchmarks.debian --data DIR --seeds 3
 
-Trains on the training queries, chooses the best epoch on the validation queries, and reports on the test queries, which
+Trains on the training queries, chooses the epoch on the validation queries, and reports on the test queries, which
 take part in nothing else. For each index: faiss's own train and add, timed, once for all cases that start from it;
 then, for each seed, the tuning, timed. Writes ``results/debian.json`` and prints a table: the mean over seeds, and with
 more than one ± half their range. The untuned index is the baseline in the same row.

@@ -2,7 +2,7 @@
 
 python -m benchmarks.queries --data DIR
 
-With ``n`` queries that is all there are: those that choose the best epoch are held out of them.
+With ``n`` queries that is all there are: those that choose the epoch are held out of them.
 """
 
 from __future__ import annotations

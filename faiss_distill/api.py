@@ -102,7 +102,7 @@ def distill(
             of lists; a dict from query row to ids, or to ids with grades; a scipy sparse matrix, queries by ids; the
             path of a ``.npy`` or a qrels file (TREC, BEIR), see :func:`faiss_distill.read_qrels`. Adds label metrics to
             the report and allows ``gt`` candidates.
-        validation_queries: queries that choose the best epoch and judge the result. If None, some of ``queries`` are
+        validation_queries: queries that choose the epoch and judge the result. If None, some of ``queries`` are
             held out for that (``config.validation_fraction``). At least 20; without ``queries``, they judge what
             documents used as queries have taught.
         validation_relevant: as ``relevant``, for ``validation_queries``.

@@ -279,7 +279,7 @@ class Experiment:
             name: of the method.
             factory: of the index that it starts from.
             config: the method's settings; the seed is ours.
-            nprobe: lists probed while the best epoch is chosen, and when searching.
+            nprobe: lists probed while the epoch is chosen, and when searching.
             search_nprobe: lists probed when searching, if others.
             group: see :class:`Row`, as for ``baseline`` and ``x``.
             baseline: one of the rows that the others are compared with.

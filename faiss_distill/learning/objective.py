@@ -1,4 +1,4 @@
-"""The loss of a batch, which training lowers, and the recall that chooses the best epoch (Distill-VQ Eq. 5-12)."""
+"""The loss of a batch, which training lowers, and the recall that chooses the epoch (Distill-VQ Eq. 5-12)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from faiss_distill.learning.students import Student, similarity
 from faiss_distill.learning.taught import StudentQueries, Taught
 from faiss_distill.learning.teacher import Teacher
 from faiss_distill.losses import LOSSES
-from faiss_distill.state import Int64
+from faiss_distill.state import Float64, Int64
 
 MAX_OF_THE_BEST = 128
 """Candidates of a query that a loss of the best sees, at most."""
@@ -54,10 +54,11 @@ class Selection:
         self.spread = spread(self._vectors)
 
     @torch.no_grad()
-    def __call__(self, student: Student, placement: Placement) -> tuple[float, float]:
-        """Mean overlap@10, between 0 and 1, and codes that a query scans of the whole corpus."""
+    def __call__(self, student: Student, placement: Placement) -> tuple[Float64, float]:
+        """Overlap@10 of each query, 0 to 1, float64 ``(nq,)``, and codes that one scans of the whole corpus."""
         world, lists = self._documents.world, placement.lists_of(self.rows, self._vectors.device)
-        own = world.share(len(self._truth))
+        n = len(self._truth)
+        own = world.share(n)
         queries = self.queries(student)[own]
         codes = placement.codes_of(student, self.rows, lambda: self._vectors)
         scores = student.full_scores(queries, lists, codes)
@@ -66,12 +67,11 @@ class Selection:
         hidden = ~probed if self._own is None else ~probed | self._own[own]
         best = scores.masked_fill(hidden, -torch.inf).topk(10, dim=1)
         found = best.indices.masked_fill(best.values.isneginf(), -1)
-        overlap = (found[:, :, None] == self._truth[own, None, :]).any(dim=2).double().mean(dim=1).sum()
+        overlap = (found[:, :, None] == self._truth[own, None, :]).any(dim=2).double().mean(dim=1)
         lengths = torch.from_numpy(self._documents.lengths(placement.lists, opened.shape[1]))
-        sums = torch.stack([overlap.cpu(), (opened.cpu() * lengths).sum()])
-        world.add([sums])
-        mean, scanned = (sums / len(self._truth)).tolist()
-        return world.agreed((mean, scanned))
+        scanned = (opened.cpu() * lengths).sum(dim=1)
+        both = world.gathered(torch.stack([overlap.cpu(), scanned.double()], dim=1).numpy(), n)
+        return both[:, 0].copy(), world.agreed(float(both[:, 1].mean()))
 
     def queries(self, student: Student) -> Tensor:
         """The selection queries as the student has them, ``(nq, d)`` on the device."""

@@ -20,7 +20,7 @@ from faiss_distill.learning.objective import Objective, Selection, Step, spread
 from faiss_distill.learning.placement import Placement, restored_placement
 from faiss_distill.learning.students import Student, student_of
 from faiss_distill.progress import Bar, progress_bar
-from faiss_distill.state import IndexState, Int64
+from faiss_distill.state import Float64, IndexState, Int64
 from faiss_distill.workdir import NOWHERE, Stored, Workdir
 from faiss_distill.world import World
 
@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 INTERVAL, COST = 10.0, 0.05
 """Seconds of training between two checkpoints, or more where making one would take more than this share of it."""
+CHANCE = 0.025
+"""An epoch counts as worse than one before where chance would make it look so bad less often."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Optimised:
     """What training found.
 
     Attributes:
-        student: the best one.
+        student: of the epoch that is kept.
         placement: the lists and codes that belong to it.
         history: of each epoch, from the start on: its loss and selection score.
         best_epoch: the one it is from.
@@ -60,17 +62,17 @@ def optimise(
     before: IndexState | None = None,
     on_epoch: Callable[[dict[str, float | None]], object] | None = None,
 ) -> Optimised:
-    """Train centroids, codebooks and the query encoder; keep what does best on the selection queries.
+    """Train centroids, codebooks and the query encoder; keep the last epoch that selection queries don't speak against.
 
     Args:
         state: where to start.
         query_encoder: trained in place, or None.
         documents: the corpus.
         objective: the loss of a batch.
-        selection: scores a student; what scans too many codes can't be best.
+        selection: scores a student; what scans too many codes is not kept.
         n_queries: training queries of the objective.
         config: epochs, batch size, learning rates, patience, seed.
-        start_counts: whether the best student may be the one at the start.
+        start_counts: whether the one at the start may be kept.
         workdir: where checkpoints are kept.
         before: the index as it is, which says how many codes may be scanned; ``state`` if None.
         on_epoch: called in the first process with what the history has of each epoch, once that is known; not for those
@@ -107,23 +109,21 @@ class Best:
         parameters: of the student, with those of the query encoder.
         placement: lists and codes, as far as documents were looked at.
         terms: those that they were placed on.
-        score: overlap@10 on the selection queries.
         epoch: which one.
+        highest: overlap@10 of each selection query in the epoch up to this one that has the highest mean, float64.
     """
 
     parameters: dict[str, Tensor]
     placement: Placement
     terms: Terms
-    score: float
     epoch: int
+    highest: Float64
 
     def stored(self, history: list[dict[str, float | None]]) -> Stored:
         """As arrays, for a work folder."""
         arrays = named("parameters", self.parameters) | named("placement", self.placement.stored())
-        arrays |= named("terms", self.terms.stored())
-        return Stored(
-            arrays, {"offset": self.terms.offset, "score": self.score, "epoch": self.epoch, "history": history}
-        )
+        arrays |= named("terms", self.terms.stored()) | {"highest": torch.from_numpy(self.highest)}
+        return Stored(arrays, {"offset": self.terms.offset, "epoch": self.epoch, "history": history})
 
     @classmethod
     def restored(cls, stored: Stored) -> Best:
@@ -133,8 +133,8 @@ class Best:
             within("parameters", stored.arrays),
             restored_placement(within("placement", stored.arrays)),
             Terms.restored(within("terms", stored.arrays), facts["offset"]),
-            facts["score"],
             facts["epoch"],
+            stored.arrays["highest"].numpy(),
         )
 
 
@@ -223,7 +223,8 @@ class _Run:
         routed = None if student.router is None else self.objective.routed
         looked_at = _looked_at(self.documents, self.selection, lesson, routed)
         self.placement = self.documents.renew(student, self.placement, terms, looked_at)
-        score, scanned = self.selection(student, self.placement)
+        found, scanned = self.selection(student, self.placement)
+        score = float(found.mean())
         self.history.append({"epoch": self.epoch, "loss": self.loss, "overlap_at_10": score, "codes_scanned": scanned})
         bar.set_postfix({"selection overlap@10": f"{score:.4f}"})
         if config.progress:
@@ -232,10 +233,11 @@ class _Run:
             if self.on_epoch is not None and self.documents.world.main:
                 self.on_epoch(dict(self.history[-1]))
         usable = scanned <= self.limit or self.epoch == 0
-        better = self.best is None or score > self.best.score
-        if (better and usable) or (self.epoch == 1 and not self.start_counts):
-            parameters = copy.deepcopy(student.state_dict())
-            self.best = Best(parameters, self.placement, terms, score, self.epoch)
+        highest = found if self.best is None else self.best.highest
+        as_good = not self.documents.world.agreed(fell(highest, found))
+        if (as_good and usable) or (self.epoch == 1 and not self.start_counts):
+            highest = max(highest, found, key=np.mean)
+            self.best = Best(copy.deepcopy(student.state_dict()), self.placement, terms, self.epoch, highest)
         elif self.best is not None and self.epoch - self.best.epoch >= config.patience:
             return []
         if last:
@@ -290,10 +292,11 @@ class _Run:
             random["cuda"] = torch.cuda.get_rng_state(self.documents.device)
         arrays = named("student", self.student.state_dict()) | named("adam", adam) | named("random", random)
         arrays |= named("best", self.best.parameters) | named("terms", self.best.terms.stored())
+        arrays["highest"] = torch.from_numpy(self.best.highest)
         if self.hard is not None:
             arrays["hard"] = self.hard
         numbers = {name: getattr(self, name) for name in ("epoch", "done", "total", "loss", "history")}
-        best = {"best": self.best.epoch, "score": self.best.score, "offset": self.best.terms.offset}
+        best = {"best": self.best.epoch, "offset": self.best.terms.offset}
         self.workdir.keep("training", Stored(arrays, numbers | best))
         for epoch in range(self.epoch):
             if epoch not in placements:
@@ -308,7 +311,7 @@ class _Run:
             setattr(self, name, facts[name])
         self.placement, best = (self._placement(epoch) for epoch in (self.epoch, facts["best"]))
         terms = Terms.restored(within("terms", arrays), facts["offset"])
-        self.best = Best(within("best", arrays), best, terms, facts["score"], facts["best"])
+        self.best = Best(within("best", arrays), best, terms, facts["best"], arrays["highest"].numpy())
         self.student.load_state_dict(within("student", arrays))
         adam = self.optimizer.state_dict()
         for key, value in within("adam", arrays).items():
@@ -342,6 +345,18 @@ def named(group: str, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def within(group: str, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Those of a group, by their own names."""
     return {name.removeprefix(f"{group}/"): value for name, value in arrays.items() if name.startswith(f"{group}/")}
+
+
+def fell(before: Float64, after: Float64) -> bool:
+    """Whether the same queries, one value each, have less after than before, beyond chance (paired t-test).
+
+    A later epoch has trained at lower rates and is the better one as a rule; tens of queries would order epochs by
+    chance.
+    """
+    from scipy.special import stdtrit  # which takes a while to import
+
+    n, difference = len(before), after - before
+    return bool(difference.mean() < stdtrit(n - 1, CHANCE) * difference.std(ddof=1) / math.sqrt(n))
 
 
 def _gradients(optimizer: torch.optim.Optimizer, world: World) -> list[Tensor]:

@@ -34,7 +34,7 @@ class Gate:
     """Decides whether what was learned is kept: it must be better beyond chance, at no hidden cost.
 
     Attributes:
-        start_counts: whether the centroids and codebooks at the start may turn out to be those of the best epoch.
+        start_counts: whether the centroids and codebooks at the start may turn out to be what is kept.
         decides: False keeps whatever comes; the reason says what was found.
     """
 

@@ -77,7 +77,7 @@ class DistillReport(Result):
             used.
         n_train: queries trained on, each once, however often it was passed.
         n_stand_ins: of these, documents that were used as queries.
-        n_selection: queries that chose the best epoch.
+        n_selection: queries that chose the epoch.
         n_validation: other queries, each once and none a copy of one trained on, on which before and after are
             measured.
         before: the index as it was.
@@ -92,7 +92,8 @@ class DistillReport(Result):
         teacher_agreement: share of the exact Top-K of 500 training queries that it found. Truth is always exact.
         history: for each epoch (0 is the start, with lists and codes chosen anew) its training loss, and the overlap@10
             of the selection queries and the codes that they scan.
-        best_epoch: the epoch whose centroids and codebooks were taken; 0 if those at the start were best.
+        best_epoch: the epoch whose centroids and codebooks were taken: the last that was not worse than one before it,
+            beyond chance; 0 if all were worse than the start.
         query_encoder: the trained query encoder, if one was passed and the result was kept: search with its embeddings.
             In :meth:`to_dict`, and in a report read from JSON, the name of its class.
         compiled: whether query-aware codes were searched for by the extra ``fast``; the codes are the same without it.
@@ -290,8 +291,9 @@ class DistillReport(Result):
             Panel("epoch", "overlap@10 of selection queries", [Series("after", epochs, found)], log=False),
         ]
         caption = (
-            f"Epoch {self.best_epoch} was taken, the best of those that scan no more codes than the index did. Epoch 0 "
-            f"is before training, but with lists and codes chosen anew."
+            f"Epoch {self.best_epoch} was taken: of those that scan no more codes than the index did, the last that is "
+            f"not worse than one before it, beyond chance. Epoch 0 is before training, but with lists and codes chosen "
+            f"anew."
         )
         return (Picture(panels, "Training", caption),)
 

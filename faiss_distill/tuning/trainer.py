@@ -65,7 +65,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_SELECTION = 500
-"""Of the held-out queries, those that choose the best epoch, at most; a quarter if there are fewer than 2,000."""
+"""Of the held-out queries, those that choose the epoch, at most; a quarter if there are fewer than 2,000."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class _Learned:
         train: the queries trained on, with what the teacher found.
         teacher: what found their neighbours, as the report has it.
         compiled: whether the search for codes was.
-        n_selection: queries that chose the best epoch.
+        n_selection: queries that chose the epoch.
         temperature: what scores were divided by.
         history: of the epochs.
         best_epoch: the one that was taken.
@@ -138,7 +138,7 @@ class DistillTrainer:
         config: the options, with those settled that the index leaves no choice in.
         task: what was passed, opened and lined up with the index.
         training_queries: those that are trained on.
-        validation_queries: others, which choose the best epoch and judge.
+        validation_queries: others, which choose the epoch and judge.
         exact: exact search.
         query_encoder: as passed; with ``inplace=False`` a copy, which training makes anew.
         world: the processes that share the work.

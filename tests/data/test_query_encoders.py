@@ -154,7 +154,7 @@ def test_the_weights_of_the_best_epoch_are_the_ones_returned(built, data, monkey
 
     def select(self, student, placement):
         seen.append(weights(student.query_encoder))
-        return next(scores), 100.0
+        return np.full(50, next(scores)), 100.0
 
     monkeypatch.setattr("faiss_distill.learning.objective.Selection.__call__", select)
     monkeypatch.setattr(Gate, "judge", lambda *_: (True, "", 0.0, (0.0, 0.0)))
