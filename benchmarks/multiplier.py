@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.codes import CODES
+from benchmarks.codes import CODES, COLUMNS, with_costs
 from benchmarks.methods import OURS
 from benchmarks.suite import Experiment, Row, Table, main, output
 from benchmarks.suite.results import tested
@@ -50,7 +50,7 @@ def rows(e: Experiment) -> Sequence[Row]:
             out.append(e.row(name, e.factory(size=size), config, group=f"{size} bytes", x=size))
     for size, kind in OTHERS.get(e.name, {}).items():
         out.append(e.row(f"ours, {kind}", CODES[kind].factory(e, size), OURS, group=f"{size} bytes", x=size))
-    return sorted(out, key=lambda row: (row.x or 0, not row.baseline))
+    return [with_costs(e, row) for row in sorted(out, key=lambda row: (row.x or 0, not row.baseline))]
 
 
 def multiplier(rows: Sequence[Row], tuned: Row, metric: str) -> tuple[float, bool]:
@@ -95,7 +95,7 @@ def draw(figure: Figure, rows: Sequence[Row]) -> None:
     figure.axes[0].legend(frameon=False, fontsize=8)
 
 
-TABLE = Table("multiplier", "Byte multiplier", rows, draw, conclude=conclude)
+TABLE = Table("multiplier", "Byte multiplier", rows, draw, COLUMNS, conclude)
 
 if __name__ == "__main__":
     main(TABLE)
