@@ -80,20 +80,21 @@ class Vectors:
         """Read everything, or a ``part``, once.
 
         Raises:
-            InputError: a row has NaN or infinite values, or does not fit float32.
+            InputError: a row has NaN or infinite values, or such that its squared length does not fit float32.
         """
         bad: list[int] = []
         with progress_bar(len(range(self.n)[part]), f"check {self.name}", "rows", progress) as bar:
             for start, block in self.blocks(size, part):
-                bad += (np.flatnonzero(~np.isfinite(block).all(axis=1)) + start).tolist()
+                squares = np.einsum("ij,ij->i", block, block)
+                bad += (np.flatnonzero(~np.isfinite(squares)) + start).tolist()
                 bar.update(len(block))
         if bad:
             bad = bad if self._rows is None else np.sort(self._rows[bad]).tolist()
             shown = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
             raise InputError(
                 self.name,
-                "finite float32 values",
-                f"NaN or infinity in {len(bad)} of {self.n} rows ({shown})",
+                "finite values, and squared lengths that float32 can hold",
+                f"NaN, infinity or too large a value in {len(bad)} of {self.n} rows ({shown})",
                 "repair or drop these rows",
             )
 

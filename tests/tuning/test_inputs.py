@@ -59,7 +59,7 @@ class TestEmbeddings:
     def test_not_finite(self, refused, data):
         bad = data.documents[:N].copy()
         bad[[7, 300], 5] = np.nan
-        refused(r"embeddings: .* NaN or infinity in 2 of 500 rows \(7, 300\)", embeddings=bad)
+        refused(r"embeddings: .* NaN, infinity or too large a value in 2 of 500 rows \(7, 300\)", embeddings=bad)
 
     def test_not_finite_names_the_rows_of_what_was_passed(self, refused, data):
         order = np.random.default_rng(0).permutation(N)
