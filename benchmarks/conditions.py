@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.methods import OURS
-from benchmarks.suite import Experiment, Row, Table, main
+from benchmarks.suite import Experiment, Row, Table, main, output
+from benchmarks.suite.results import LEVEL, paired_p
 from faiss_distill.datasets import RetrievalData
 from faiss_distill.state import Float32
 
@@ -106,7 +107,20 @@ def rows(e: Experiment) -> Sequence[Row]:
     return out
 
 
-TABLE = Table("conditions", "Other conditions", rows)
+def conclude(rows: Sequence[Row]) -> str:
+    """Which metrics fell, of all that are measured."""
+    fallen, n = [], 0
+    for untuned, tuned in zip(rows[::2], rows[1::2], strict=True):
+        for metric in untuned.runs[0].scores:
+            before, after = untuned.per_query(metric), tuned.per_query(metric)
+            n += 1
+            if after.mean() < before.mean() and (p := paired_p(after, before)) < LEVEL:
+                title = output.COLUMNS[metric][1]
+                fallen.append(f"  {title} {before.mean():.3f} to {after.mean():.3f}, p {p:.4f}: {tuned.group}")
+    return "\n".join([f"Fell beyond chance (p < {LEVEL}), of {n} metrics of all rows: {len(fallen)}", *fallen])
+
+
+TABLE = Table("conditions", "Other conditions", rows, conclude=conclude)
 
 if __name__ == "__main__":
     main(TABLE)

@@ -571,6 +571,19 @@ def test_the_byte_multiplier_is_read_off_the_untuned_curve():
     assert "  8 bytes, ours: overlap@10 above 4.00, MRR@10" in multiplier.conclude([*rows, best])
 
 
+def test_conditions_tell_which_metrics_fell():
+    rows = [
+        Row("untuned", (run_of(0.5, 0.3, noise=0.01),), "L2", baseline=True),
+        Row("ours", (run_of(0.6, 0.2, noise=0.01, seed=1),), "L2"),
+        Row("untuned", (run_of(0.5, 0.3, noise=0.01),), "96", baseline=True),
+        Row("ours", (run_of(0.499, 0.3, noise=0.01, seed=2),), "96"),  # by chance
+    ]
+    told, *fallen = conditions.conclude(rows).splitlines()
+    assert told == "Fell beyond chance (p < 0.01), of 4 metrics of all rows: 1"
+    assert fallen == ["  MRR@10 0.300 to 0.200, p 0.0000: L2"]
+    assert conditions.conclude(rows[2:]).endswith("of 2 metrics of all rows: 0")
+
+
 def test_sizes_that_do_not_divide_the_dimension_are_padded(quick):
     assert quick.factory(size=16).startswith("OPQ16,")
     assert quick.factory(size=10).startswith("OPQ10_390,")
