@@ -154,8 +154,8 @@ class DistillConfig:
         centroid_rate: Adam's step for the centroids in their own units, in place of ``learning_rate``.
         codebook_rate: the same for the codebooks.
         query_encoder_rate: Adam's step for the parameters of a query encoder.
-        patience: training stops after this many epochs in a row that are worse than one before them, by the overlap@10
-            of the selection queries and beyond chance, or that scan too many codes.
+        patience: training stops after this many epochs in a row whose overlap@10 on the selection queries is
+            significantly below that of the best epoch before them, or that scan too many codes.
         sweeps: passes of coordinate descent over a document's sub-codes. By default as ``effort`` has it.
         local_queries: how many of the training queries nearest to a document shape its code. By default as ``effort``
             has it.

@@ -24,7 +24,7 @@ from faiss_distill.files import hold, replacing, sweep
 from faiss_distill.world import ALONE, World
 
 RUN = "run.json"
-FORMAT = 2
+FORMAT = 3
 """Of the folder; another one is refused."""
 STAGE = ".safetensors"
 UNNAMED = ".nfs"

@@ -115,6 +115,31 @@ def test_wherever_it_ends_it_goes_on_to_the_same_index(tmp_path, data, built, dy
 
 
 @pytest.mark.usefixtures("quick", "one_thread")
+def test_a_run_that_goes_on_rejects_the_same_epochs(tmp_path, data, built, dying, monkeypatch):
+    means, known, died = iter([0.5, 0.6, 0.3, 0.4]), {}, 0
+
+    def select(self, student, placement):
+        codebooks = student.codebooks.detach().numpy().tobytes()
+        if codebooks not in known:
+            known[codebooks] = next(means)
+        return np.full(50, known[codebooks]), 100.0
+
+    monkeypatch.setattr("faiss_distill.learning.objective.Selection.__call__", select)
+    options = QUICK | {"epochs": 3, "patience": 3, "batch_size": 450, "workdir": tmp_path / "run", "resume": True}
+    dying["at"] = 2
+    while True:
+        dying["count"] = 0
+        try:
+            report = distill(built(n=1000), data.documents[:1000], data.queries[:700], **options)
+            break
+        except Killed:
+            died += 1
+    assert died > 5
+    assert [h["overlap_at_10"] for h in report.history] == pytest.approx([0.5, 0.6, 0.3, 0.4])
+    assert report.best_epoch == 1
+
+
+@pytest.mark.usefixtures("quick", "one_thread")
 def test_epochs_that_are_taken_from_the_folder_are_told_once(tmp_path, data, built, dying):
     told, died = [], 0
 

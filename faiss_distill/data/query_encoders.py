@@ -153,7 +153,7 @@ def as_inputs(inputs: Any, name: str) -> NDArray[Any]:
     if len(out) == 0:
         raise InputError(name, "one for each query", "none")
     if out.dtype.kind == "f":
-        open_vectors(out.reshape(len(out), -1), name).check_finite(BATCH)
+        open_vectors(out.reshape(len(out), -1), name).check_finite(BATCH, distances=False)
     return out
 
 

@@ -18,6 +18,9 @@ from faiss_distill.errors import InputError
 from faiss_distill.progress import progress_bar
 from faiss_distill.state import Float32, Int64
 
+LONGEST = float(np.finfo(np.float32).max) / 4
+"""The largest squared length of a vector: the squared distance between two of that length is finite in float32."""
+
 
 class Vectors:
     """Rows of a matrix as float32, C-contiguous blocks, which are copies.
@@ -76,24 +79,32 @@ class Vectors:
         for start in range(first, last, size):
             yield start, self.block(start, min(start + size, last))
 
-    def check_finite(self, size: int, progress: bool = False, part: slice = slice(None)) -> None:
+    def check_finite(
+        self, size: int, progress: bool = False, part: slice = slice(None), distances: bool = True
+    ) -> None:
         """Read everything, or a ``part``, once.
 
+        Args:
+            size: rows read at a time.
+            progress: whether to show a bar.
+            part: of the rows.
+            distances: whether squared distances of rows have to be finite, too.
+
         Raises:
-            InputError: a row has NaN or infinite values, or such that its squared length does not fit float32.
+            InputError: a row has NaN or infinite values, or is too long for squared distances in float32.
         """
         bad: list[int] = []
         with progress_bar(len(range(self.n)[part]), f"check {self.name}", "rows", progress) as bar:
             for start, block in self.blocks(size, part):
-                squares = np.einsum("ij,ij->i", block, block)
-                bad += (np.flatnonzero(~np.isfinite(squares)) + start).tolist()
+                within = np.einsum("ij,ij->i", block, block) <= LONGEST if distances else np.isfinite(block).all(axis=1)
+                bad += (np.flatnonzero(~within) + start).tolist()
                 bar.update(len(block))
         if bad:
             bad = bad if self._rows is None else np.sort(self._rows[bad]).tolist()
             shown = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
             raise InputError(
                 self.name,
-                "finite values, and squared lengths that float32 can hold",
+                "finite values" + (", and squared distances that are finite in float32" if distances else ""),
                 f"NaN, infinity or too large a value in {len(bad)} of {self.n} rows ({shown})",
                 "repair or drop these rows",
             )
@@ -110,7 +121,7 @@ class Vectors:
             out = np.array(part, dtype=np.float32, order="C")
             if self._unit:
                 length = np.linalg.norm(out, axis=1, keepdims=True)
-                np.divide(out, length, out=out, where=length > 0)
+                np.divide(out, length, out=out, where=(length > 0) & np.isfinite(length))
         return out
 
 

@@ -55,7 +55,7 @@ class Selection:
 
     @torch.no_grad()
     def __call__(self, student: Student, placement: Placement) -> tuple[Float64, float]:
-        """Overlap@10 of each query, 0 to 1, float64 ``(nq,)``, and codes that one scans of the whole corpus."""
+        """Overlap@10 of each query, 0 to 1, float64 ``(nq,)``, and codes that one scans on average."""
         world, lists = self._documents.world, placement.lists_of(self.rows, self._vectors.device)
         n = len(self._truth)
         own = world.share(n)
@@ -71,7 +71,7 @@ class Selection:
         lengths = torch.from_numpy(self._documents.lengths(placement.lists, opened.shape[1]))
         scanned = (opened.cpu() * lengths).sum(dim=1)
         both = world.gathered(torch.stack([overlap.cpu(), scanned.double()], dim=1).numpy(), n)
-        return both[:, 0].copy(), world.agreed(float(both[:, 1].mean()))
+        return world.agreed((both[:, 0].copy(), float(both[:, 1].mean())))
 
     def queries(self, student: Student) -> Tensor:
         """The selection queries as the student has them, ``(nq, d)`` on the device."""

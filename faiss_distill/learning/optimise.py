@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 INTERVAL, COST = 10.0, 0.05
 """Seconds of training between two checkpoints, or more where making one would take more than this share of it."""
 CHANCE = 0.025
-"""An epoch counts as worse than one before where chance would make it look so bad less often."""
+"""Significance level, one-sided, at which an epoch counts as worse than the best before it."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def optimise(
     before: IndexState | None = None,
     on_epoch: Callable[[dict[str, float | None]], object] | None = None,
 ) -> Optimised:
-    """Train centroids, codebooks and the query encoder; keep the last epoch that selection queries don't speak against.
+    """Train centroids, codebooks and the query encoder; keep the last epoch that selection queries don't reject.
 
     Args:
         state: where to start.
@@ -110,19 +110,17 @@ class Best:
         placement: lists and codes, as far as documents were looked at.
         terms: those that they were placed on.
         epoch: which one.
-        highest: overlap@10 of each selection query in the epoch up to this one that has the highest mean, float64.
     """
 
     parameters: dict[str, Tensor]
     placement: Placement
     terms: Terms
     epoch: int
-    highest: Float64
 
     def stored(self, history: list[dict[str, float | None]]) -> Stored:
         """As arrays, for a work folder."""
         arrays = named("parameters", self.parameters) | named("placement", self.placement.stored())
-        arrays |= named("terms", self.terms.stored()) | {"highest": torch.from_numpy(self.highest)}
+        arrays |= named("terms", self.terms.stored())
         return Stored(arrays, {"offset": self.terms.offset, "epoch": self.epoch, "history": history})
 
     @classmethod
@@ -134,7 +132,6 @@ class Best:
             restored_placement(within("placement", stored.arrays)),
             Terms.restored(within("terms", stored.arrays), facts["offset"]),
             facts["epoch"],
-            stored.arrays["highest"].numpy(),
         )
 
 
@@ -175,6 +172,7 @@ class _Run:
         if config.lists is Assignment.QUERY_AWARE:
             self.sampled = documents.scanned(own, self.placement.lists[documents.sample])
         self.best: Best | None = None
+        self.highest: Float64 | None = None
         self.history: list[dict[str, float | None]] = []
         self.epoch, self.done, self.total = 0, 0, 0.0
         self.loss: float | None = None
@@ -183,7 +181,7 @@ class _Run:
         self.due = math.inf
 
     def best_of_all(self) -> Best:
-        """Train until it doesn't help any more, or to the last epoch."""
+        """Train to the last epoch, or until ``patience`` of them in a row were rejected."""
         found = self.workdir.found("training")
         lesson = None if found is None else self._restore(found)
         with progress_bar(self.steps, "train", "steps", self.config.progress) as bar:
@@ -232,12 +230,14 @@ class _Run:
         with self.documents.world.together():  # other processes may have been given none
             if self.on_epoch is not None and self.documents.world.main:
                 self.on_epoch(dict(self.history[-1]))
+        forced = self.epoch == 1 and not self.start_counts
+        if forced:
+            self.highest = None  # that of the start, which can't be kept
         usable = scanned <= self.limit or self.epoch == 0
-        highest = found if self.best is None else self.best.highest
-        as_good = not self.documents.world.agreed(fell(highest, found))
-        if (as_good and usable) or (self.epoch == 1 and not self.start_counts):
-            highest = max(highest, found, key=np.mean)
-            self.best = Best(copy.deepcopy(student.state_dict()), self.placement, terms, self.epoch, highest)
+        as_good = self.highest is None or not self.documents.world.agreed(fell(self.highest, found))
+        if (as_good and usable) or forced:
+            self.best = Best(copy.deepcopy(student.state_dict()), self.placement, terms, self.epoch)
+            self.highest = found if self.highest is None else max(self.highest, found, key=np.mean)
         elif self.best is not None and self.epoch - self.best.epoch >= config.patience:
             return []
         if last:
@@ -282,6 +282,7 @@ class _Run:
             return
         start = time.monotonic()
         assert self.best is not None
+        assert self.highest is not None
         placements = {self.epoch: self.placement, self.best.epoch: self.best.placement}
         for epoch, placement in placements.items():
             if not self.workdir.has(f"placement-{epoch}"):
@@ -292,7 +293,7 @@ class _Run:
             random["cuda"] = torch.cuda.get_rng_state(self.documents.device)
         arrays = named("student", self.student.state_dict()) | named("adam", adam) | named("random", random)
         arrays |= named("best", self.best.parameters) | named("terms", self.best.terms.stored())
-        arrays["highest"] = torch.from_numpy(self.best.highest)
+        arrays["highest"] = torch.from_numpy(self.highest)
         if self.hard is not None:
             arrays["hard"] = self.hard
         numbers = {name: getattr(self, name) for name in ("epoch", "done", "total", "loss", "history")}
@@ -311,7 +312,7 @@ class _Run:
             setattr(self, name, facts[name])
         self.placement, best = (self._placement(epoch) for epoch in (self.epoch, facts["best"]))
         terms = Terms.restored(within("terms", arrays), facts["offset"])
-        self.best = Best(within("best", arrays), best, terms, facts["best"], arrays["highest"].numpy())
+        self.best, self.highest = Best(within("best", arrays), best, terms, facts["best"]), arrays["highest"].numpy()
         self.student.load_state_dict(within("student", arrays))
         adam = self.optimizer.state_dict()
         for key, value in within("adam", arrays).items():
@@ -350,8 +351,8 @@ def within(group: str, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def fell(before: Float64, after: Float64) -> bool:
     """Whether the same queries, one value each, have less after than before, beyond chance (paired t-test).
 
-    A later epoch has trained at lower rates and is the better one as a rule; tens of queries would order epochs by
-    chance.
+    Learning rates decay, so a later epoch is usually the better one, and a few dozen queries can't rank epochs
+    reliably.
     """
     from scipy.special import stdtrit  # which takes a while to import
 

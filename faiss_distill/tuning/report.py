@@ -92,8 +92,8 @@ class DistillReport(Result):
         teacher_agreement: share of the exact Top-K of 500 training queries that it found. Truth is always exact.
         history: for each epoch (0 is the start, with lists and codes chosen anew) its training loss, and the overlap@10
             of the selection queries and the codes that they scan.
-        best_epoch: the epoch whose centroids and codebooks were taken: the last that was not worse than one before it,
-            beyond chance; 0 if all were worse than the start.
+        best_epoch: the epoch whose centroids and codebooks were taken: of those that scan no more codes than the index
+            did, the last that is not significantly worse than the best one before it; 0 is the start.
         query_encoder: the trained query encoder, if one was passed and the result was kept: search with its embeddings.
             In :meth:`to_dict`, and in a report read from JSON, the name of its class.
         compiled: whether query-aware codes were searched for by the extra ``fast``; the codes are the same without it.
@@ -292,8 +292,8 @@ class DistillReport(Result):
         ]
         caption = (
             f"Epoch {self.best_epoch} was taken: of those that scan no more codes than the index did, the last that is "
-            f"not worse than one before it, beyond chance. Epoch 0 is before training, but with lists and codes chosen "
-            f"anew."
+            f"not significantly worse than the best one before it. Epoch 0 is before training, but with lists and "
+            f"codes chosen anew."
         )
         return (Picture(panels, "Training", caption),)
 

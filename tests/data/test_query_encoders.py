@@ -12,7 +12,7 @@ from torch import nn
 
 from faiss_distill import DistillConfig, DistillTrainer, InputError, LinearAdapter, distill, evaluate
 from faiss_distill.data.queries import Queries
-from faiss_distill.data.query_encoders import embed
+from faiss_distill.data.query_encoders import as_inputs, embed
 from faiss_distill.index.registry import open_index
 from faiss_distill.learning.objective import StudentQueries
 from faiss_distill.learning.students import CodebookStudent
@@ -468,6 +468,10 @@ class TestRefusals:
         )
         with pytest.raises(InputError, match=match):
             evaluate(built(), data.documents[:N], data.queries, query_inputs=bad, query_encoder=LinearAdapter(64))
+
+    def test_inputs_may_hold_the_largest_numbers(self):
+        mask = np.full((3, 4), np.finfo(np.float32).min, dtype=np.float32)
+        np.testing.assert_array_equal(as_inputs(mask, "query_inputs"), mask)
 
     def test_some_of_what_it_makes_is_not_finite(self, built, data):
         vectors = data.queries.copy()

@@ -396,9 +396,21 @@ def test_select_composes():
     np.testing.assert_array_equal(vectors.take(np.array([1])), X[[4]])
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
-def test_check_finite_names_rows(value):
+@pytest.mark.parametrize("normalized", [False, True])
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300, 2e19])
+def test_check_finite_names_rows(value, normalized):
     x = X.astype(np.float64)
     x[[3, 17], 2] = value
-    with pytest.raises(InputError, match=r"x: .*infinity in 2 of 20 rows \(3, 17\)"):
-        open_vectors(x, "x").check_finite(8)
+    vectors = open_vectors(x, "x").normalized() if normalized else open_vectors(x, "x")
+    with pytest.raises(InputError, match=r"x: .* got NaN, infinity or too large a value in 2 of 20 rows \(3, 17\)"):
+        vectors.check_finite(8)
+
+
+def test_check_finite_refuses_what_has_no_distances():
+    x = np.array([[9e18, 0.0], [-9e18, 0.0]], dtype=np.float32)
+    assert np.isfinite(((x[0] - x[1]) ** 2).sum())
+    open_vectors(x, "x").check_finite(8)
+    with pytest.raises(InputError, match=r"and squared distances that are finite in float32, got .* in 2 of 2 rows"):
+        open_vectors(x * np.float32(1.1), "x").check_finite(8)
+    open_vectors(x * np.float32(1.1), "x").check_finite(8, distances=False)
+    open_vectors(x * np.float32(1.1), "x").normalized().check_finite(8)

@@ -155,7 +155,7 @@ VECTORS = {
     "no dimension": (lambda w: w.x[:, :0], "expected dimension 64 as the index has, got 0"),
     "NaN": (lambda w: np.where(w.x == w.x[7, 3], np.nan, w.x), "expected finite values, .* got NaN"),
     "too large for float32": (lambda w: w.x.astype(float) * 1e300, "got NaN, infinity or too large a value in"),
-    "too large to square": (lambda w: w.x * np.float32(1e20), "got NaN, infinity or too large a value in"),
+    "too large for distances": (lambda w: w.x * np.float32(1e20), "got NaN, infinity or too large a value in"),
     "list of paths": (lambda w: ["a.npy", Path("b.npy")], "expected a file that exists, got 'a.npy'"),
     "list of texts": (
         lambda w: ["how to", "why"],

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import METRICS, QUICK, N, core, serialized, untrained
+from scipy import stats
 
 import faiss_distill.tuning.trainer
 from faiss_distill import DistillConfig, DistillTrainer, InputError, LinearAdapter, distill, evaluate, index_factory
@@ -17,6 +18,7 @@ from faiss_distill.learning import optimise
 from faiss_distill.learning.codes.product import QueryAwareEncoder
 from faiss_distill.learning.documents import Documents
 from faiss_distill.learning.objective import Selection
+from faiss_distill.learning.optimise import fell
 from faiss_distill.learning.students import CodebookStudent
 from faiss_distill.tuning.gate import Gate
 from faiss_distill.tuning.task import Task
@@ -556,17 +558,65 @@ def test_the_best_epoch_is_kept(built, data, monkeypatch):
     ],
 )
 def test_a_later_epoch_is_taken_unless_it_is_worse_beyond_chance(built, data, monkeypatch, means, best):
-    """The standard error of the difference between any two epochs is .01."""
-    noise = np.linalg.qr(np.column_stack([np.ones(50), np.random.default_rng(0).normal(size=(50, 5))]))[0].T[1:]
-    told = iter([means[0], *means])
-    each = iter(noise * (49 * 50 / 2) ** 0.5 * 0.01)
+    """The standard error of the difference between any two epochs is .01, while queries are far apart."""
+    drawn = np.random.default_rng(0).normal(size=(50, 6))
+    noise = np.linalg.qr(np.column_stack([np.ones(50), drawn]))[0].T[1:] * (49 * 50 / 2) ** 0.5 * 0.01
+    told, each, queries = iter([means[0], *means]), iter(noise), 30 * noise[5]
 
     def select(self, student, placement):
-        return next(told) + next(each), 100.0
+        return next(told) + next(each) + queries, 100.0
 
     monkeypatch.setattr(Selection, "__call__", select)
     report = distill(built(), data.documents[:N], data.queries, **QUICK | {"epochs": 3, "patience": 3})
     assert [h["overlap_at_10"] for h in report.history] == pytest.approx(means)
+    assert report.best_epoch == best
+
+
+@pytest.mark.parametrize("n", [5, 8, 50, 500])
+def test_an_epoch_is_worse_where_a_paired_t_test_says_so(n):
+    rng = np.random.default_rng(n)
+    before = rng.random(n)
+    noise = rng.normal(size=n)
+    noise -= noise.mean()
+    told = [fell(before, before + noise - loss * noise.std() / n**0.5) for loss in np.linspace(0, 4, 41)]
+    p = [
+        stats.ttest_rel(before + noise - loss * noise.std() / n**0.5, before, alternative="less").pvalue
+        for loss in np.linspace(0, 4, 41)
+    ]
+    assert told == [x < 0.025 for x in p]
+    assert {True, False} == set(told)
+    assert not fell(before, before)
+    assert not fell(before, before + 0.01)
+    assert fell(np.full(n, 0.5), np.full(n, 0.25))
+
+
+def epochs_found(monkeypatch, found):
+    """Have the selection queries find means and scan codes as told, epoch by epoch."""
+    told = iter([found[0], *found])  # the index as it is, then epoch 0
+
+    def select(self, student, placement):
+        mean, scanned = next(told)
+        return np.full(50, mean), scanned
+
+    monkeypatch.setattr(Selection, "__call__", select)
+
+
+@pytest.mark.parametrize(
+    ("found", "start_counts", "best"),
+    [
+        ([(0.6, 100.0), (0.4, 100.0), (0.45, 100.0), (0.5, 100.0)], False, 3),  # the start is no yardstick then
+        ([(0.6, 100.0), (0.4, 100.0), (0.3, 100.0), (0.45, 100.0)], False, 3),
+        ([(0.6, 100.0), (0.4, 100.0), (0.45, 100.0), (0.5, 100.0)], True, 0),
+        ([(0.2, 100.0), (0.6, 150.0), (0.3, 100.0), (0.25, 100.0)], True, 2),  # nor is what scans too many codes
+        ([(0.2, 100.0), (0.1, 100.0), (0.3, 100.0), (0.25, 100.0), (0.3, 100.0)], True, 4),  # two in a row are not
+    ],
+)
+def test_which_epoch_is_kept(built, data, monkeypatch, found, start_counts, best):
+    epochs_found(monkeypatch, found)
+    config = DistillConfig(**QUICK | {"epochs": len(found) - 1, "patience": 2 if best == 4 else 3})
+    gate = Gate(start_counts=start_counts)
+    report = DistillTrainer(built(), data.documents[:N], data.queries, config=config, gate=gate).train()
+    assert [h["overlap_at_10"] for h in report.history] == pytest.approx([mean for mean, _ in found])
     assert report.best_epoch == best
 
 
@@ -601,7 +651,7 @@ def test_queries_that_choose_the_epoch_have_a_say_in_the_price_of_lists(built, d
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_selection_is_what_a_search_of_its_documents_finds(built, data, metric):
-    """The score that picks the best epoch, against faiss searching an index of just those documents."""
+    """The score that picks the epoch, against faiss searching an index of just those documents."""
     index = built("IVF16,PQ16x4", metric)
     trainer = DistillTrainer(index, data.documents[:N], data.queries, config=DistillConfig(**QUICK))
     taught = trainer.task.taught(trainer.validation_queries, trainer.exact, 40)
