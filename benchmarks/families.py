@@ -133,7 +133,7 @@ HEAD = f"{'':28} {'':2} {'bytes':>6} {'overlap@10':>14} {'codes scanned':>17} {'
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="the first of some families, on 4,000 documents")
+    parser.add_argument("--quick", action="store_true", help="the first of some families, on 3,000 documents")
     parser.add_argument(
         "--only", metavar="TEXT", nargs="+", default=[""], help="factory strings that contain one of these"
     )

@@ -75,7 +75,7 @@ def lines(data: RetrievalData, index: Any, metric: str, size: int, nprobe: int) 
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="4,000 documents, 64 lists, codes of 4 bits")
+    parser.add_argument("--quick", action="store_true", help="3,000 documents, 64 lists, codes of 4 bits")
     parser.add_argument("--bytes", type=int, nargs="+", default=[16, 32, 64], help="of a code (default: 16 32 64)")
     parser.add_argument("--nprobe", type=int, nargs="+", default=[1, 2, 4], help="lists probed (default: 1 2 4)")
     parser.add_argument("--metrics", nargs="+", choices=METRICS, default=list(METRICS), help="default: both")

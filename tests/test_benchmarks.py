@@ -242,7 +242,7 @@ def test_the_benchmark_runs_on_the_sample(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
         debian, "cases", lambda nlist: [debian.Case("IVF64,PQ32x4", "l2"), debian.Case("IVF64,PQ32x4", "ip", False)]
     )
-    small = cut(debian.load_debian_packages(), 4000, (1500, 300, 500))
+    small = cut(debian.load_debian_packages(), 3000, (1500, 300, 500))
     monkeypatch.setattr(debian, "load_debian_packages", lambda _: small)
     monkeypatch.setattr(sys, "argv", ["debian", "--seeds", "2", "--output", str(tmp_path / "r.json")])
     debian.main()
@@ -407,7 +407,7 @@ def test_the_gate_is_off_but_heard(monkeypatch):
 
 def test_a_cut_keeps_the_labels(quick):
     data = quick.data
-    assert data.documents.shape == (4000, 384)
+    assert data.documents.shape == (3000, 384)
     assert [s.stop - s.start for s in (data.train, data.validation, data.test)] == [1500, 300, 500]
     whole = Experiment(None, False, 1, quick.cache).data
     for mine, all_of_them in ((data.train, whole.train), (data.validation, whole.validation), (data.test, whole.test)):
@@ -445,7 +445,7 @@ def test_the_data_of_the_conditions(quick):
     assert np.linalg.matrix_rank(other - other[:1], tol=1e-3) <= 2 * conditions.RANK + 1
     for d in (96, 768):
         changed = conditions.of_dimension(d)(data)
-        assert changed.documents.shape == (4000, d)
+        assert changed.documents.shape == (3000, d)
         cosines = [np.einsum("qd,qd->q", x.queries, x.documents[x.relevant]) for x in (data, changed)]
         assert np.corrcoef(*cosines)[0, 1] > 0.8
     assert {name for name, *_ in conditions.conditions(quick)} >= set(conditions.QUICK)

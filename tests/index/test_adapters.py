@@ -329,7 +329,7 @@ def test_memory_is_not_freed_twice_or_kept(built):
             lists = faiss.ArrayInvertedLists(16, 8)
             lists.merge_from(index.invlists, 0)
             index.replace_invlists(lists, False)
-        for round_ in range(20):
+        for round_ in range(8):
             adapter = open_index(index)
             with adapter.write(*moved(adapter, round_)) as change:
                 if round_ % 2:
