@@ -23,7 +23,7 @@ from faiss_distill.state import Float32
 
 RANK, SHIFT = 64, 0.5
 """Of queries from another distribution: the dimensions that they keep, and how far their mean moves."""
-QUICK = ("L2", "queries of another distribution", "96 dimensions")
+QUICK = ("L2", "queries of another distribution", "no rotation")
 
 
 def unit(x: NDArray[Any]) -> Float32:

@@ -20,7 +20,7 @@ from faiss_distill.tuning.split import n_held_out
 COUNTS = {
     "full": (100, 500, 2_000, 10_000, 40_150),
     "sample": (100, 500, 2_800),
-    "quick": (100, 200, 1_500),
+    "quick": (100, 200, 2_000),
     "words": (100, 500, 2_000, 4_500),
     "wordnet-mpnet": (100, 500, 2_000, 4_500),
 }

@@ -242,7 +242,7 @@ def test_the_benchmark_runs_on_the_sample(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
         debian, "cases", lambda nlist: [debian.Case("IVF64,PQ32x4", "l2"), debian.Case("IVF64,PQ32x4", "ip", False)]
     )
-    small = cut(debian.load_debian_packages(), 3000, (1500, 300, 500))
+    small = cut(debian.load_debian_packages(), 3000, (2000, 300, 500))
     monkeypatch.setattr(debian, "load_debian_packages", lambda _: small)
     monkeypatch.setattr(sys, "argv", ["debian", "--seeds", "2", "--output", str(tmp_path / "r.json")])
     debian.main()
@@ -408,7 +408,7 @@ def test_the_gate_is_off_but_heard(monkeypatch):
 def test_a_cut_keeps_the_labels(quick):
     data = quick.data
     assert data.documents.shape == (3000, 384)
-    assert [s.stop - s.start for s in (data.train, data.validation, data.test)] == [1500, 300, 500]
+    assert [s.stop - s.start for s in (data.train, data.validation, data.test)] == [2000, 300, 500]
     whole = Experiment(None, False, 1, quick.cache).data
     for mine, all_of_them in ((data.train, whole.train), (data.validation, whole.validation), (data.test, whole.test)):
         n = mine.stop - mine.start

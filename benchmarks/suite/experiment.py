@@ -32,7 +32,7 @@ from faiss_distill.state import Float32, Int64
 from faiss_distill.tuning.gate import Gate, Verdict
 
 METRICS = {"ip": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
-QUICK_DOCUMENTS, QUICK_QUERIES = 3_000, (1_500, 300, 500)
+QUICK_DOCUMENTS, QUICK_QUERIES = 3_000, (2_000, 300, 500)
 
 
 @dataclass(frozen=True)
