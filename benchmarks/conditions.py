@@ -23,7 +23,7 @@ from faiss_distill.state import Float32
 
 RANK, SHIFT = 64, 0.5
 """Of queries from another distribution: the dimensions that they keep, and how far their mean moves."""
-QUICK = ("L2", "queries of another distribution", "no rotation")
+QUICK = ("L2", "queries of another distribution", "96 dimensions")
 
 
 def unit(x: NDArray[Any]) -> Float32:
@@ -116,7 +116,7 @@ def conclude(rows: Sequence[Row]) -> str:
             n += 1
             if after.mean() < before.mean() and (p := paired_p(after, before)) < LEVEL:
                 title = output.COLUMNS[metric][1]
-                fallen.append(f"  {title} {before.mean():.3f} to {after.mean():.3f}, p {p:.4f}: {tuned.group}")
+                fallen.append(f"  {title} {before.mean():.3f} to {after.mean():.3f}, p {p:.1g}: {tuned.group}")
     return "\n".join([f"Fell beyond chance (p < {LEVEL}), of {n} metrics of all rows: {len(fallen)}", *fallen])
 
 

@@ -580,7 +580,7 @@ def test_conditions_tell_which_metrics_fell():
     ]
     told, *fallen = conditions.conclude(rows).splitlines()
     assert told == "Fell beyond chance (p < 0.01), of 4 metrics of all rows: 1"
-    assert fallen == ["  MRR@10 0.300 to 0.200, p 0.0000: L2"]
+    assert fallen == ["  MRR@10 0.300 to 0.200, p 0: L2"]
     assert conditions.conclude(rows[2:]).endswith("of 2 metrics of all rows: 0")
 
 
