@@ -37,6 +37,8 @@ OTHERS = {
     "words": {8: "RQ x4fsr", 16: "OPQ,PRQ 2x8"},
 }
 """By bytes, the kind of :mod:`benchmarks.codes` to try in place of product codes."""
+AHEAD = {"full": (8,)}
+"""Bytes at which that kind is ahead by default, so that it is worth an hour of a thorough tuning."""
 
 
 def rows(e: Experiment) -> Sequence[Row]:
@@ -49,7 +51,10 @@ def rows(e: Experiment) -> Sequence[Row]:
         for size in TUNED[e.name]:
             out.append(e.row(name, e.factory(size=size), config, group=f"{size} bytes", x=size))
     for size, kind in OTHERS.get(e.name, {}).items():
-        out.append(e.row(f"ours, {kind}", CODES[kind].factory(e, size), OURS, group=f"{size} bytes", x=size))
+        factory, group = CODES[kind].factory(e, size), f"{size} bytes"
+        out.append(e.row(f"ours, {kind}", factory, OURS, group=group, x=size))
+        if size in AHEAD.get(e.name, ()):
+            out.append(e.row(f"ours, thorough, {kind}", factory, THOROUGH, group=group, x=size))
     return [with_costs(e, row) for row in sorted(out, key=lambda row: (row.x or 0, not row.baseline))]
 
 

@@ -121,7 +121,7 @@ def notes(rows: Sequence[Row], compared: Sequence[dict[str, Comparison]], e: Exp
         f"Data: {e.name}, {len(data.documents)} documents, {data.train.stop - data.train.start} training and "
         f"{len(e.queries.vectors)} test queries; inner product unless said otherwise.",
         "recall@100 against the exact Top-10: their share among the first 100 found. codes: scanned a query.",
-        f"ms/query: one batch, best of 3, {threads} thread{'s' if threads > 1 else ''}. epoch: the one kept,",
+        f"ms/query: one batch, best of 3 to 10, {threads} thread{'s' if threads > 1 else ''}. epoch: the one kept,",
         "chosen on held-out queries. The never-worse gate is off: losses show.",
     ]
     if any(len(row.runs) > 1 for row in rows):
