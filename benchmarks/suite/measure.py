@@ -14,7 +14,7 @@ from faiss_distill.state import Float32, Int64
 
 DEPTH = 100
 MOST, LITTLE = 10, 1.0
-"""How often a search is timed at most, and the seconds within which it is timed again: short ones are easily disturbed."""
+"""How often a search is timed at most, and seconds within which it is timed again: short ones are easily disturbed."""
 
 
 class Searcher(Protocol):
