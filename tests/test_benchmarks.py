@@ -218,6 +218,25 @@ def test_a_table_without_labels_has_no_columns_of_them(words, monkeypatch, tmp_p
         Experiment(words, False, 1, Cache(tmp_path / "cache")).row("x", "IVF8,PQ8np", methods.CONTRASTIVE)
 
 
+def test_another_code_is_tuned_thoroughly_where_it_is_ahead(quick, monkeypatch):
+    full = quick.variant()
+    full.name = "full"
+
+    def row(name, factory, config=None, *, group, x, baseline=False):
+        return Row(name, (), group, baseline, {"factory": factory, "config": config}, x=x)
+
+    monkeypatch.setattr(full, "row", row)
+    monkeypatch.setattr(multiplier, "with_costs", lambda e, row: row)
+    others = [row for row in multiplier.rows(full) if "RQ" in row.name]
+    assert [(row.name, row.group, row.settings["config"]) for row in others] == [
+        ("ours, RQ x8", "8 bytes", multiplier.OURS),
+        ("ours, thorough, RQ x8", "8 bytes", multiplier.THOROUGH),
+        ("ours, OPQ,PRQ 2x8", "16 bytes", multiplier.OURS),
+        ("ours, OPQ,PRQ 2x8", "32 bytes", multiplier.OURS),
+    ]
+    assert others[0].settings["factory"] == others[1].settings["factory"]
+
+
 def test_a_new_encoder_s_queries_are_measured_by_the_old_one_s_ranking(data, monkeypatch):
     monkeypatch.setattr(encoders, "FACTORY", "IVF16,PQ16x4")
     for name, part in {"TRAIN": (0, 900), "VALIDATION": (900, 1200), "TEST": (1200, 1400)}.items():
